@@ -1,0 +1,26 @@
+# Every verb sets up its own environment; nothing outside .venv is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install test lint demo clean
+
+.venv/.installed: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable . --group test --group lint
+	# PyPI has no CPU build of torchvision, which transformers' AutoVideoProcessor asks for: 0.16 is the last release
+	# whose Python part (all that is used) imports without its CUDA library. Where torch has CUDA, the matching one.
+	$(BIN)/python -c "import sys, torch; sys.exit(torch.version.cuda is not None)" \
+		&& $(BIN)/pip install --quiet --no-deps torchvision==0.16.2 || $(BIN)/pip install --quiet torchvision
+	touch $@
+
+install: .venv/.installed
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist

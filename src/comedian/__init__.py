@@ -1,0 +1,34 @@
+"""COMEDIAN: action spotting in long sports videos, on transformers, datasets and accelerate."""
+
+import importlib
+
+# public name -> module; imported on first use, so that `import comedian` stays fast.
+_EXPORTS = {
+    "ActionSpotter": "comedian.inference.spotter",
+    "ComedianConfig": "comedian.models",
+    "ComedianForActionSpotting": "comedian.models",
+    "ComedianModel": "comedian.models",
+    "ComedianPreTrainedModel": "comedian.models",
+    "ComedianVideoProcessor": "comedian.models",
+    "FrameStore": "comedian.data.frame_store",
+    "InputError": "comedian.errors",
+    "SoccerNet": "comedian.data.soccernet",
+    "SpottingConfig": "comedian.training.spotting_config",
+    "SpottingTrainer": "comedian.training.spotting_trainer",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("comedian")
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'comedian' has no attribute '{name}'")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,79 @@
+"""Entry point of the `comedian` command: finds the sub-command and imports nothing else."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from comedian.errors import InputError
+
+# name -> one-line help. `comedian.cli.commands.<name with _>` holds `add_arguments(parser)` and `run(args)`.
+COMMANDS = {
+    "prepare": "decode the videos of a data set once into a frame store",
+    "finetune": "train a model to spot actions, from a YAML recipe",
+    "spot": "find the events of one or more videos",
+    "evaluate": "score predictions with the official SoccerNet average-mAP",
+    "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",
+}
+
+INTERRUPTED_EXIT_CODE = 130
+BAD_INPUT_EXIT_CODE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the top-level parser; it knows the sub-commands by name only, so `--help` stays fast."""
+    parser = argparse.ArgumentParser(
+        prog="comedian",
+        description="Action spotting in long sports videos.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+        + "\n\n`comedian COMMAND --help` tells more.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Args:
+        argv: the words after `comedian`; the process's own when left out.
+
+    Returns:
+        The exit code: 0 done, 2 bad input, 130 interrupted.
+    """
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.version:
+        from importlib.metadata import version
+
+        print(version("comedian"))
+        return 0
+    if options.command is None:
+        parser.print_help()
+        return BAD_INPUT_EXIT_CODE
+    if options.command not in COMMANDS:
+        print(f"comedian: `{options.command}` is no command; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return BAD_INPUT_EXIT_CODE
+    module = importlib.import_module(f"comedian.cli.commands.{options.command.replace('-', '_')}")
+    command_parser = argparse.ArgumentParser(
+        prog=f"comedian {options.command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(command_parser)
+    try:
+        return module.run(command_parser.parse_args(options.arguments)) or 0
+    except InputError as error:
+        print(f"comedian {options.command}: {error}", file=sys.stderr)
+        return BAD_INPUT_EXIT_CODE
+    except KeyboardInterrupt:
+        print(f"comedian {options.command}: interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

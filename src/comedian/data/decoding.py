@@ -1,0 +1,207 @@
+"""PyAV: any video -> RGB frames on an exact time grid.
+
+Time 0 is the presentation time of the first video frame, whatever the container's clock says. Grid point `i` is at
+`i / fps` seconds and shows what a viewer would see then: the last frame presented at or before it. Everything goes by
+the frames' own timestamps, so variable frame rates, start times other than 0 and rates that do not divide the source's
+need no special case.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from comedian.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# A stream shorter than its container claims by more than this has lost its tail.
+TRUNCATION_TOLERANCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header says.
+
+    Attributes:
+        duration_s: seconds from the first video frame to the end of the last one.
+        fps: average frames a second of the source.
+        width: pixels.
+        height: pixels.
+    """
+
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read a video's length, rate and size from its header, without decoding.
+
+    Raises:
+        InputError: `path` is no readable video or holds no picture.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        info = VideoInfo(_duration_s(container, stream), _source_fps(stream), stream.width, stream.height)
+    if info.duration_s <= 0 or info.width == 0:
+        raise InputError(f"`{path}` is a video of zero length or size; encode it again")
+    return info
+
+
+def scaled_size(source_height: int, source_width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return `(height, width)` in pixels for a `size` as `iter_frames` takes it.
+
+    A height alone keeps the aspect; the width is rounded to the nearest even number.
+    """
+    if size is None:
+        return source_height, source_width
+    if isinstance(size, int):
+        return size, max(2, 2 * round(size * source_width / source_height / 2))
+    return size
+
+
+def iter_frames(
+    path: str | Path,
+    fps: float,
+    size: int | tuple[int, int] | None = None,
+    *,
+    threads: int = 0,
+    on_damage: Callable[[str], None] = logger.warning,
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame.
+
+    There is a frame for every grid point before the end of the video's last frame; an `fps` above the source's repeats
+    frames (the same array). Memory is bounded whatever the length: frames are decoded as they are asked for, and only
+    those on the grid are scaled (swscale, bilinear with anti-aliasing) and turned to RGB.
+
+    Args:
+        path: any video that FFmpeg reads.
+        fps: grid points a second.
+        size: `(height, width)` in pixels, or a height alone (`scaled_size` tells the width), or None for the source's
+            size.
+        threads: decoder threads; 0 for one a core.
+        on_damage: told in one line of a tail that is missing or packets that could not be decoded; what can be decoded
+            is still yielded.
+
+    Yields:
+        `(timestamp_s, frame)`: the source frame's own time in seconds after the first frame, never later than the grid
+        point, and its pixels, uint8 of shape `(height, width, 3)`.
+
+    Raises:
+        InputError: no frame can be decoded.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
+        # Containers round timestamps to ticks: a frame due at a grid point may be stamped up to half a tick after it.
+        tolerance_s = min(0.51 * time_base, 1e-3)
+        to_array = _ArrayConverter(size, threads)
+
+        shown, shown_s, start_s, index = None, 0.0, None, 0
+        for frame in _decode(container, stream, path, on_damage):
+            if frame.pts is not None:
+                time_s = frame.pts * time_base
+            else:
+                time_s = 0.0 if start_s is None else start_s + shown_s + frame_duration_s
+            start_s = time_s if start_s is None else start_s
+            while shown is not None and index / fps < time_s - start_s - tolerance_s:
+                yield shown_s, to_array(shown)
+                index += 1
+            shown, shown_s = frame, time_s - start_s
+        if shown is None:
+            raise InputError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
+        end_s = shown_s + (shown.duration * time_base or frame_duration_s)
+        while index / fps < end_s - tolerance_s:
+            yield shown_s, to_array(shown)
+            index += 1
+        promised_s = _duration_s(container, stream)
+        if end_s < promised_s - TRUNCATION_TOLERANCE_S:
+            on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
+
+
+class _ArrayConverter:
+    """Frame -> uint8 RGB array of one size; converts a frame that is shown twice once."""
+
+    def __init__(self, size: int | tuple[int, int] | None, threads: int):
+        self.size = size
+        self.threads = threads
+        self.reformatter = VideoReformatter()  # one for all frames: setting up swscale costs more than a conversion
+        self.frame: VideoFrame | None = None
+        self.array = np.empty(0, np.uint8)
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        if frame is not self.frame:
+            height, width = scaled_size(frame.height, frame.width, self.size)
+            converted = self.reformatter.reformat(
+                frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=self.threads
+            )
+            self.frame, self.array = frame, converted.to_ndarray()
+        return self.array
+
+
+def _open(path: str | Path) -> InputContainer:
+    try:
+        return av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(
+            f"`{path}` cannot be opened as a video: {error.strerror}; give a file that FFmpeg reads"
+        ) from error
+
+
+def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    for stream in container.streams.video:
+        # FFmpeg takes cover art for a video stream, and any text file for a terminal recording.
+        if not stream.disposition & Disposition.attached_pic and container.format.name != "tty":
+            return stream
+    raise InputError(f"`{path}` holds no video stream; give a video file")
+
+
+def _source_fps(stream: VideoStream) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds from the first video frame to the end, as the header has it."""
+    start_s = float((stream.start_time or 0) * stream.time_base)
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if "DURATION" in stream.metadata:  # Matroska: the track's end on the container's clock
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s
+    if container.duration is not None:
+        return container.duration / av.time_base - start_s
+    return 0.0
+
+
+def _decode(
+    container: InputContainer, stream: VideoStream, path: str | Path, on_damage: Callable[[str], None]
+) -> Iterator[VideoFrame]:
+    """Yield every frame that decodes, in presentation order; broken packets are passed over and counted."""
+    broken_packets = 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            on_damage(f"`{path}` cannot be read to its end: {error.strerror}")
+            break
+        if packet is None:
+            break
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            broken_packets += 1
+    if broken_packets:
+        on_damage(f"`{path}`: {broken_packets} broken packets were passed over")

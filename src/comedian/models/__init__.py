@@ -1,0 +1,25 @@
+"""Models, registered with transformers' Auto classes; every other file of this folder is remote code."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
+from transformers.utils import is_torchvision_available
+
+from .configuration_comedian import ComedianConfig
+from .modeling_comedian import ComedianForActionSpotting, ComedianModel, ComedianPreTrainedModel
+from .video_processing_comedian import ComedianVideoProcessor
+
+AutoConfig.register("comedian", ComedianConfig)
+AutoModel.register(ComedianConfig, ComedianModel)
+AutoModelForVideoClassification.register(ComedianConfig, ComedianForActionSpotting)
+# transformers offers its AutoVideoProcessor only where torchvision is installed; ComedianVideoProcessor needs none
+if is_torchvision_available():
+    from transformers import AutoVideoProcessor
+
+    AutoVideoProcessor.register(ComedianConfig, ComedianVideoProcessor)
+
+__all__ = [
+    "ComedianConfig",
+    "ComedianForActionSpotting",
+    "ComedianModel",
+    "ComedianPreTrainedModel",
+    "ComedianVideoProcessor",
+]

@@ -1,0 +1,289 @@
+"""Configuration of the COMEDIAN models."""
+
+import math
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+SPATIAL_ENCODERS = ("vivit", "viswin")
+SPOTTING_LOSSES = ("bce", "focal")
+MERGES = ("max", "mean")
+NMS_TYPES = ("soft", "hard")
+
+# width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
+PUBLISHED_SIZES = {
+    "vivit-tiny": ("vivit", 192, [12], [3], 3, 16),
+    "vivit-small": ("vivit", 384, [12], [6], 6, 16),
+    "vivit-base": ("vivit", 768, [12], [12], 12, 16),
+    "viswin-tiny": ("viswin", 96, [2, 2, 6, 2], [3, 6, 12, 24], 3, 4),
+    "viswin-small": ("viswin", 96, [2, 2, 18, 2], [3, 6, 12, 24], 6, 4),
+    "viswin-base": ("viswin", 128, [2, 2, 18, 2], [4, 8, 16, 32], 12, 4),
+}
+
+
+@strict
+class ComedianConfig(PreTrainedConfig):
+    r"""
+    Architecture, time grid, labels and inference settings of a COMEDIAN model.
+
+    The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
+
+    Args:
+        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token) or `"viswin"` (shifted windows, mean).
+        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage for ViSwin).
+        spatial_depths (`int` or `list[int]`, defaults to `[12]`): Layers of each stage; ViViT has one stage.
+        spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage.
+        spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
+        temporal_depth (`int`, defaults to 6): Layers of the temporal encoder.
+        temporal_num_heads (`int`, defaults to 3): Attention heads of the temporal encoder.
+        image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4).
+        tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
+        num_frames (`int`, defaults to 128): Frames of a window.
+        fps (`float`, defaults to 2.0): Frames per second of the model's input.
+        num_channels (`int`, defaults to 3): Colour channels.
+        mlp_ratio (`float`, defaults to 4.0): Width of the MLPs relative to the tokens.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the MLPs.
+        layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
+        hidden_dropout_prob (`float`, defaults to 0.0): Dropout after attention and MLP.
+        attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights.
+        drop_path_rate (`float`, defaults to 0.1): Stochastic depth of the last layer; grows linearly with depth.
+        classifier_dropout_prob (`float`, defaults to 0.0): Dropout before the classifier.
+        temporal_mask_ratio (`float`, defaults to 0.25): Share of tubelets replaced by the mask token in training.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+        spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
+        focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
+        focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
+        class_weights (`list[list[float]]`, *optional*): Two rows of one weight a label: where the target is 0, where it
+            is 1.
+        window_stride_s (`float`, *optional*): Hop between inference windows in seconds; half a window by default.
+        edge_trim_s (`float`, *optional*): Seconds dropped at both ends of an inference window (not at the ends of the
+            half); 12/64 of a window by default.
+        merge (`str`, defaults to `"max"`): `"max"` or `"mean"` of the scores of overlapping windows.
+        nms_type (`str`, defaults to `"soft"`): `"soft"` or `"hard"`.
+        nms_window_s (`float` or `list[float]`, defaults to 10.0): Full width of the suppression window in seconds, for all
+            labels or one value a label.
+        nms_threshold (`float`, defaults to 0.001): Candidates below are dropped.
+        nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
+        label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
+            validation; `None` reports every candidate.
+
+    Raises:
+        StrictDataclassError: a field of the wrong type, or a combination that cannot be built.
+    """
+
+    model_type = "comedian"
+
+    spatial_encoder: str = "vivit"
+    spatial_hidden_size: int = 192
+    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
+    spatial_num_heads: int | list[int] | tuple[int, ...] = (3,)
+    spatial_window_size: int = 7
+    temporal_depth: int = 6
+    temporal_num_heads: int = 3
+    image_size: int | list[int] | tuple[int, ...] = (224, 224)
+    patch_size: int = 16
+    tubelet_size: int = 2
+    num_frames: int = 128
+    fps: float | int = 2.0
+    num_channels: int = 3
+    mlp_ratio: float | int = 4.0
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.1
+    classifier_dropout_prob: float | int = 0.0
+    temporal_mask_ratio: float | int = 0.25
+    initializer_range: float = 0.02
+    spotting_loss: str = "bce"
+    focal_alpha: float | int | None = 0.25
+    focal_gamma: float | int = 2.0
+    class_weights: list[list[float]] | None = None
+    window_stride_s: float | int | None = None
+    edge_trim_s: float | int | None = None
+    merge: str = "max"
+    nms_type: str = "soft"
+    nms_window_s: float | int | list[float] | list[int] = 10.0
+    nms_threshold: float | int = 0.001
+    nms_min_weight: float | int = 0.0
+    label_thresholds: list[float] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.spatial_depths = _as_list(self.spatial_depths)
+        self.spatial_num_heads = _as_list(self.spatial_num_heads)
+        self.image_size = _as_list(self.image_size)
+        if len(self.image_size) == 1:
+            self.image_size = self.image_size * 2
+        super().__post_init__(**kwargs)
+        if self.id2label is not None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+
+    @classmethod
+    def published(cls, size: str, **overrides) -> "ComedianConfig":
+        """Return the configuration of a published size.
+
+        Args:
+            size (`str`): one of `vivit-tiny`, `vivit-small`, `vivit-base`, `viswin-tiny`, `viswin-small`, `viswin-base`.
+            overrides: fields that differ.
+
+        Raises:
+            ValueError: unknown size.
+        """
+        if size not in PUBLISHED_SIZES:
+            raise ValueError(f"`size` is {size!r}; published sizes: {', '.join(PUBLISHED_SIZES)}")
+        encoder, width, depths, heads, temporal_heads, patch = PUBLISHED_SIZES[size]
+        fields = {
+            "spatial_encoder": encoder,
+            "spatial_hidden_size": width,
+            "spatial_depths": depths,
+            "spatial_num_heads": heads,
+            "temporal_num_heads": temporal_heads,
+            "patch_size": patch,
+        }
+        return cls(**(fields | overrides))
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
+        return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one window."""
+        return self.num_frames // self.tubelet_size
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens per second."""
+        return self.fps / self.tubelet_size
+
+    @property
+    def window_duration_s(self) -> float:
+        """Length of one window in seconds."""
+        return self.num_frames / self.fps
+
+    @property
+    def window_stride_tokens(self) -> int:
+        """Hop between inference windows in tokens, at least 1."""
+        if self.window_stride_s is None:
+            return max(self.num_tokens // 2, 1)
+        return max(round(self.window_stride_s * self.token_rate), 1)
+
+    @property
+    def edge_trim_tokens(self) -> int:
+        """Tokens dropped at both ends of an inference window."""
+        if self.edge_trim_s is None:
+            return self.num_tokens * 12 // 64
+        return round(self.edge_trim_s * self.token_rate)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches in height and width."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels in the order of the logits."""
+        return [self.id2label[index] for index in range(self.num_labels)]
+
+    def stage_grids(self) -> list[tuple[int, int]]:
+        """Patches in height and width at each spatial stage; an odd side is padded before it is halved."""
+        grids = [self.grid_size]
+        for _ in self.spatial_depths[1:]:
+            height, width = grids[-1]
+            grids.append((math.ceil(height / 2), math.ceil(width / 2)))
+        return grids
+
+    def stage_windows(self) -> list[int]:
+        """Side of the attention windows at each ViSwin stage: never larger than the grid (as in Swin)."""
+        return [min(self.spatial_window_size, *grid) for grid in self.stage_grids()]
+
+    def validate_choices(self):
+        """Refuse unknown names."""
+        for field, known in (
+            ("spatial_encoder", SPATIAL_ENCODERS),
+            ("spotting_loss", SPOTTING_LOSSES),
+            ("merge", MERGES),
+            ("nms_type", NMS_TYPES),
+        ):
+            if getattr(self, field) not in known:
+                raise ValueError(f"`{field}` is {getattr(self, field)!r}; must be one of {', '.join(known)}")
+
+    def validate_sizes(self):
+        """Refuse sizes that are not positive or out of their range."""
+        for field in (
+            "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
+            "num_frames fps num_channels mlp_ratio layer_norm_eps"
+        ).split():
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
+        if self.temporal_depth < 0:
+            raise ValueError(f"`temporal_depth` is {self.temporal_depth}; must be 0 or more")
+        for field in ("spatial_depths", "spatial_num_heads", "image_size"):
+            if not getattr(self, field) or min(getattr(self, field)) < 1:
+                raise ValueError(f"`{field}` is {getattr(self, field)}; every entry must be 1 or more")
+        for field in (
+            "hidden_dropout_prob attention_probs_dropout_prob drop_path_rate classifier_dropout_prob temporal_mask_ratio"
+        ).split():
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"`{field}` is {getattr(self, field)}; must be at least 0 and below 1")
+
+    def validate_spatial_encoder(self):
+        """Refuse stages, heads and patches that do not fit each other."""
+        if len(self.image_size) != 2:
+            raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
+        if any(side % self.patch_size for side in self.image_size):
+            raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
+        if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
+            raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `vivit` has one stage")
+        if len(self.spatial_depths) != len(self.spatial_num_heads):
+            raise ValueError(
+                f"`spatial_depths` {self.spatial_depths} and `spatial_num_heads` {self.spatial_num_heads} must have "
+                "one entry for each stage"
+            )
+        for stage, heads in enumerate(self.spatial_num_heads):
+            width = self.spatial_hidden_size * 2**stage
+            if width % heads:
+                raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
+
+    def validate_temporal_encoder(self):
+        """Refuse windows and heads that do not fit the tokens."""
+        if self.num_frames % self.tubelet_size:
+            raise ValueError(f"`num_frames` {self.num_frames} is not a multiple of `tubelet_size` {self.tubelet_size}")
+        if self.hidden_size % self.temporal_num_heads:
+            raise ValueError(
+                f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
+            )
+
+    def validate_inference(self):
+        """Refuse stitching settings that leave seconds uncovered."""
+        stride, kept = self.window_stride_tokens, self.num_tokens - 2 * self.edge_trim_tokens
+        if self.edge_trim_tokens < 0 or kept < 1 or stride > kept:
+            raise ValueError(
+                f"`window_stride_s` {self.window_stride_s} and `edge_trim_s` {self.edge_trim_s} leave gaps: a window of "
+                f"{self.num_tokens} tokens keeps {kept} of them and the next one starts {stride} later"
+            )
+        windows = self.nms_window_s if isinstance(self.nms_window_s, list) else [self.nms_window_s]
+        if min(windows) < 0:
+            raise ValueError(f"`nms_window_s` is {self.nms_window_s}; must be 0 or more")
+
+    def validate_labels(self):
+        """Refuse per-label lists of another length than the labels."""
+        lists = {"label_thresholds": self.label_thresholds}
+        if isinstance(self.nms_window_s, list):
+            lists["nms_window_s"] = self.nms_window_s
+        for row, weights in enumerate(self.class_weights or []):
+            lists[f"class_weights[{row}]"] = weights
+        if self.class_weights is not None and len(self.class_weights) != 2:
+            raise ValueError(f"`class_weights` has {len(self.class_weights)} rows; must have 2 (target 0, target 1)")
+        for name, values in lists.items():
+            if values is not None and len(values) != self.num_labels:
+                raise ValueError(f"`{name}` has {len(values)} entries for {self.num_labels} labels")
+
+
+def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)
+
+
+__all__ = ["ComedianConfig"]
