@@ -1,18 +1,23 @@
-"""The model and its losses against the published system's own numbers (../shared/reference)."""
+"""The model and its losses against the published system's own numbers (../shared/reference) and against naive code."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from naive_model import naive_forward, random_checkpoint
+from safetensors.torch import load_file, save_file
 
 from comedian.conversion.lightning import convert_checkpoint
 from comedian.models import ComedianForActionSpotting
 from comedian.models.loss_comedian import mixup_spotting_loss, spotting_loss
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/reference is not at hand")
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/reference is not at hand")
+
+
+def assert_close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -26,46 +31,45 @@ def sizes():
 
 
 @pytest.fixture(scope="module")
-def convert(tmp_path_factory, sizes):
-    def convert_and_load(name: str):
-        folder = tmp_path_factory.mktemp(name)
+def published_model(tmp_path_factory, sizes):
+    def convert_and_load(name: str, attention: str = "sdpa"):
         heads = sizes[name]["spatial_num_heads"]
-        convert_checkpoint(
+        folder = convert_checkpoint(
             REFERENCE / f"{name}_spotting.ckpt",
-            folder / "model",
+            tmp_path_factory.mktemp(name) / "model",
             spatial_heads=heads if isinstance(heads, list) else [heads],
             temporal_heads=sizes[name]["temporal_num_heads"],
         )
-        return ComedianForActionSpotting.from_pretrained(folder / "model").eval()
+        return ComedianForActionSpotting.from_pretrained(folder, attn_implementation=attention)
 
     return convert_and_load
 
 
+@needs_reference
 @pytest.mark.parametrize("name", ["vivit", "viswin"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_tokens_and_logits_are_the_published_ones(name, attention, convert, reference):
-    model = convert(name)
-    model.set_attn_implementation(attention)
+def test_tokens_and_logits_are_the_published_ones(name, attention, published_model, reference):
+    model = published_model(name, attention)
     pixels = reference[f"{name}.pixel_values_bcthw"].transpose(1, 2)
     with torch.no_grad():
-        spatial = model.encode_spatial(pixels)
-        temporal = model.encode_temporal(spatial)
+        spatial_tokens = model.encode_spatial(pixels)
+        temporal_tokens = model.encode_temporal(spatial_tokens)
         outputs = model(pixels)
-    torch.testing.assert_close(spatial, reference[f"{name}.spatial_tokens"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(temporal, reference[f"{name}.temporal_tokens"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(outputs.logits, reference[f"{name}.logits"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(outputs.spatial_tokens, reference[f"{name}.spatial_tokens"], atol=1e-5, rtol=0)
+    for tokens in (spatial_tokens, outputs.spatial_tokens):
+        assert_close(tokens, reference[f"{name}.spatial_tokens"])
+    for tokens in (temporal_tokens, outputs.last_hidden_state):
+        assert_close(tokens, reference[f"{name}.temporal_tokens"])
+    assert_close(outputs.logits, reference[f"{name}.logits"])
 
 
-def test_masked_training_pass_is_the_published_one(convert, reference):
-    model = convert("vivit")
+@needs_reference
+def test_masked_training_pass_is_the_published_one(published_model, reference):
+    model = published_model("vivit")
     kept_frames = reference["vivit.masked.kept_frames"]
-    kept_tubelets = kept_frames[:, ::2] // 2
     pixels = reference["vivit.pixel_values_bcthw"].transpose(1, 2)
     with torch.no_grad():
-        outputs = model(pixels, kept_tubelets=kept_tubelets)
-    expected = reference["vivit.masked.temporal_tokens"]
-    torch.testing.assert_close(outputs.last_hidden_state, expected, atol=1e-5, rtol=0)
+        outputs = model(pixels, kept_tubelets=kept_frames[:, ::2] // 2)
+    assert_close(outputs.last_hidden_state, reference["vivit.masked.temporal_tokens"])
 
 
 LOSSES = {
@@ -75,29 +79,88 @@ LOSSES = {
 }
 
 
+@needs_reference
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_spotting_losses_are_the_published_ones(name, weighted, reference):
     labels = reference["spot.targets"].masked_fill(reference["spot.ignore"].bool(), -100)
     weights = reference["spot.class_weights"] if weighted else None
     loss = spotting_loss(reference["spot.logits"], labels, class_weights=weights, **LOSSES[name])
-    expected = reference[f"spot.loss.{name}.{'w' if weighted else 'nw'}"]
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+    assert_close(loss, reference[f"spot.loss.{name}.{'w' if weighted else 'nw'}"])
 
 
-@pytest.mark.parametrize("ignored", [False, True])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_mixup_loss_variants(ignored, weighted, reference):
-    """One of the variants is the published one; print which when none is."""
-    labels = reference["spot.targets"]
-    if ignored:
-        labels = labels.masked_fill(reference["spot.ignore"].bool(), -100)
-    weights = reference["spot.class_weights"] if weighted else None
-    loss = mixup_spotting_loss(
-        reference["spot.logits"],
-        labels,
-        labels[reference["spot.mixup.perm"]],
-        reference["spot.mixup.lam"],
-        class_weights=weights,
+@needs_reference
+def test_mixup_loss_is_the_published_one(reference):
+    """The published number is without class weights, the ignored entries permuted with their targets."""
+    labels = reference["spot.targets"].masked_fill(reference["spot.ignore"].bool(), -100)
+    mixed_in = labels[reference["spot.mixup.perm"]]
+    loss = mixup_spotting_loss(reference["spot.logits"], labels, mixed_in, reference["spot.mixup.lam"])
+    assert_close(loss, reference["spot.loss.bce.mixup"], atol=1e-6)
+
+
+OTHER_SIZES = {
+    "vivit, wide image, tubelet 1": {
+        **{"encoder": "vivit", "width": 24, "depths": [2], "heads": [4], "temporal_heads": 2, "classes": 5},
+        **{"image": (16, 24), "patch": 8, "tubelet": 1, "frames": 5, "temporal_depth": 2},
+    },
+    "vivit, tall image, tubelet 4, narrow mlp": {
+        **{"encoder": "vivit", "width": 12, "depths": [3], "heads": [1], "temporal_heads": 4},
+        **{"image": (24, 8), "patch": 4, "tubelet": 4, "frames": 12, "mlp_ratio": 2},
+    },
+    "viswin, padded windows, odd merging": {
+        **{"encoder": "viswin", "width": 8, "depths": [2, 2], "heads": [2, 4], "temporal_heads": 2},
+        **{"image": (28, 20), "patch": 4, "tubelet": 2, "frames": 4, "window": 3},
+    },
+    "viswin, even window, wide image, tubelet 1": {
+        **{"encoder": "viswin", "width": 6, "depths": [2, 1], "heads": [1, 3], "temporal_heads": 3, "classes": 2},
+        **{"image": (16, 24), "patch": 2, "tubelet": 1, "frames": 2, "window": 4},
+    },
+    "viswin, grid smaller than the window": {
+        **{"encoder": "viswin", "width": 8, "depths": [2, 2], "heads": [2, 2], "temporal_heads": 4},
+        **{"image": (16, 20), "patch": 4, "tubelet": 4, "frames": 8, "window": 7},
+    },
+    "viswin, three stages, padding while shifted": {
+        **{"encoder": "viswin", "width": 4, "depths": [2, 2, 2], "heads": [1, 2, 4], "temporal_heads": 1},
+        **{"image": (22, 18), "patch": 2, "tubelet": 2, "frames": 2, "window": 5},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SIZES)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_any_size_equals_the_naive_model(name, attention, tmp_path):
+    sizes = dict(OTHER_SIZES[name])
+    temporal_heads = sizes.pop("temporal_heads")
+    tensors = random_checkpoint(**sizes)
+    save_file(tensors, tmp_path / "spotting.safetensors")
+    folder = convert_checkpoint(
+        tmp_path / "spotting.safetensors",
+        tmp_path / "model",
+        spatial_heads=sizes["heads"],
+        temporal_heads=temporal_heads,
+        image_size=sizes["image"],
     )
-    print(ignored, weighted, float(loss), float(reference["spot.loss.bce.mixup"]))
+    model = ComedianForActionSpotting.from_pretrained(folder, attn_implementation=attention)
+    pixels = torch.randn(2, sizes["frames"], 3, *sizes["image"])
+    naive = (sizes["depths"], sizes["heads"], temporal_heads, sizes.get("window", 7))
+    with torch.no_grad():
+        assert_close(model(pixels).logits, naive_forward(tensors, pixels, *naive), atol=2e-5)
+        # fewer tubelets than a window, and other samples beside it, change nothing
+        first = pixels[1:, : sizes["tubelet"]]
+        assert_close(model(first).logits, naive_forward(tensors, first, *naive), atol=2e-5)
+
+
+@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+def test_masked_pass_equals_the_naive_loop(encoder, tmp_path):
+    sizes = {"width": 8, "depths": [1], "heads": [2], "image": (16, 8), "patch": 4, "tubelet": 2, "frames": 12}
+    tensors = random_checkpoint(encoder, window=2, **sizes)
+    save_file(tensors, tmp_path / "spotting.safetensors")
+    folder = convert_checkpoint(
+        tmp_path / "spotting.safetensors", tmp_path / "model", spatial_heads=[2], temporal_heads=2, image_size=(16, 8)
+    )
+    model = ComedianForActionSpotting.from_pretrained(folder)
+    pixels = torch.randn(2, 12, 3, 16, 8)
+    kept = torch.tensor([[0, 2, 3, 5], [1, 2, 4, 5]])
+    with torch.no_grad():
+        logits = model(pixels, kept_tubelets=kept).logits
+    assert_close(logits, naive_forward(tensors, pixels, [1], [2], 2, 2, kept), atol=2e-5)

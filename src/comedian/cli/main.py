@@ -63,10 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=f"comedian {options.command}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     module.add_arguments(command_parser)
+    arguments, rest = command_parser.parse_known_args(options.arguments)
+    # a command that takes overrides of a recipe declares `overrides` as a default
+    if "overrides" in arguments:
+        arguments.overrides = rest
+    elif rest:
+        command_parser.error(f"unknown argument {rest[0]}")
     try:
-        return module.run(command_parser.parse_args(options.arguments)) or 0
+        return module.run(arguments) or 0
     except InputError as error:
         print(f"comedian {options.command}: {error}", file=sys.stderr)
         return BAD_INPUT_EXIT_CODE

@@ -188,20 +188,26 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 def _decode(
     container: InputContainer, stream: VideoStream, path: str | Path, on_damage: Callable[[str], None]
 ) -> Iterator[VideoFrame]:
-    """Yield every frame that decodes, in presentation order; broken packets are passed over and counted."""
-    broken_packets = 0
-    packets = container.demux(stream)
-    while True:
+    """Yield every frame that decodes, in presentation order; what is broken is passed over or patched, and counted."""
+    broken = 0
+    for packet in _demux(container, stream, path, on_damage):
+        broken += packet is not None and packet.is_corrupt
         try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            on_damage(f"`{path}` cannot be read to its end: {error.strerror}")
-            break
-        if packet is None:
-            break
-        try:
-            yield from packet.decode()
+            for frame in stream.decode(packet):
+                broken += frame.is_corrupt
+                yield frame
         except av.error.FFmpegError:
-            broken_packets += 1
-    if broken_packets:
-        on_damage(f"`{path}`: {broken_packets} broken packets were passed over")
+            broken += 1
+    if broken:
+        on_damage(f"`{path}` has broken data in {broken} places")
+
+
+def _demux(
+    container: InputContainer, stream: VideoStream, path: str | Path, on_damage: Callable[[str], None]
+) -> Iterator[av.Packet | None]:
+    """Yield the stream's packets as far as they can be read, then None, which has the decoder give its last frames."""
+    try:
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except av.error.FFmpegError as error:
+        on_damage(f"`{path}` cannot be read to its end: {error.strerror}")
+    yield None

@@ -3,6 +3,7 @@
 import math
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 SPATIAL_ENCODERS = ("vivit", "viswin")
@@ -17,7 +18,8 @@ PUBLISHED_SIZES = {
     "vivit-base": ("vivit", 768, [12], [12], 12, 16),
     "viswin-tiny": ("viswin", 96, [2, 2, 6, 2], [3, 6, 12, 24], 3, 4),
     "viswin-small": ("viswin", 96, [2, 2, 18, 2], [3, 6, 12, 24], 6, 4),
-    "viswin-base": ("viswin", 128, [2, 2, 18, 2], [4, 8, 16, 32], 12, 4),
+    # the 12 temporal heads named for every B do not divide ViSwin-B's 1024: heads of 64 channels, as ViViT-B has
+    "viswin-base": ("viswin", 128, [2, 2, 18, 2], [4, 8, 16, 32], 16, 4),
 }
 
 
@@ -99,15 +101,15 @@ class ComedianConfig(PreTrainedConfig):
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
-    class_weights: list[list[float]] | None = None
+    class_weights: list[list[float | int]] | None = None
     window_stride_s: float | int | None = None
     edge_trim_s: float | int | None = None
     merge: str = "max"
     nms_type: str = "soft"
-    nms_window_s: float | int | list[float] | list[int] = 10.0
+    nms_window_s: float | int | list[float | int] = 10.0
     nms_threshold: float | int = 0.001
     nms_min_weight: float | int = 0.0
-    label_thresholds: list[float] | None = None
+    label_thresholds: list[float | int] | None = None
 
     def __post_init__(self, **kwargs):
         self.spatial_depths = _as_list(self.spatial_depths)
@@ -199,18 +201,28 @@ class ComedianConfig(PreTrainedConfig):
         """Side of the attention windows at each ViSwin stage: never larger than the grid (as in Swin)."""
         return [min(self.spatial_window_size, *grid) for grid in self.stage_grids()]
 
-    def validate_choices(self):
+    def validate_architecture(self):
+        """Refuse impossible combinations by name, in this order: later checks divide by what earlier ones let through."""
+        self._check_choices()
+        self._check_sizes()
+        self._check_spatial_encoder()
+        self._check_temporal_encoder()
+        self._check_inference()
+        self._check_labels()
+
+    def _check_choices(self):
         """Refuse unknown names."""
         for field, known in (
             ("spatial_encoder", SPATIAL_ENCODERS),
             ("spotting_loss", SPOTTING_LOSSES),
             ("merge", MERGES),
             ("nms_type", NMS_TYPES),
+            ("hidden_act", tuple(ACT2FN)),
         ):
             if getattr(self, field) not in known:
                 raise ValueError(f"`{field}` is {getattr(self, field)!r}; must be one of {', '.join(known)}")
 
-    def validate_sizes(self):
+    def _check_sizes(self):
         """Refuse sizes that are not positive or out of their range."""
         for field in (
             "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
@@ -218,8 +230,12 @@ class ComedianConfig(PreTrainedConfig):
         ).split():
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
-        if self.temporal_depth < 0:
-            raise ValueError(f"`temporal_depth` is {self.temporal_depth}; must be 0 or more")
+        for field in "temporal_depth initializer_range focal_gamma nms_threshold".split():
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"`{field}` is {getattr(self, field)}; must be 0 or more")
+        for field in "focal_alpha nms_min_weight".split():
+            if getattr(self, field) is not None and not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"`{field}` is {getattr(self, field)}; must be between 0 and 1")
         for field in ("spatial_depths", "spatial_num_heads", "image_size"):
             if not getattr(self, field) or min(getattr(self, field)) < 1:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; every entry must be 1 or more")
@@ -229,7 +245,7 @@ class ComedianConfig(PreTrainedConfig):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be at least 0 and below 1")
 
-    def validate_spatial_encoder(self):
+    def _check_spatial_encoder(self):
         """Refuse stages, heads and patches that do not fit each other."""
         if len(self.image_size) != 2:
             raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
@@ -247,7 +263,7 @@ class ComedianConfig(PreTrainedConfig):
             if width % heads:
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
 
-    def validate_temporal_encoder(self):
+    def _check_temporal_encoder(self):
         """Refuse windows and heads that do not fit the tokens."""
         if self.num_frames % self.tubelet_size:
             raise ValueError(f"`num_frames` {self.num_frames} is not a multiple of `tubelet_size` {self.tubelet_size}")
@@ -256,20 +272,28 @@ class ComedianConfig(PreTrainedConfig):
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
             )
 
-    def validate_inference(self):
-        """Refuse stitching settings that leave seconds uncovered."""
+    def _check_inference(self):
+        """Refuse stitching settings that leave seconds uncovered, and windows that are no length of time."""
+        if self.window_stride_s is not None and not 0 < self.window_stride_s < math.inf:
+            raise ValueError(f"`window_stride_s` is {self.window_stride_s}; must be greater than 0")
+        if self.edge_trim_s is not None and not 0 <= self.edge_trim_s < math.inf:
+            raise ValueError(f"`edge_trim_s` is {self.edge_trim_s}; must be 0 or more")
         stride, kept = self.window_stride_tokens, self.num_tokens - 2 * self.edge_trim_tokens
-        if self.edge_trim_tokens < 0 or kept < 1 or stride > kept:
+        if kept < 1 or stride > kept:
             raise ValueError(
                 f"`window_stride_s` {self.window_stride_s} and `edge_trim_s` {self.edge_trim_s} leave gaps: a window of "
                 f"{self.num_tokens} tokens keeps {kept} of them and the next one starts {stride} later"
             )
         windows = self.nms_window_s if isinstance(self.nms_window_s, list) else [self.nms_window_s]
-        if min(windows) < 0:
+        if not all(0 <= window < math.inf for window in windows):
             raise ValueError(f"`nms_window_s` is {self.nms_window_s}; must be 0 or more")
 
-    def validate_labels(self):
-        """Refuse per-label lists of another length than the labels."""
+    def _check_labels(self):
+        """Refuse labels that are not one name an output, and per-label lists of another length."""
+        if sorted(self.id2label) != list(range(max(len(self.id2label), 1))):
+            raise ValueError(f"`id2label` has the indices {list(self.id2label)}; must be 0, 1, ... without gaps")
+        if len(set(self.id2label.values())) < len(self.id2label):
+            raise ValueError("`id2label` has a label more than once")
         lists = {"label_thresholds": self.label_thresholds}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s

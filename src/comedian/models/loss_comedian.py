@@ -31,15 +31,19 @@ def spotting_loss(
 
     Returns:
         `torch.Tensor` of shape `()`: the sum over all entries / the number of entries that count (at least 1), float32.
+
+    Raises:
+        ValueError: `labels` of another shape than `logits`.
     """
+    if labels.shape != logits.shape:
+        raise ValueError(f"`labels` has shape {tuple(labels.shape)}; the logits have {tuple(logits.shape)}")
     logits = logits.float()
     counted = labels != IGNORE_INDEX
     targets = labels.to(logits.dtype).masked_fill(~counted, 0.0)
     positive, negative = F.softplus(-logits), F.softplus(logits)
     if loss == "focal":
-        probability = logits.sigmoid()
-        positive = positive * (1 - probability) ** focal_gamma
-        negative = negative * probability**focal_gamma
+        # (1 - p)**gamma is exp(-gamma * softplus(x)), whose gradient stays finite where p rounds to 0 or 1
+        positive, negative = positive * (-focal_gamma * negative).exp(), negative * (-focal_gamma * positive).exp()
         if focal_alpha is not None:
             positive, negative = focal_alpha * positive, (1 - focal_alpha) * negative
     if class_weights is not None:

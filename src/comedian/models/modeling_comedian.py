@@ -34,11 +34,12 @@ class ComedianModelOutput(ModelOutput):
             first and after each temporal layer.
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): temporal attention weights of shape
             `(batch_size, num_heads, num_tokens, num_tokens)`.
-        spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches before
-            each spatial layer and after the last one, `(batch_size * num_tubelets, num_patches, width)`.
+        spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches after
+            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin:
+            `(batch_size * num_tubelets, rows, columns, width)`.
         spatial_attentions (`tuple[torch.Tensor]`, returned when `output_spatial_attentions=True`): spatial attention
-            weights of shape `(batch_size * num_tubelets, num_heads, num_patches, num_patches)`; ViSwin has
-            `num_windows * num_heads` in place of `num_heads`.
+            weights of shape `(batch_size * num_tubelets, num_heads, 1 + num_patches, 1 + num_patches)`; ViSwin:
+            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`.
     """
 
     last_hidden_state: Tensor | None = None
@@ -131,9 +132,13 @@ class ComedianAttention(nn.Module):
         return qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, implementation: str
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, output_attentions: bool
     ) -> tuple[Tensor, Tensor | None]:
         """`(batch, heads, tokens, head_dim)` to `(batch, tokens, heads, head_dim)` and the weights, if any."""
+        # fused kernels never hold the weights, and flash kernels take no mask
+        implementation = "eager" if output_attentions else self.config._attn_implementation
+        if mask is not None and implementation != "eager":
+            implementation = "sdpa"
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         return attention(
             self,
@@ -146,9 +151,9 @@ class ComedianAttention(nn.Module):
             dropout=self.dropout_prob if self.training else 0.0,
         )
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
         """`(batch, tokens, width)` to the same, and the weights, if any."""
-        output, weights = self.attend(*self.split_heads(hidden_states), None, self.config._attn_implementation)
+        output, weights = self.attend(*self.split_heads(hidden_states), None, output_attentions)
         return self.projection(output.flatten(2)), weights
 
 
@@ -209,7 +214,7 @@ class ComedianWindowAttention(ComedianAttention):
         region = region if self.shift else torch.zeros_like(region)
         return torch.where(source < size, region, 3)
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
         """`(batch, rows, columns, width)` to the same, and the weights, if any."""
         batch, height, width, _ = hidden_states.shape
         padded = tuple(-(-side // self.window) * self.window for side in (height, width))
@@ -222,9 +227,8 @@ class ComedianWindowAttention(ComedianAttention):
         bias = self.position_bias()[None]
         mask = self.region_mask(height, width, padded, bias.dtype)
         bias = bias.expand(windows.shape[1], -1, -1, -1) if mask is None else bias + mask[:, None]
-        # flash kernels take no bias
-        implementation = "eager" if self.config._attn_implementation == "eager" else "sdpa"
-        output, weights = self.attend(query, key, value, bias.flatten(0, 1)[None].to(query.dtype), implementation)
+        bias = bias.flatten(0, 1)[None].to(query.dtype)
+        output, weights = self.attend(query, key, value, bias, output_attentions)
         # (batch, window**2, num_windows * heads, head_dim) -> (batch * num_windows, window, window, width)
         output = output.unflatten(2, (-1, self.num_heads)).transpose(1, 2).flatten(3)
         output = self.projection(output).flatten(0, 1).unflatten(1, (self.window, self.window))
@@ -290,9 +294,9 @@ class ComedianLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = ComedianDropPath(drop_path_rate)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> Tensor:
         """Same shape out as in."""
-        attended, _ = self.attention(self.norm1(hidden_states))
+        attended, _ = self.attention(self.norm1(hidden_states), output_attentions)
         hidden_states = hidden_states + self.drop_path(self.dropout(attended))
         return hidden_states + self.drop_path(self.dropout(self.mlp(self.norm2(hidden_states))))
 
@@ -334,14 +338,14 @@ class ComedianViTEncoder(nn.Module):
             resampled = torch.cat([table[:1], resample_grid(table[1:], old_grid, new_grid)])
             self.position_embeddings = nn.Parameter(resampled[None])
 
-    def forward(self, tubelets: Tensor) -> Tensor:
+    def forward(self, tubelets: Tensor, output_attentions: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`."""
         hidden_states = self.embeddings(tubelets).flatten(1, 2)
         class_token = self.class_token.expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([class_token, hidden_states], dim=1) + self.position_embeddings
         hidden_states = self.dropout(hidden_states)
         for layer in self.layers:
-            hidden_states = layer(hidden_states)
+            hidden_states = layer(hidden_states, output_attentions)
         return self.norm(hidden_states[:, 0])
 
 
@@ -403,12 +407,12 @@ class ComedianSwinEncoder(nn.Module):
             for index, layer in enumerate(stage["layers"]):
                 layer.attention.resize_window(window, shift * (index % 2))
 
-    def forward(self, tubelets: Tensor) -> Tensor:
+    def forward(self, tubelets: Tensor, output_attentions: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`."""
         hidden_states = self.dropout(self.embeddings(tubelets))
         for stage in self.stages:
             for layer in stage["layers"]:
-                hidden_states = layer(hidden_states)
+                hidden_states = layer(hidden_states, output_attentions)
             hidden_states = stage["merging"](hidden_states)
         return self.norm(hidden_states).mean(dim=(1, 2))
 
@@ -446,11 +450,16 @@ class ComedianTemporalEncoder(nn.Module):
         masked = self.mask_token.to(kept_tokens.dtype).expand(batch, num_tokens, width)
         return masked.scatter(1, kept_tubelets[:, :, None].expand(-1, -1, width), kept_tokens)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, output_attentions: bool = False) -> Tensor:
         """`(batch, num_tokens, hidden_size)` to the same; fewer tokens than a window take its first places."""
+        if tokens.shape[1] > self.time_embeddings.shape[1]:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens are more than the {self.time_embeddings.shape[1]} of a window: cut them into "
+                "windows, or load the model with a larger `num_frames`"
+            )
         tokens = self.dropout(tokens + self.time_embeddings[:, : tokens.shape[1]])
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = layer(tokens, output_attentions)
         return self.norm(tokens)
 
 
@@ -590,7 +599,7 @@ class ComedianModel(ComedianPreTrainedModel):
                 f"`pixel_values_videos` has {channels} channels of {size[0]} x {size[1]} pixels; the model takes "
                 f"{self.config.num_channels} of {self.config.image_size[0]} x {self.config.image_size[1]}"
             )
-        if frames % self.config.tubelet_size:
+        if frames == 0 or frames % self.config.tubelet_size:
             raise ValueError(
                 f"`pixel_values_videos` has {frames} frames, which do not fill tubelets of {self.config.tubelet_size}"
             )
@@ -621,11 +630,6 @@ class ComedianModel(ComedianPreTrainedModel):
         Raises:
             ValueError: more tokens than a window has.
         """
-        if spatial_tokens.shape[1] > self.config.num_tokens:
-            raise ValueError(
-                f"`spatial_tokens` has {spatial_tokens.shape[1]} tokens; a window of the model has "
-                f"{self.config.num_tokens}: cut it into windows, or load the model with a larger `num_frames`"
-            )
         return self.temporal_encoder(spatial_tokens)
 
     def draw_kept_tubelets(self, batch_size: int, num_tubelets: int, device: torch.device) -> Tensor | None:
@@ -662,11 +666,14 @@ class ComedianModel(ComedianPreTrainedModel):
             kept_tubelets = self.draw_kept_tubelets(batch_size, num_tubelets, tubelets.device)
         if kept_tubelets is not None:
             tubelets = tubelets[torch.arange(batch_size, device=tubelets.device)[:, None], kept_tubelets]
-        spatial_tokens = self.spatial_encoder(tubelets.flatten(0, 1)).unflatten(0, tubelets.shape[:2])
+        spatial_tokens = self.spatial_encoder(
+            tubelets.flatten(0, 1), kwargs.get("output_spatial_attentions", False)
+        ).unflatten(0, tubelets.shape[:2])
         tokens = spatial_tokens
         if kept_tubelets is not None:
             tokens = self.temporal_encoder.restore(spatial_tokens, kept_tubelets, num_tubelets)
-        return ComedianModelOutput(last_hidden_state=self.encode_temporal(tokens), spatial_tokens=spatial_tokens)
+        temporal_tokens = self.temporal_encoder(tokens, kwargs.get("output_attentions", False))
+        return ComedianModelOutput(last_hidden_state=temporal_tokens, spatial_tokens=spatial_tokens)
 
 
 class ComedianForActionSpotting(ComedianPreTrainedModel):
@@ -734,7 +741,8 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         Returns:
             [`ComedianSpottingOutput`]
         """
-        outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, **kwargs)
+        # `return_dict=False`, of the caller or of the configuration, is for what leaves this model
+        outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
         logits = self.classify(outputs.last_hidden_state)
         loss = None
         if labels is not None:

@@ -1,13 +1,15 @@
 """SoccerNet's average-mAP for action spotting, exact and sparse: one self-contained script for `evaluate.load`.
 
-The official scorer (`SoccerNet.Evaluation.ActionSpotting`) fills dense arrays (frames x labels) and scans them in Python. Here every
-occupied cell becomes one integer key, `(label, match, half, frame)` in lexicographic order, so that duplicates, candidate
-windows and nearest ground truths are each one sort or one binary search over all matches and labels at once; the only
-Python loop left is the greedy choice over ground truths. The figures agree to 1e-9, quirks included: the card names them.
+The official scorer (`SoccerNet.Evaluation.ActionSpotting`) fills dense arrays (frames x labels) and scans them in Python.
+Here every occupied cell becomes one integer key, `(label, match, half, frame)` in lexicographic order, so that duplicates,
+candidate windows and nearest ground truths are each one sort or one binary search over all matches and labels at once; the
+only Python loop left is the greedy choice over ground truths. The figures agree to 1e-9, quirks included: the card names
+them.
 
 Source: Deliege et al., "SoccerNet-v2", CVPRW 2021, section 5 (arXiv:2011.13367), and the `SoccerNet` package, version 0.2.0.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -243,7 +245,7 @@ def _average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s
 
 
 def _closest_visibility(ground_truths: Cells, keys: np.ndarray, stride: int) -> np.ndarray:
-    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its own half, -1 where there is none."""
+    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its half, -1 where there is none."""
     # A ground truth in no half comes first, so that every spot has one at or before it.
     owners = np.append(-1, ground_truths.keys)
     visibilities = np.append(-1.0, ground_truths.values)
@@ -297,28 +299,49 @@ def _summary(curve: np.ndarray) -> dict:
 
 
 class SoccerNetAverageMap(evaluate.Metric):
-    """`average_map` as an `evaluate.Metric`; numbers may come as strings, as they do in SoccerNet's files."""
+    """`average_map` as an `evaluate.Metric`.
+
+    A match travels as JSON text: Arrow structs would want the same keys and types in every event, and `datasets.Json`
+    rounds scores to ten digits.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        prediction = {"position": text, "label": text, "half": text, "confidence": text}
-        reference = {"gameTime": text, "label": text, "position": text, "visibility": text}
+        match = datasets.Value("string")
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS_DESCRIPTION,
-            features=datasets.Features(
-                {"predictions": datasets.List(prediction), "references": datasets.List(reference)}
-            ),
+            features=datasets.Features({"predictions": match, "references": match}),
             reference_urls=["https://github.com/SoccerNet/SoccerNet"],
+        )
+
+    def add(self, *, prediction: Iterable[Mapping], reference: Iterable[Mapping]) -> None:
+        """Add the events of one match."""
+        super().add(prediction=_to_json(prediction), reference=_to_json(reference))
+
+    def add_batch(self, *, predictions: Iterable, references: Iterable) -> None:
+        """Add the events of several matches."""
+        super().add_batch(
+            predictions=[_to_json(events) for events in predictions],
+            references=[_to_json(events) for events in references],
         )
 
     def _compute(
         self,
-        predictions: list,
-        references: list,
+        predictions: Sequence[str],
+        references: Sequence[str],
         labels: Sequence[str] = SOCCERNET_V2_LABELS,
         framerate: float = 2,
         metrics: Sequence[str] = ("tight", "loose"),
     ) -> dict[str, dict]:
-        return average_map(references, predictions, labels, framerate=framerate, metrics=metrics)
+        return average_map(
+            [json.loads(match) for match in references],
+            [json.loads(match) for match in predictions],
+            labels,
+            framerate=framerate,
+            metrics=metrics,
+        )
+
+
+def _to_json(events: Iterable[Mapping]) -> str:
+    return json.dumps(list(events), default=float)  # `float`: scores are often numpy or torch scalars

@@ -1,0 +1,27 @@
+"""Train a model to spot actions, from a YAML recipe with the sections `model`, `data` and `training`.
+
+Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
+A run that broke off goes on from its last checkpoint when the same command is given again.
+Several processes: `accelerate launch -m comedian.cli.main finetune --config recipe.yaml`.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the YAML recipe")
+    parser.add_argument("--restart", action="store_true", help="start anew instead of going on from a checkpoint")
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and print the validation scores."""
+    from comedian.training.finetune import finetune
+    from comedian.training.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    scores = finetune(recipe, resume=not args.restart)
+    for metric, values in scores.items():
+        print(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
+    print(f"the model is in {recipe.training['output_dir']}")

@@ -1,0 +1,41 @@
+"""Decode the videos of a data set once into a frame store: one compact random-access file a half.
+
+Run it again to go on after an interruption, or after videos were added or changed. Exit code 1 when `--skip-bad` left
+a video out.
+"""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("root", metavar="ROOT", help="the data set's folder: one folder a match, one video a half")
+    parser.add_argument("store", metavar="STORE", help="the frame store's folder; made when missing")
+    parser.add_argument("--fps", type=float, default=2.0, help="frames a second (default: 2)")
+    parser.add_argument("--height", type=int, default=224, help="frame height in pixels (default: 224)")
+    parser.add_argument("--width", type=int, help="frame width in pixels (default: what keeps the aspect)")
+    parser.add_argument(
+        "--quality", type=int, default=30, help="x264's constant rate factor, lower is better (default: 30)"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out videos that cannot be decoded and name them"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the store and print what was done."""
+    from comedian.data.frame_store import StoreSettings, prepare
+
+    settings = StoreSettings(args.fps, args.height, args.width, args.quality)
+    report = prepare(args.root, args.store, settings, workers=args.workers, skip_bad=args.skip_bad)
+    for line in report.damaged:
+        print(f"damaged, kept: {line}", file=sys.stderr)
+    for line in report.bad:
+        print(f"bad, left out: {line}", file=sys.stderr)
+    print(
+        f"halves: {len(report.done)} done, {len(report.skipped)} there already, {len(report.bad)} bad; "
+        f"{report.size_bytes / 1e6:.1f} MB written, {report.times_real_time:.0f}x real time"
+    )
+    return 1 if report.bad else 0

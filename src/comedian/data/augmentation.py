@@ -1,0 +1,176 @@
+"""Augmentation of whole batches on the training device: consistent over a clip, random per sample.
+
+Every sample draws its parameters from its own seed, so the result depends neither on the batch it is in nor on the number
+of processes or workers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# luma of ITU-R BT.601
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+BLUR_SIGMA = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What is done to a training window, and how often.
+
+    Attributes:
+        flip_prob: probability of a horizontal flip.
+        jitter_prob: probability of colour jitter.
+        brightness, contrast, saturation: factors are drawn from `[1 - x, 1 + x]`.
+        blur_prob: probability of a Gaussian blur of sigma 0.1 to 2 pixels.
+        max_shift: largest translation, as a share of height and width; the border is repeated.
+        mixup_alpha: mixing weights are drawn from Beta(alpha, alpha); 0 for no mixup.
+    """
+
+    flip_prob: float = 0.5
+    jitter_prob: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    blur_prob: float = 0.5
+    max_shift: float = 0.0
+    mixup_alpha: float = 0.1
+
+
+def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets: int) -> dict[str, Tensor]:
+    """Draw the parameters of each sample from its seed.
+
+    Args:
+        seeds (`torch.LongTensor` of shape `(batch_size,)`): one a sample.
+        settings: probabilities and ranges.
+        num_tubelets: columns of `mask_noise`.
+
+    Returns:
+        CPU tensors: `flip` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `sigma` (0 = no blur), `shift`
+        `(batch_size, 2)` in [-1, 1], `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
+    """
+    samples = [_draw_sample(seed, settings, num_tubelets) for seed in seeds.tolist()]
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def _draw_sample(seed: int, settings: AugmentationSettings, num_tubelets: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    chance = torch.rand(3, generator=generator)
+    span = 2 * torch.rand(3, generator=generator) - 1
+    jitter = 1 + span * torch.tensor([settings.brightness, settings.contrast, settings.saturation])
+    jitter = torch.where(chance[1] < settings.jitter_prob, jitter, 1.0)
+    sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * torch.rand((), generator=generator)
+    weight = torch.tensor(1.0)
+    shift = 2 * torch.rand(2, generator=generator) - 1
+    if settings.mixup_alpha > 0:
+        concentration = torch.full((2,), settings.mixup_alpha)
+        weight = torch._sample_dirichlet(concentration, generator=generator)[0]
+    return {
+        "flip": chance[0] < settings.flip_prob,
+        "brightness": jitter[0],
+        "contrast": jitter[1],
+        "saturation": jitter[2],
+        "sigma": torch.where(chance[2] < settings.blur_prob, sigma, 0.0),
+        "shift": shift,
+        "mixup_weights": weight,
+        "mask_noise": torch.rand(num_tubelets, generator=generator),
+    }
+
+
+def augment(frames: Tensor, parameters: dict[str, Tensor], settings: AugmentationSettings) -> Tensor:
+    """Flip, shift, jitter and blur a batch of windows.
+
+    Args:
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].
+        parameters: from [`draw_parameters`], on the device of `frames`.
+        settings: what is switched on.
+
+    Returns:
+        `torch.Tensor` of the same shape, in [0, 1].
+    """
+    if settings.flip_prob > 0:
+        frames = torch.where(_per_sample(parameters["flip"]), frames.flip(-1), frames)
+    if settings.max_shift > 0:
+        frames = shift(frames, parameters["shift"] * settings.max_shift)
+    if settings.jitter_prob > 0:
+        frames = jitter_colours(frames, parameters["brightness"], parameters["contrast"], parameters["saturation"])
+    if settings.blur_prob > 0:
+        frames = blur(frames, parameters["sigma"])
+    return frames
+
+
+def jitter_colours(frames: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Scale brightness, then contrast about the window's mean grey, then saturation; factors of shape `(batch_size,)`."""
+    frames = (frames * _per_sample(brightness)).clamp(0, 1)
+    mean = to_grey(frames).mean(dim=(1, 2, 3, 4), keepdim=True)
+    frames = torch.lerp(mean, frames, _per_sample(contrast)).clamp(0, 1)
+    return torch.lerp(to_grey(frames), frames, _per_sample(saturation)).clamp(0, 1)
+
+
+def to_grey(frames: Tensor) -> Tensor:
+    """Luma of each pixel, one channel."""
+    weights = torch.tensor(GREY_WEIGHTS, dtype=frames.dtype, device=frames.device)
+    return (frames * weights[:, None, None]).sum(dim=-3, keepdim=True)
+
+
+def shift(frames: Tensor, offsets: Tensor) -> Tensor:
+    """Translate each window by whole pixels, repeating the border; `offsets` `(batch_size, 2)` in shares of the sides."""
+    for axis, offset in ((-2, offsets[:, 0]), (-1, offsets[:, 1])):
+        size = frames.shape[axis]
+        position = torch.arange(size, device=frames.device) - (offset * size).round().long()[:, None]
+        index = position.clamp(0, size - 1)[:, None, None]
+        index = index[..., None] if axis == -2 else index[..., None, :]
+        frames = frames.gather(axis, index.expand(frames.shape))
+    return frames
+
+
+def blur(frames: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window as it is."""
+    chosen = (sigma > 0).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return frames
+    radius = int(3 * BLUR_SIGMA[1])
+    offsets = torch.arange(-radius, radius + 1, device=frames.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma[chosen, None]) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(frames.dtype)
+    # one group a sample: (frames * channels, samples, height, width)
+    images = frames[chosen].flatten(1, 2).transpose(0, 1)
+    for weight, padding in (
+        (kernel[:, None, :, None], (0, 0, radius, radius)),
+        (kernel[:, None, None, :], (radius, radius, 0, 0)),
+    ):
+        images = F.conv2d(F.pad(images, padding, mode="replicate"), weight, groups=len(chosen))
+    blurred = images.transpose(0, 1).unflatten(1, frames.shape[1:3])
+    return frames.index_copy(0, chosen, blurred)
+
+
+def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix each sample with its neighbour in the batch (mixup, Zhang et al., 2018).
+
+    The batch is shuffled already, so the pairing is as random as a permutation, and it is the same for one process with a
+    batch of `2n` and two with `n` each (for even `n`).
+
+    Args:
+        values (`torch.Tensor` of shape `(batch_size, ...)`): pixels.
+        weights (`torch.Tensor` of shape `(batch_size,)`): share of each sample's own pixels.
+
+    Returns:
+        The mixed values and the `(batch_size,)` index of each sample's partner; the last of an odd batch is its own.
+    """
+    partner = torch.arange(len(values), device=values.device) ^ 1
+    partner = torch.where(partner < len(values), partner, partner ^ 1)
+    own = weights.reshape(-1, *[1] * (values.ndim - 1))
+    return torch.lerp(values[partner], values, own), partner
+
+
+def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:
+    """Choose the tubelets that temporal masking keeps, `(batch_size, num_kept)` ascending; `None` for all of them."""
+    num_masked = int(mask_ratio * noise.shape[1])
+    if num_masked == 0:
+        return None
+    return noise.argsort(dim=1)[:, num_masked:].sort(dim=1).values
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    return values[:, None, None, None, None]

@@ -1,0 +1,491 @@
+"""One compact random-access file a half, so that training never decodes a whole video.
+
+A store is a folder::
+
+    STORE/store.json                 format, version and settings: fps, height, width, quality
+    STORE/<video_id>/<half>.frames   one file a half
+
+A `.frames` file holds H.264 pictures without B-frames, a key frame every `GOP_FRAMES`, one packet (Annex B, parameter
+sets in band) a grid point. A reader decodes from the key frame before the first frame it wants, with no demuxer between;
+`examples/benchmarks/README.md` has the figures behind the choice. All numbers are little-endian::
+
+    8 bytes              magic
+    packets              end to end
+    n float64            timestamps_s: each frame's true time in its video, from the first video frame
+    n + 1 int64          offsets: where each packet starts; the last is where the packets end
+    n int64              keys: the key frame that each frame is decoded from
+    JSON, UTF-8          fps, height, width, num_frames, source: {name, size_bytes, mtime_ns}
+    int64, 8 bytes       length of the JSON, magic: a file that was cut short cannot end in it
+"""
+
+import json
+import mmap
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from tqdm import tqdm
+
+from comedian.data.annotations import find_halves, find_matches
+from comedian.data.decoding import iter_frames
+from comedian.errors import InputError
+
+MAGIC = b"COMEFRM1"
+TRAILER = struct.Struct("<q8s")
+STORE_FORMAT = "comedian-frame-store"
+STORE_VERSION = 1
+GOP_FRAMES = 16
+DEFAULT_QUALITY = 30
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What makes two stores of the same videos differ.
+
+    Attributes:
+        fps: frames a second.
+        height: pixels.
+        width: pixels, or None to keep each video's aspect.
+        quality: x264's constant rate factor; lower is larger and better.
+    """
+
+    fps: float
+    height: int
+    width: int | None = None
+    quality: int = DEFAULT_QUALITY
+
+
+@dataclass(frozen=True)
+class HalfFrames:
+    """The frames of one half; every `read` opens the file anew, so it may be shared by threads and processes.
+
+    Attributes:
+        path: the `.frames` file.
+        fps: frames a second; frame `i` shows `i / fps` seconds after the first video frame.
+        height: pixels.
+        width: pixels.
+        timestamps_s: float64 of shape `(num_frames,)`, each frame's true time in the source video.
+    """
+
+    path: Path
+    fps: float
+    height: int
+    width: int
+    timestamps_s: np.ndarray
+    _offsets: np.ndarray
+    _keys: np.ndarray
+    _source: dict
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in the half."""
+        return len(self.timestamps_s)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds that the frames cover."""
+        return self.num_frames / self.fps
+
+    def read(self, start: int, count: int, step: int = 1, *, threads: int = 1) -> np.ndarray:
+        """Read frames `start, start + step, ...`.
+
+        Args:
+            start: index of the first frame.
+            count: frames to read.
+            step: distance between them, from 1.
+            threads: decoders side by side; more than 1 pays where no data loader's workers keep the cores busy.
+
+        Returns:
+            uint8 RGB of shape `(count, height, width, 3)`.
+
+        Raises:
+            IndexError: a frame is out of range.
+            InputError: the file is damaged.
+        """
+        wanted = range(start, start + count * step, step)
+        if start < 0 or (count and wanted[-1] >= self.num_frames):
+            raise IndexError(f"frames {start} to {start + (count - 1) * step} of {self.num_frames} in `{self.path}`")
+        frames = np.empty((count, self.height, self.width, 3), np.uint8)
+        bounds = [count * part // threads for part in range(threads + 1)]
+        parts = [(wanted[begin:end], frames[begin:end]) for begin, end in pairwise(bounds) if begin < end]
+        if len(parts) > 1:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(self._fill, *zip(*parts)))
+        elif parts:
+            self._fill(*parts[0])
+        return frames
+
+    def _fill(self, wanted: range, frames: np.ndarray) -> None:
+        """Write the wanted frames into `frames`, uint8 `(len(wanted), height, width, 3)`."""
+        reformatter = VideoReformatter()
+        found = 0
+        try:
+            for picture in self._decode(wanted):
+                if picture.pts in wanted:
+                    plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
+                    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: self.height, : self.width * 3]
+                    frames[wanted.index(picture.pts)] = rows.reshape(self.height, self.width, 3)
+                    found += 1
+        except av.error.FFmpegError:
+            found = -1
+        if found != len(wanted):
+            raise InputError(f"`{self.path}` is damaged; delete it and run `comedian prepare` again")
+
+    def _decode(self, wanted: range) -> Iterator[av.VideoFrame]:
+        """Decode the wanted pictures and those they depend on; each carries its frame index as `pts`."""
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.thread_count = 1
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            position = 0
+            for index in wanted:
+                for needed in range(max(position, int(self._keys[index])), index + 1):
+                    packet = av.Packet(data[self._offsets[needed] : self._offsets[needed + 1]])
+                    packet.pts = needed
+                    yield from decoder.decode(packet)
+                position = index + 1
+        yield from decoder.decode(None)
+
+
+class FrameStore:
+    """The halves that `comedian prepare` wrote into a folder.
+
+    Args:
+        path: the store's folder.
+
+    Attributes:
+        path: the store's folder.
+        settings: what it was prepared with.
+        fps: frames a second.
+        halves: sorted `(video_id, half)` pairs.
+
+    Raises:
+        InputError: `path` is not a frame store, or one of another version.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.settings = _read_settings(self.path)
+        self.fps = self.settings.fps
+        self.halves: list[tuple[str, int]] = sorted(
+            (file.parent.relative_to(self.path).as_posix(), int(file.stem)) for file in self.path.rglob("*.frames")
+        )
+
+    def open(self, video_id: str, half: int) -> HalfFrames:
+        """Open one half; only its index is read.
+
+        Raises:
+            InputError: the store has no such half, or its file is damaged.
+        """
+        file = _half_path(self.path, video_id, half)
+        if not file.is_file():
+            raise InputError(
+                f"frame store `{self.path}` has no half {half} of `{video_id}`; run `comedian prepare` again"
+            )
+        return open_half(file)
+
+
+def open_half(path: Path) -> HalfFrames:
+    """Open one `.frames` file; only its index is read.
+
+    Raises:
+        InputError: the file is cut short or none of ours.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(max(0, size - TRAILER.size))
+        trailer = file.read(TRAILER.size)
+        header_size, magic = TRAILER.unpack(trailer) if len(trailer) == TRAILER.size else (0, b"")
+        if magic != MAGIC:
+            raise InputError(
+                f"`{path}` is cut short or no half of a frame store; delete it and run `comedian prepare`"
+            )
+        header_start = size - TRAILER.size - header_size
+        file.seek(header_start)
+        header = json.loads(file.read(header_size))
+        count = header["num_frames"]
+        file.seek(header_start - 8 * (3 * count + 1))
+        timestamps_s = np.frombuffer(file.read(8 * count), "<f8")
+        offsets = np.frombuffer(file.read(8 * (count + 1)), "<i8")
+        keys = np.frombuffer(file.read(8 * count), "<i8")
+    return HalfFrames(
+        path, header["fps"], header["height"], header["width"], timestamps_s, offsets, keys, header["source"]
+    )
+
+
+def write_half(
+    path: Path, frames: Iterable[tuple[float, np.ndarray]], *, fps: float, quality: int, source: dict
+) -> int:
+    """Write one `.frames` file, whole or not at all.
+
+    Args:
+        path: where; missing folders are made.
+        frames: `(timestamp_s, frame)` pairs, one a grid point, as `iter_frames` yields them; at least one.
+        fps: grid points a second.
+        quality: x264's constant rate factor.
+        source: what `source_of` says of the video.
+
+    Returns:
+        The number of frames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            num_frames = _write(file, frames, fps, quality, source)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return num_frames
+
+
+def _write(file: BinaryIO, frames: Iterable[tuple[float, np.ndarray]], fps: float, quality: int, source: dict) -> int:
+    timestamps_s, offsets, keys = [], [len(MAGIC)], []
+    encoder = None
+    file.write(MAGIC)
+    for timestamp_s, frame in frames:
+        if encoder is None:
+            height, width = frame.shape[:2]
+            encoder = _encoder(height, width, fps, quality)
+        picture = av.VideoFrame.from_ndarray(_even(frame))
+        picture.pts = len(timestamps_s)
+        timestamps_s.append(timestamp_s)
+        _write_packets(encoder.encode(picture), file, offsets, keys)
+    _write_packets(encoder.encode(None), file, offsets, keys)
+    header = {"fps": fps, "height": height, "width": width, "num_frames": len(timestamps_s), "source": source}
+    encoded_header = json.dumps(header, ensure_ascii=False).encode()
+    file.write(np.array(timestamps_s, "<f8").tobytes())
+    file.write(np.array(offsets, "<i8").tobytes())
+    file.write(np.array(keys, "<i8").tobytes())
+    file.write(encoded_header + TRAILER.pack(len(encoded_header), MAGIC))
+    return len(timestamps_s)
+
+
+def _encoder(height: int, width: int, fps: float, quality: int) -> av.VideoCodecContext:
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
+    encoder.framerate = Fraction(fps).limit_denominator(1001)
+    encoder.time_base = 1 / encoder.framerate
+    encoder.gop_size, encoder.max_b_frames, encoder.thread_count = GOP_FRAMES, 0, 1
+    # ultrafast is also the fastest to decode: no CABAC, no deblocking.
+    encoder.options = {"preset": "ultrafast", "crf": str(quality)}
+    return encoder
+
+
+def _even(frame: np.ndarray) -> np.ndarray:
+    """Repeat the last row or column of an odd side: 4:2:0 pictures have even ones. The reader crops it again."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else frame
+
+
+def _write_packets(packets: list[av.Packet], file: BinaryIO, offsets: list[int], keys: list[int]) -> None:
+    for packet in packets:
+        file.write(packet)
+        keys.append(len(keys) if packet.is_keyframe else keys[-1])
+        offsets.append(offsets[-1] + packet.size)
+
+
+@dataclass
+class PrepareReport:
+    """What `prepare` did; halves are `(video_id, half)` pairs.
+
+    Attributes:
+        done: halves written now.
+        skipped: halves that were there already.
+        bad: one line for each video left out, with its name.
+        damaged: one line for each video that was kept though a part of it is missing, with its name.
+        size_bytes: of the halves written now.
+        footage_s: seconds of footage written now.
+        elapsed_s: seconds it took.
+    """
+
+    done: list[tuple[str, int]] = field(default_factory=list)
+    skipped: list[tuple[str, int]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    size_bytes: int = 0
+    footage_s: float = 0.0
+    elapsed_s: float = 0.0
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of footage written a second."""
+        return self.footage_s / self.elapsed_s if self.elapsed_s else 0.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    video_id: str
+    half: int
+    video_path: Path
+    destination: Path
+    settings: StoreSettings
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    job: _Job
+    num_frames: int = 0
+    damage: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def prepare(
+    root: str | Path,
+    store: str | Path,
+    settings: StoreSettings,
+    *,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> PrepareReport:
+    """Decode every half under `root` once into a frame store.
+
+    Halves that are there already and whose video has not changed (size and modification time) are left as they are, so
+    an interrupted run goes on where it stopped. Workers are spawned: a script calls this under `if __name__ == "__main__"`.
+
+    Args:
+        root: the data set's folder, in SoccerNet's layout.
+        store: the store's folder; made when missing.
+        settings: rate, size and quality.
+        workers: processes, one half each at a time; None for one a core, 1 for none beside this one.
+        skip_bad: leave out videos that cannot be decoded and name them in the report, instead of raising.
+        progress: show a bar.
+
+    Raises:
+        InputError: no videos under `root`; `store` was prepared with other settings; or, without `skip_bad`, a video
+            cannot be decoded.
+    """
+    _check(settings)
+    began_s = time.monotonic()
+    root, store = Path(root), Path(store)
+    jobs = [
+        _Job(video_id, half, path, _half_path(store, video_id, half), settings)
+        for video_id in find_matches(root)
+        for half, path in find_halves(root / video_id).items()
+    ]
+    if not jobs:
+        raise InputError(f"no videos under `{root}`; they lie in SoccerNet's layout, such as `match/1_224p.mkv`")
+    _claim(store, settings)
+    report = PrepareReport(skipped=[(job.video_id, job.half) for job in jobs if _is_fresh(job)])
+    todo = [job for job in jobs if (job.video_id, job.half) not in set(report.skipped)]
+    with tqdm(total=len(jobs), initial=len(report.skipped), unit="half", disable=not progress) as bar:
+        for outcome in _run(todo, min(workers or os.cpu_count() or 1, len(todo))):
+            _add(report, outcome, skip_bad)
+            report.elapsed_s = time.monotonic() - began_s
+            bar.set_postfix_str(f"{report.times_real_time:.0f}x real time", refresh=False)
+            bar.update()
+    return report
+
+
+def source_of(video_path: Path) -> dict:
+    """Return what tells whether a video has changed since it was prepared."""
+    status = video_path.stat()
+    return {"name": video_path.name, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _half_path(store: Path, video_id: str, half: int) -> Path:
+    return store / video_id / f"{half}.frames"
+
+
+def _check(settings: StoreSettings) -> None:
+    if not 0 < settings.fps <= 1000:
+        raise InputError(f"`fps` is {settings.fps}; give a rate above 0 and up to 1000")
+    if settings.height < 16 or (settings.width is not None and settings.width < 16):
+        raise InputError(
+            f"frames of height {settings.height}, width {settings.width} are too small; give 16 px or more"
+        )
+    if not 0 <= settings.quality <= 51:
+        raise InputError(f"`quality` is {settings.quality}; give 0 (largest file) to 51 (smallest)")
+
+
+def _read_settings(store: Path) -> StoreSettings:
+    try:
+        content = json.loads((store / "store.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"`{store}` is no frame store; make one with `comedian prepare ROOT STORE`") from error
+    found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
+    if found != (STORE_FORMAT, STORE_VERSION):
+        raise InputError(
+            f"`{store}` is no frame store of version {STORE_VERSION}; make a new one with `comedian prepare ROOT STORE`"
+        )
+    return StoreSettings(**content["settings"])
+
+
+def _claim(store: Path, settings: StoreSettings) -> None:
+    """Make `store` a store of these settings, or make sure that it is one."""
+    path = store / "store.json"
+    if path.exists():
+        if (found := _read_settings(store)) != settings:
+            raise InputError(
+                f"`{store}` holds {found}, asked for {settings}; give another folder or the same settings"
+            )
+        return
+    store.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _is_fresh(job: _Job) -> bool:
+    try:
+        return open_half(job.destination)._source == source_of(job.video_path)
+    except (FileNotFoundError, InputError):
+        return False
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[_Outcome]:
+    """Yield outcomes as they come."""
+    if workers <= 1:
+        yield from map(_prepare_half, jobs)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_die_on_interrupt)
+    try:
+        for future in as_completed([pool.submit(_prepare_half, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _die_on_interrupt() -> None:
+    """Ctrl-C reaches the workers too; the parent alone has something to say about it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _prepare_half(job: _Job) -> _Outcome:
+    # A half whose video has changed must not be read should this run end early.
+    job.destination.unlink(missing_ok=True)
+    settings, damage = job.settings, []
+    size = settings.height if settings.width is None else (settings.height, settings.width)
+    frames = iter_frames(job.video_path, settings.fps, size, threads=1, on_damage=damage.append)
+    try:
+        num_frames = write_half(
+            job.destination, frames, fps=settings.fps, quality=settings.quality, source=source_of(job.video_path)
+        )
+    except InputError as error:
+        return _Outcome(job, error=str(error))
+    return _Outcome(job, num_frames, tuple(damage))
+
+
+def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
+    if outcome.error is not None:
+        if not skip_bad:
+            raise InputError(f"{outcome.error}; or leave it out with `--skip-bad`")
+        report.bad.append(outcome.error)
+        return
+    report.done.append((outcome.job.video_id, outcome.job.half))
+    report.damaged.extend(outcome.damage)
+    report.size_bytes += outcome.job.destination.stat().st_size
+    report.footage_s += outcome.num_frames / outcome.job.settings.fps

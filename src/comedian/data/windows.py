@@ -1,0 +1,161 @@
+"""Where windows start in a half, and when its frames and tokens are: pure arithmetic.
+
+Lengths, windows, strides and starts are integers in one unit of the caller's choice, frames or tokens. A start is the
+index of a window's first element. A half shorter than the window has the one start 0, and the caller pads.
+"""
+
+import numpy as np
+
+# annotations come in whole milliseconds; this only absorbs the rounding of i / fps
+TIME_EPSILON_S = 1e-6
+
+
+def cover_starts(length: int, window: int, stride: int) -> np.ndarray:
+    """Return the starts that cover a half: every `stride`, the last window flush with the end.
+
+    Args:
+        length (`int`): elements of the half.
+        window (`int`): elements of a window.
+        stride (`int`): hop between windows, at most `window`.
+
+    Returns:
+        `np.ndarray` of shape `(num_windows,)`, int64: ascending starts without duplicates.
+
+    Raises:
+        ValueError: a value below 1, or a stride that leaves holes.
+    """
+    _require_positive(length=length, window=window, stride=stride)
+    if stride > window:
+        raise ValueError(f"`stride` {stride} is greater than `window` {window}: it would leave holes")
+    last = _last_start(length, window)
+    return np.append(np.arange(0, last, stride, dtype=np.int64), last)
+
+
+def random_starts(length: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw jittered starts: one uniform start in each of `count` equal parts of the possible starts.
+
+    Source: COMEDIAN's stage 2, "76 windows per match (38 per half), jittered".
+
+    Args:
+        length (`int`): elements of the half.
+        window (`int`): elements of a window.
+        count (`int`): windows to draw; where the half has fewer possible starts, some are drawn more than once.
+        rng (`np.random.Generator`): source of randomness.
+
+    Returns:
+        `np.ndarray` of shape `(count,)`, int64: ascending starts.
+
+    Raises:
+        ValueError: a value below 1.
+    """
+    _require_positive(length=length, window=window, count=count)
+    last = _last_start(length, window)
+    starts = ((np.arange(count) + rng.random(count)) * ((last + 1) / count)).astype(np.int64)
+    return np.minimum(starts, last)  # the product may round up to last + 1
+
+
+def disjoint_starts(length: int, window: int, rng: np.random.Generator, count: int | None = None) -> np.ndarray:
+    """Draw windows without overlap that take both edges of the half, with random gaps between them.
+
+    Source: COMEDIAN's stage 3, "50 windows per match without overlap, edges always taken" (25 per half).
+
+    A half with room for one window only gives one of its edges at random, so both are seen over the epochs.
+
+    Args:
+        length (`int`): elements of the half.
+        window (`int`): elements of a window.
+        rng (`np.random.Generator`): source of randomness.
+        count (`int`, *optional*): windows to draw; as many as fit by default, and never more than fit.
+
+    Returns:
+        `np.ndarray` of shape `(min(count, max(length // window, 1)),)`, int64: ascending starts.
+
+    Raises:
+        ValueError: a value below 1.
+    """
+    _require_positive(length=length, window=window)
+    fitting = max(length // window, 1)
+    count = fitting if count is None else min(count, fitting)
+    _require_positive(count=count)
+    if count == 1:
+        return rng.integers(2, size=1) * _last_start(length, window)
+    # of the room that no window takes, how much lies before each window: none before the first, all before the last
+    room = length - count * window
+    before = np.concatenate([[0], np.sort(rng.integers(room + 1, size=count - 2)), [room]])
+    return np.arange(count) * window + before
+
+
+def frame_timestamps_s(num_frames: int, fps: float) -> np.ndarray:
+    """Return the time of each frame: frame `i` is at `i / fps`.
+
+    Args:
+        num_frames (`int`): frames of the half.
+        fps (`float`): frames per second.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames,)`, float64: seconds from the start of the half.
+    """
+    return np.arange(num_frames) / fps
+
+
+def token_timestamps_s(num_tokens: int, fps: float, tubelet_size: int) -> np.ndarray:
+    """Return the time of each token: the mean of its frames' times.
+
+    Args:
+        num_tokens (`int`): tokens of the half.
+        fps (`float`): frames per second.
+        tubelet_size (`int`): frames of a token.
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens,)`, float64: seconds from the start of the half.
+    """
+    return (np.arange(num_tokens) * tubelet_size + (tubelet_size - 1) / 2) / fps
+
+
+def token_targets(
+    event_times_s: np.ndarray,
+    event_labels: np.ndarray,
+    num_tokens: int,
+    num_labels: int,
+    fps: float,
+    tubelet_size: int,
+    radius_s: float = 0.5,
+) -> np.ndarray:
+    """Return the targets of a half: 1 where a frame of the token is within `radius_s` of an event of the label.
+
+    Source: COMEDIAN's stage 3 (radius 0.5 s, closed interval; a token is the OR of its frames).
+
+    Args:
+        event_times_s (`np.ndarray` of shape `(num_events,)`, float): seconds from the first frame; any order, events
+            outside the half count where their radius reaches into it.
+        event_labels (`np.ndarray` of shape `(num_events,)`, int): index of each event's label.
+        num_tokens (`int`): tokens of the half.
+        num_labels (`int`): labels.
+        fps (`float`): frames per second.
+        tubelet_size (`int`): frames of a token.
+        radius_s (`float`, defaults to 0.5): seconds around an event.
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens, num_labels)`, float32: 0 or 1.
+    """
+    times_s = np.asarray(event_times_s, dtype=np.float64)
+    event_labels = np.asarray(event_labels, dtype=np.int64)
+    reach_s = radius_s + TIME_EPSILON_S
+    first_frames = np.maximum(np.ceil((times_s - reach_s) * fps), 0).astype(np.int64)
+    last_frames = np.minimum(np.floor((times_s + reach_s) * fps), num_tokens * tubelet_size - 1).astype(np.int64)
+    hit = first_frames <= last_frames
+    # an event opens its label at its first token and closes it after its last one
+    open_events = np.zeros((num_tokens + 1, num_labels), dtype=np.int64)
+    np.add.at(open_events, (first_frames[hit] // tubelet_size, event_labels[hit]), 1)
+    np.add.at(open_events, (last_frames[hit] // tubelet_size + 1, event_labels[hit]), -1)
+    return (np.cumsum(open_events, axis=0)[:-1] > 0).astype(np.float32)
+
+
+def _last_start(length: int, window: int) -> int:
+    return max(length - window, 0)
+
+
+def _require_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"`{name}` is {value}; must be 1 or more")

@@ -1,0 +1,73 @@
+"""Files: results appear whole or not at all, and broken input is named in one line."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from comedian.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield `<name>.partial` beside `path`; it takes `path`'s place when the block ends, and goes when the block raises.
+
+    The folder is made if need be.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        InputError: the file is missing, may not be read or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"`{path}` is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing, may not be read or is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a plain ValueError
+        raise InputError(f"`{path}` is not valid JSON: {error}") from error
+
+
+def inside(root: str | Path, relative: str) -> Path:
+    """Return `root / relative`, for a `relative` that comes from a file and may not lead out of `root`.
+
+    The check is on the name alone: a link that somebody placed in `root` is followed.
+
+    Raises:
+        InputError: `relative` is absolute or climbs with `..`.
+    """
+    name = PureWindowsPath(relative)  # knows both kinds of separator
+    if name.anchor or ".." in name.parts or "\0" in relative:
+        raise InputError(f"{relative!r} leads out of `{root}`; give a path relative to it, without `..`")
+    return Path(root) / relative

@@ -1,0 +1,107 @@
+"""From frames to the scores of a half: each tubelet encoded once, windows of tokens stitched."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from comedian.data.windows import cover_starts, token_timestamps_s
+from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.postprocessing_comedian import spots_from_scores, stitch
+
+# tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
+TUBELETS_PER_BATCH = 16
+WINDOWS_PER_BATCH = 16
+
+
+def autocast(model: ComedianForActionSpotting) -> torch.autocast:
+    """Return bfloat16 autocast where it pays: on accelerators and on CPUs with bfloat16 instructions."""
+    device = model.device.type
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
+
+
+def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Stack single frames `(height, width, 3)` into batches of at most `size`."""
+    frames = iter(frames)
+    while batch := list(islice(frames, size)):
+        yield np.stack(batch)
+
+
+@torch.inference_mode()
+def encode_half(
+    model: ComedianForActionSpotting, processor: ComedianVideoProcessor, frames: Iterable[np.ndarray]
+) -> Tensor:
+    """Encode every tubelet of a half once, in bounded memory.
+
+    Args:
+        model: in eval mode.
+        processor: resizes and normalises.
+        frames: the half's frames in order, uint8 `(height, width, 3)` each, at the model's rate; the last one is repeated
+            to fill the last tubelet.
+
+    Returns:
+        `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32, on the model's device.
+    """
+    size = model.config.tubelet_size
+    tokens = []
+    for batch in batches_of(frames, TUBELETS_PER_BATCH * size):
+        if missing := -len(batch) % size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
+        with autocast(model):
+            tokens.append(model.encode_spatial(pixels)[0].float())
+    return torch.cat(tokens)
+
+
+@torch.inference_mode()
+def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
+    """Scores of a half from its spatial tokens: overlapping windows, edges trimmed, merged.
+
+    Args:
+        model: in eval mode.
+        tokens: `(num_tokens, hidden_size)`, from [`encode_half`].
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
+    """
+    config = model.config
+    length, window = len(tokens), config.num_tokens
+    starts = cover_starts(length, window, config.window_stride_tokens)
+    if length < window:
+        tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
+    windows = tokens.unfold(0, window, 1)[torch.from_numpy(starts).to(tokens.device)].transpose(1, 2)
+    scores = []
+    for batch in windows.split(WINDOWS_PER_BATCH):
+        with autocast(model):
+            logits = model.classify(model.encode_temporal(batch))
+        scores.append(logits.float().sigmoid().cpu())
+    return stitch(torch.cat(scores).numpy(), starts, length, config.edge_trim_tokens, config.merge)
+
+
+def spots_of_half(scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float) -> list[dict]:
+    """Spots of one half from its scores, with the stitching grid and suppression of `config`.
+
+    Args:
+        scores: `(num_tokens, num_labels)`, from [`score_half`].
+        config: the model's.
+        half: number of the half, from 1.
+        thresholds: smallest score of a spot, one for all labels or one a label.
+
+    Returns:
+        Spots `{"label", "timestamp_s", "half", "score"}` in order of time.
+    """
+    return spots_from_scores(
+        scores,
+        token_timestamps_s(len(scores), config.fps, config.tubelet_size),
+        config.label_names,
+        half,
+        token_rate=config.token_rate,
+        nms_type=config.nms_type,
+        nms_window_s=config.nms_window_s,
+        nms_threshold=config.nms_threshold,
+        nms_min_weight=config.nms_min_weight,
+        thresholds=thresholds,
+    )

@@ -1,0 +1,149 @@
+"""Recipes: one YAML file a stage, with overrides from the command line."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from comedian.errors import InputError
+from comedian.files import atomic_write_text, read_text
+
+OVERRIDE_PREFIX = "--"
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Where the model comes from.
+
+    Attributes:
+        config: a `config.json` to start from scratch with, relative to the recipe.
+        checkpoint: a folder or Hub repository to start from; its classifier is kept where the labels are the same.
+        overrides: fields of the configuration that differ.
+    """
+
+    config: str | None = None
+    checkpoint: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """What to train on.
+
+    Attributes:
+        root: folder of matches in SoccerNet's layout.
+        frames: frame store made by `comedian prepare` from the same folder.
+        labels: a file with one label a line; SoccerNet-v2's 17 labels by default.
+        splits: where the splits come from, see `SoccerNetConfig.splits`.
+    """
+
+    root: str | None = None
+    frames: str | None = None
+    labels: str | None = None
+    splits: str = "auto"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training stage.
+
+    Attributes:
+        model: where the model comes from.
+        data: what to train on.
+        training: fields of the stage's settings, such as `SpottingConfig`.
+        folder: what relative paths in `model.config` start from.
+    """
+
+    model: ModelSection
+    data: DataSection
+    training: Mapping[str, Any]
+    folder: Path
+
+    def save(self, path: Path) -> None:
+        """Write the effective recipe beside the model it made."""
+        sections = {"model": _plain(self.model), "data": _plain(self.data), "training": dict(self.training)}
+        atomic_write_text(path, yaml.safe_dump(sections, sort_keys=False))
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        path: the YAML file, with the sections `model`, `data` and `training`.
+        overrides: words such as `--training.num_train_epochs 3` or `--data.root=FOLDER`; values are YAML.
+
+    Raises:
+        InputError: no YAML, an unknown section or field, an override without a value.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
+    if not isinstance(content, dict):
+        raise InputError(f"`{path}` holds no sections; it needs `model`, `data` and `training`")
+    content = deepcopy(content)
+    for name, value in parse_overrides(overrides):
+        _set(content, name.split("."), value, name)
+    unknown = set(content) - {"model", "data", "training"}
+    if unknown:
+        raise InputError(f"`{path}` has the unknown section `{sorted(unknown)[0]}`; known: model, data, training")
+    model = _section(ModelSection, content.get("model"), "model")
+    if (model.config is None) == (model.checkpoint is None):
+        raise InputError("the recipe's `model` needs either `config` (from scratch) or `checkpoint`, not both")
+    return Recipe(
+        model=model,
+        data=_section(DataSection, content.get("data"), "data"),
+        training=content.get("training") or {},
+        folder=path.parent,
+    )
+
+
+def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
+    """Read `--a.b value` and `--a.b=value` as pairs of a dotted name and a YAML value.
+
+    Raises:
+        InputError: a word that is no such option, or one without a value.
+    """
+    pairs, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith(OVERRIDE_PREFIX) or "." not in word.split("=")[0]:
+            raise InputError(f"`{word}` is no override; write `--section.field value`, such as `--training.seed 1`")
+        name, separator, text = word[len(OVERRIDE_PREFIX) :].partition("=")
+        if not separator:
+            if not rest:
+                raise InputError(f"`--{name}` has no value; write `--{name} VALUE`")
+            text = rest.pop(0)
+        try:
+            pairs.append((name, yaml.safe_load(text)))
+        except yaml.YAMLError:
+            raise InputError(f"`--{name}` has the value `{text}`, which is not YAML; quote it") from None
+    return pairs
+
+
+def _set(content: dict, keys: list[str], value: Any, name: str) -> None:
+    for key in keys[:-1]:
+        content[key] = {} if content.get(key) is None else content[key]
+        content = content[key]
+        if not isinstance(content, dict):
+            raise InputError(f"`--{name}`: `{key}` is a single value, not a section")
+    content[keys[-1]] = value
+
+
+def _section(section: type, values: Any, name: str):
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise InputError(f"the recipe's section `{name}` is {values!r}; it must hold fields")
+    known = [item.name for item in fields(section)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"the recipe's section `{name}` has the unknown field `{key}`; known: {', '.join(known)}")
+    return section(**values)
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    return {item.name: getattr(section, item.name) for item in fields(section)}

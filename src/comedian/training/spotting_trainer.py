@@ -1,0 +1,196 @@
+"""Trainer of stage 3: windows from a frame store, augmentation on the device, average-mAP on whole halves."""
+
+import re
+import time
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+
+from comedian.data.augmentation import augment, draw_parameters, keep_tubelets, mix_neighbours
+from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowSampler
+from comedian.evaluation.spotting_evaluator import (
+    average_map_of,
+    choose_thresholds,
+    flatten_scores,
+    score_halves,
+    spots_of_halves,
+)
+from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.training.spotting_config import SpottingConfig
+
+# learned tables and tokens, which weight decay would pull to a meaningless 0
+UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
+
+
+class SpottingTrainer(Trainer):
+    """Fine-tune [`ComedianForActionSpotting`].
+
+    Args:
+        model: the model.
+        args: the settings.
+        train_dataset: windows.
+        eval_dataset: whole halves, scored by average-mAP at each evaluation.
+        processing_class: the model's processor; saved with every checkpoint.
+        kwargs: as [`transformers.Trainer`].
+    """
+
+    def __init__(
+        self,
+        model: ComedianForActionSpotting,
+        args: SpottingConfig,
+        train_dataset: WindowDataset | None = None,
+        eval_dataset: HalfDataset | None = None,
+        processing_class: ComedianVideoProcessor | None = None,
+        **kwargs,
+    ):
+        if args.freeze_backbone:
+            model.comedian.requires_grad_(False)
+        super().__init__(
+            model,
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        self.add_callback(EpochOfSampler(self))
+
+    def _get_train_sampler(self, train_dataset: WindowDataset | None = None) -> Sampler:
+        self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)
+        return self.window_sampler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Weight matrices alone decay: no biases, norms, position tables, class or mask tokens."""
+        return [name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
+        if self.optimizer is None and self.args.layer_decay is not None:
+            model = self.model if model is None else model
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self.layer_groups(model), **settings)
+        return super().create_optimizer(model)
+
+    def layer_groups(self, model: nn.Module) -> list[dict]:
+        """Parameter groups of one layer each, the learning rate falling by `layer_decay` from the classifier down."""
+        depths = layer_depths(model)
+        deepest = max(depths.values())
+        decayed = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[int, bool], dict] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            key = (depths[name], name in decayed)
+            group = groups.setdefault(
+                key,
+                {
+                    "params": [],
+                    "lr": self.args.learning_rate * self.args.layer_decay ** (deepest - depths[name]),
+                    "weight_decay": self.args.weight_decay if name in decayed else 0.0,
+                },
+            )
+            group["params"].append(parameter)
+        return list(groups.values())
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
+        """Augment the windows on the device, then step as usual."""
+        return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+
+    def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`frames`, `labels` and `seed` of a batch to the arguments of the model's `forward`."""
+        config, settings, processor = self.model.config, self.args.augmentation, self.processing_class
+        labels = windows["labels"]
+        parameters = draw_parameters(windows["seed"], settings, labels.shape[1])
+        parameters = {name: values.to(labels.device) for name, values in parameters.items()}
+        frames = resize_frames(windows["frames"].movedim(-1, 2).flatten(0, 1), tuple(config.image_size))
+        frames = frames.unflatten(0, windows["frames"].shape[:2]).float().div_(255)
+        frames = augment(frames, parameters, settings)
+        pixels = normalize_frames(frames, processor.image_mean, processor.image_std, 1.0)
+        inputs = {"pixel_values_videos": pixels, "labels": labels}
+        if settings.mixup_alpha > 0:
+            inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
+            inputs["mixup_targets"] = labels[partner]
+            inputs["mixup_weights"] = parameters["mixup_weights"]
+        kept = keep_tubelets(parameters["mask_noise"], config.temporal_mask_ratio)
+        if kept is not None:
+            inputs["kept_tubelets"] = kept
+        return inputs
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_dataset: HalfDataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Score whole halves, shared out over the processes.
+
+        Returns:
+            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds.
+        """
+        halves = self.eval_dataset if eval_dataset is None else eval_dataset
+        start_s = time.perf_counter()
+        spots = self.spot_halves(halves)
+        metrics = flatten_scores(average_map_of(spots, halves), f"{metric_key_prefix}_")
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def spot_halves(self, halves: HalfDataset) -> dict[int, list[dict]]:
+        """Every candidate of every half, on every process."""
+        training = self.model.training
+        self.model.eval()
+        mine = range(self.args.process_index, len(halves), self.args.world_size)
+        progress = not self.args.disable_tqdm and self.is_world_process_zero()
+        scores = score_halves(self.model, self.processing_class, halves, mine, progress)
+        self.model.train(training)
+        if self.args.world_size > 1:
+            scores = dict(gather_object(list(scores.items())))
+        return spots_of_halves(scores, halves, self.model.config)
+
+    def choose_thresholds(self, halves: HalfDataset | None = None) -> list[float]:
+        """Choose one score threshold a label on the validation halves and keep them in the model's configuration."""
+        halves = self.eval_dataset if halves is None else halves
+        config = self.model.config
+        config.label_thresholds = choose_thresholds(self.spot_halves(halves), halves, config.label_names)
+        return config.label_thresholds
+
+
+class EpochOfSampler(TrainerCallback):
+    """Tells the window sampler the epoch, which accelerate's wrappers do not pass on in every resumed run."""
+
+    def __init__(self, trainer: SpottingTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Set the epoch before the epoch's first window is drawn."""
+        self.trainer.window_sampler.set_epoch(int(state.epoch))
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
+    prefixes = []
+    for name, _ in model.named_modules():
+        if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):
+            prefixes.append(name + ".")
+    first_temporal = next(i for i, prefix in enumerate(prefixes + ["temporal_encoder."]) if "temporal_encoder." in prefix)
+    depths = {}
+    for name, _ in model.named_parameters():
+        inside = [depth for depth, prefix in enumerate(prefixes, start=1) if name.startswith(prefix)]
+        if inside:
+            depths[name] = inside[0]
+        elif ".embeddings." in name or "position_embeddings" in name or "class_token" in name:
+            depths[name] = 0
+        elif "merging" in name:
+            stage = name[: name.index("merging")]
+            depths[name] = max(depth for depth, prefix in enumerate(prefixes, start=1) if prefix.startswith(stage))
+        elif "spatial_encoder.norm" in name or "mask_token" in name or "time_embeddings" in name:
+            depths[name] = first_temporal
+        else:
+            depths[name] = len(prefixes) + 1
+    return depths

@@ -1,0 +1,265 @@
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from comedian.cli.commands.evaluate import METRIC_NAMES
+from comedian.cli.main import main
+from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
+    METRICS,
+    SOCCERNET_V2_LABELS,
+    average_map,
+)
+
+MATCHES = ("england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley", "spain_laliga/2016-2017/x", "cup/2020/y")
+
+
+def make_events(seed):
+    rng = np.random.default_rng(seed)
+    references, predictions = [], []
+    for position_ms in rng.integers(0, 2_700_000, 60):
+        half, label = str(rng.integers(1, 3)), str(rng.choice(SOCCERNET_V2_LABELS[:5]))
+        references.append(
+            {
+                "gameTime": f"{half} - {position_ms // 60000:02d}:{position_ms // 1000 % 60:02d}",
+                "label": label,
+                "position": str(position_ms),
+                "team": "home",
+                "visibility": "not shown" if rng.random() < 0.2 else "visible",
+            }
+        )
+        for _ in range(2):
+            at_ms = max(0, int(position_ms + rng.normal(0, 1500)))
+            predictions.append({"position": at_ms, "label": label, "half": half, "confidence": float(rng.random())})
+    return references, predictions
+
+
+EVENTS = {match: make_events(seed) for seed, match in enumerate(MATCHES)}
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def roots(tmp_path):
+    """Folders `labels` and `predictions` of three matches."""
+    for match, (references, predictions) in EVENTS.items():
+        write(tmp_path / "labels" / match / "Labels-v2.json", {"annotations": references})
+        write(tmp_path / "predictions" / match / "results_spotting.json", {"predictions": predictions})
+    return tmp_path / "labels", tmp_path / "predictions"
+
+
+def zipped(root, top=""):
+    path = root.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in root.rglob("*.json"):
+            archive.write(file, Path(top, file.relative_to(root)))
+            archive.writestr(f"__MACOSX/{file.relative_to(root).with_name('._' + file.name)}", b"\x00")
+    return path
+
+
+def evaluate(*words):
+    return main(["evaluate", *map(str, words)])
+
+
+def expected(matches=MATCHES, **options):
+    references, predictions = zip(*(EVENTS[match] for match in matches))
+    return average_map(references, predictions, SOCCERNET_V2_LABELS, **options)
+
+
+def failure(capsys, *words):
+    """Run a command that fails on its input and return the one line it prints."""
+    assert evaluate(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_folders_give_scores_json_and_a_table(roots, tmp_path, capsys):
+    output = tmp_path / "new" / "scores.json"
+    assert evaluate(*roots, "--metric", "tight", "at2", "--output", output, "--framerate", "5") == 0
+    scores = json.loads(output.read_text())
+    assert scores == expected(metrics=["tight", "at2"], framerate=5)
+    assert list(scores["at2"]) == [
+        "a_mAP",
+        "a_mAP_per_class",
+        "a_mAP_visible",
+        "a_mAP_per_class_visible",
+        "a_mAP_unshown",
+        "a_mAP_per_class_unshown",
+    ]
+    assert [path.name for path in output.parent.iterdir()] == ["scores.json"]
+    table = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in table.splitlines()}
+    assert "3 matches" in table
+    num_goals = sum(event["label"] == "Goal" for references, _ in EVENTS.values() for event in references)
+    goal_percents = [f"{100 * scores[metric]['a_mAP_per_class'][2]:.2f}" for metric in ("tight", "at2")]
+    assert rows["Goal"] == [str(num_goals), str(2 * num_goals), *goal_percents]
+    assert rows["mean"] == ["180", "360", *(f"{100 * scores[metric]['a_mAP']:.2f}" for metric in ("tight", "at2"))]
+    num_unshown = sum(event["visibility"] == "not shown" for references, _ in EVENTS.values() for event in references)
+    unshown = [f"{100 * scores[metric]['a_mAP_unshown']:.2f}" for metric in ("tight", "at2")]
+    assert rows["mean, unshown"][-3:] == [str(num_unshown), *unshown]
+
+
+@pytest.mark.parametrize(
+    ("labels_top", "predictions_top"), [("", ""), ("", "entry/mine"), ("SoccerNet", ""), ("a", "b")]
+)
+def test_zips_score_as_folders_do(roots, tmp_path, labels_top, predictions_top):
+    labels, predictions = zipped(roots[0], labels_top), zipped(roots[1], predictions_top)
+    if labels_top and predictions_top:  # two foreign top folders: the split tells where a match's path starts
+        write(tmp_path / "splits.json", {"test": list(MATCHES)})
+        assert (
+            evaluate(
+                labels,
+                predictions,
+                "--split",
+                "test",
+                "--splits",
+                tmp_path / "splits.json",
+                "--output",
+                tmp_path / "s",
+            )
+            == 0
+        )
+    else:
+        assert evaluate(labels, predictions, "--output", tmp_path / "s") == 0
+    assert json.loads((tmp_path / "s").read_text()) == expected()
+
+
+def test_a_single_match_lies_in_the_root(tmp_path):
+    references, predictions = EVENTS[MATCHES[0]]
+    write(tmp_path / "match" / "Labels-v2.json", {"annotations": references})
+    write(tmp_path / "out" / "results_spotting.json", {"predictions": predictions})
+    assert evaluate(tmp_path / "match", zipped(tmp_path / "out"), "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected(MATCHES[:1])
+
+
+def test_other_file_names_are_inferred(roots, tmp_path):
+    for match in MATCHES:
+        (roots[0] / match / "Labels-v2.json").rename(roots[0] / match / "Labels-mine.json")
+        (roots[1] / match / "results_spotting.json").rename(roots[1] / match / "spots.json")
+    assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected()
+
+
+def test_labels_v2_is_preferred_and_predictions_may_lie_beside_it(roots, tmp_path):
+    for match in MATCHES:
+        write(roots[0] / match / "Labels-cameras.json", {"annotations": []})
+        write(roots[0] / match / "results_spotting.json", {"predictions": EVENTS[match][1]})
+    assert evaluate(roots[0], roots[0], "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected()
+
+
+@pytest.mark.parametrize("split", ["valid", "validation"])
+@pytest.mark.parametrize("key", ["valid", "validation"])
+def test_a_split_chooses_the_matches(roots, tmp_path, split, key):
+    write(roots[0] / "splits.json", {"train": [MATCHES[0]], key: list(MATCHES[1:])})
+    (roots[1] / MATCHES[0] / "results_spotting.json").unlink()
+    assert evaluate(*roots, "--split", split, "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected(MATCHES[1:])
+
+
+def test_a_label_list_sets_classes_and_order(roots, tmp_path, capsys):
+    write(tmp_path / "labels.txt", "Goal\n\nPenalty\n")
+    assert evaluate(*roots, "--labels", tmp_path / "labels.txt", "--output", tmp_path / "s.json") == 0
+    per_class = expected()["loose"]["a_mAP_per_class"]
+    assert json.loads((tmp_path / "s.json").read_text())["loose"]["a_mAP_per_class"] == [per_class[2], per_class[0]]
+    assert "skipped, not in the label list: Kick-off, Offside, Substitution" in capsys.readouterr().out
+
+
+def test_a_match_without_predictions_is_named(roots, capsys):
+    (roots[1] / MATCHES[1] / "results_spotting.json").unlink()
+    line = failure(capsys, *roots)
+    assert f"no predictions for match `{MATCHES[1]}`" in line
+    assert "results_spotting.json" in line
+    assert MATCHES[1] in failure(capsys, roots[0], zipped(roots[1]))
+
+
+def test_a_match_of_the_split_without_labels_is_named(roots, tmp_path, capsys):
+    write(tmp_path / "splits.json", {"test": ["cup/2021/z"]})
+    assert "cup/2021/z" in failure(capsys, *roots, "--split", "test", "--splits", tmp_path / "splits.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("{", "JSON"),
+        ("[]", 'no list "predictions"'),
+        ('{"predictions": {}}', 'no list "predictions"'),
+        ('{"predictions": [{"label": "Goal", "half": "1", "confidence": 1}]}', "event 1: KeyError 'position'"),
+        ('{"predictions": [{"label": "Goal", "half": "1", "position": "x", "confidence": 1}]}', "event 1: ValueError"),
+    ],
+)
+def test_a_broken_prediction_file_is_named(roots, capsys, content, found):
+    write(roots[1] / MATCHES[1] / "results_spotting.json", content)
+    for predictions in (roots[1], zipped(roots[1])):
+        line = failure(capsys, roots[0], predictions)
+        assert f"{MATCHES[1]}/results_spotting.json" in line
+        assert found in line
+
+
+def test_roots_that_are_none(roots, tmp_path, capsys):
+    write(tmp_path / "labels.tar", "no zip")
+    (tmp_path / "empty").mkdir()
+    assert "labels.tar` is neither a folder nor a zip" in failure(capsys, tmp_path / "labels.tar", roots[1])
+    assert "gone` does not exist" in failure(capsys, roots[0], tmp_path / "gone")
+    assert "holds no Labels-v2.json" in failure(capsys, tmp_path / "empty", roots[1])
+
+
+def test_several_files_that_might_be_meant(roots, capsys):
+    (roots[1] / MATCHES[0] / "results_spotting.json").rename(roots[1] / MATCHES[0] / "a.json")
+    write(roots[1] / MATCHES[0] / "b.json", {})
+    assert "holds a.json, b.json; name the predictions results_spotting.json" in failure(capsys, *roots)
+    for match in MATCHES:
+        (roots[0] / match / "Labels-v2.json").rename(roots[0] / match / "Labels-a.json")
+    write(roots[0] / MATCHES[0] / "Labels-b.json", {})
+    assert "holds Labels-a.json, Labels-b.json" in failure(capsys, *roots)
+
+
+def test_folders_that_fit_several_matches(roots, tmp_path, capsys):
+    for match in ("one/y", "two/y"):
+        write(tmp_path / "twins" / match / "Labels-v2.json", {"annotations": []})
+        write(tmp_path / "spots" / match / "results_spotting.json", {"predictions": []})
+    write(tmp_path / "short" / "y" / "results_spotting.json", {"predictions": []})
+    assert "`one/y` and `two/y`" in failure(capsys, tmp_path / "twins", tmp_path / "short")
+    write(tmp_path / "single" / "y" / "Labels-v2.json", {"annotations": []})
+    assert "one/y, two/y" in failure(capsys, tmp_path / "single", tmp_path / "spots")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--split", "test"], "holds no splits.json; give one with --splits"),
+        (["--splits", "splits.json"], "say with --split"),
+        (["--framerate", "0"], "--framerate 0"),
+    ],
+)
+def test_options_that_do_not_fit(roots, capsys, words, found):
+    assert found in failure(capsys, *roots, *words)
+
+
+def test_a_split_that_is_not_there(roots, capsys):
+    write(roots[0] / "splits.json", {"train": [MATCHES[0]], "test": []})
+    assert "no matches for the split `dev`; it has train, test" in failure(capsys, *roots, "--split", "dev")
+    assert "no matches for the split `test`" in failure(capsys, *roots, "--split", "test")
+    write(roots[0] / "splits.json", list(MATCHES))
+    assert "splits.json` is no splits file" in failure(capsys, *roots, "--split", "test")
+
+
+def test_an_output_that_cannot_be_written(roots, tmp_path, capsys):
+    write(tmp_path / "file", "")
+    assert "--output" in failure(capsys, *roots, "--output", tmp_path / "file" / "scores.json")
+    assert "--output" in failure(capsys, *roots, "--output", tmp_path / "labels")
+    assert not (tmp_path / "labels.partial").exists()
+
+
+def test_help_knows_every_metric(capsys):
+    assert METRIC_NAMES == tuple(METRICS)
+    with pytest.raises(SystemExit):
+        evaluate("--help")
+    assert "official SoccerNet average-mAP" in capsys.readouterr().out

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+
+from comedian.data.decoding import VideoInfo, iter_frames, probe, scaled_size
+from comedian.errors import InputError
+from video_factory import corrupt, draw_frame, frame_number, on_screen, truncate, write_video
+
+
+def numbers_and_times(path, fps, **options):
+    pairs = list(iter_frames(path, fps, **options))
+    return [frame_number(frame) for _, frame in pairs], [timestamp_s for timestamp_s, _ in pairs]
+
+
+def steady(num_frames=40, fps=10):
+    return [index / fps for index in range(num_frames)]
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts", "avi", "mov"])
+def test_every_container_gives_the_grid(tmp_path, ending):
+    path = write_video(tmp_path / f"1.{ending}", b_frames=0 if ending == "avi" else 2)
+    numbers, times_s = numbers_and_times(path, 2)
+    assert numbers == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert times_s == pytest.approx(np.arange(8) / 2, abs=1e-3)
+    info = probe(path)
+    assert (info.fps, info.width, info.height) == (10, 96, 64)
+    assert info.duration_s == pytest.approx(4.0, abs=0.11 if ending == "ts" else 1e-3)
+
+
+@pytest.mark.parametrize("grid_fps", [0.5, 2, 3, 7, 10, 12.5, 25, 29.97])
+@pytest.mark.parametrize("source_fps", [10, 25, 29.97])
+def test_rates_that_do_not_divide(tmp_path, source_fps, grid_fps):
+    path = write_video(tmp_path / "1.mp4", fps=source_fps)
+    numbers, times_s = numbers_and_times(path, grid_fps)
+    truth = on_screen(steady(fps=source_fps), grid_fps, 40 / source_fps)
+    assert numbers == truth
+    assert times_s == pytest.approx([number / source_fps for number in truth], abs=1e-3)
+
+
+@pytest.mark.parametrize("fps", [30, 29.97, 60, 16])
+def test_timestamps_rounded_to_milliseconds_move_no_frame(tmp_path, fps):
+    path = write_video(tmp_path / "1.mkv", fps=fps)  # 33, 67, 100 ms at 30 fps
+    assert numbers_and_times(path, fps)[0] == list(range(40))
+    assert numbers_and_times(path, fps / 2)[0] == list(range(0, 40, 2))
+
+
+def test_variable_frame_rate_goes_by_presentation_time(tmp_path):
+    times_s = [0, 0.1, 0.15, 0.9, 1.0, 1.02, 2.5, 2.6, 4.0, 4.04]
+    path = write_video(tmp_path / "1.mkv", times_s=times_s, fps=25)
+    numbers, found_s = numbers_and_times(path, 4)
+    assert numbers[:17] == on_screen(times_s, 4, 4.04)
+    assert found_s[:17] == pytest.approx([times_s[number] for number in numbers[:17]], abs=1e-3)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("start_s", [3.217, 100.0])
+def test_time_starts_at_the_first_frame(tmp_path, ending, start_s):
+    path = write_video(tmp_path / f"1.{ending}", start_s=start_s)
+    numbers, times_s = numbers_and_times(path, 2)
+    assert numbers == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert times_s == pytest.approx(np.arange(8) / 2, abs=1e-3)
+    assert probe(path).duration_s == pytest.approx(4.0, abs=0.11)
+
+
+def test_negative_start(tmp_path):
+    path = write_video(tmp_path / "1.nut", start_s=-1.0)
+    assert numbers_and_times(path, 2)[0] == [0, 5, 10, 15, 20, 25, 30, 35]
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_audio_changes_nothing(tmp_path, ending):
+    path = write_video(tmp_path / f"1.{ending}", audio_s=6.0, start_s=0.7)
+    numbers, times_s = numbers_and_times(path, 2)
+    assert numbers == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert times_s[0] == 0
+    assert probe(path).duration_s == pytest.approx(4.0, abs=0.11)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    import av
+
+    path = tmp_path / "1.mkv"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=16_000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), "fltp", "mono")
+        silence.sample_rate = 16_000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    for read in (probe, lambda path: next(iter_frames(path, 2))):
+        with pytest.raises(InputError, match="1.mkv.*no video stream"):
+            read(path)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "ts"])
+def test_truncated_tail_gives_what_is_there_and_says_so(tmp_path, ending):
+    path = truncate(write_video(tmp_path / f"1.{ending}", num_frames=100), 0.5)
+    damage = []
+    numbers, _ = numbers_and_times(path, 5, on_damage=damage.append)
+    assert 10 <= len(numbers) < 45
+    assert numbers[:-2] == [2 * index for index in range(len(numbers) - 2)]
+    if ending == "mkv":
+        assert len(damage) == 1 and "1.mkv" in damage[0] and "10.0 s" in damage[0]
+    else:  # a transport stream promises no length
+        assert all("1.ts" in line for line in damage)
+
+
+@pytest.mark.parametrize("ending", ["ts", "mp4", "mkv"])
+def test_broken_middle_is_passed_over_and_said(tmp_path, ending):
+    path = corrupt(write_video(tmp_path / f"1.{ending}", num_frames=200, height=128, width=192), 0.4, 0.5)
+    damage = []
+    frames = [frame for _, frame in iter_frames(path, 10, on_damage=damage.append)]
+    assert len(frames) == 200
+    assert [frame_number(frame) for frame in frames[:60]] == list(range(60))
+    assert [frame_number(frame) for frame in frames[-60:]] == list(range(140, 200))
+    assert len(damage) == 1 and f"1.{ending}" in damage[0] and "broken data" in damage[0]
+
+
+def test_one_frame(tmp_path):
+    path = write_video(tmp_path / "1.mkv", num_frames=1)
+    assert numbers_and_times(path, 2) == ([0], [0.0])
+    assert probe(path) == VideoInfo(0.1, 10, 96, 64)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world\n" * 500, bytes(range(256)) * 40])
+@pytest.mark.parametrize("name", ["1.mkv", "1.mp4", "1.txt"])
+def test_what_is_no_video(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for read in (probe, lambda path: next(iter_frames(path, 2))):
+        with pytest.raises(InputError, match=name) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.mkv", tmp_path):
+        with pytest.raises(InputError):
+            probe(path)
+
+
+def test_header_without_a_frame(tmp_path):
+    path = truncate(write_video(tmp_path / "1.mkv"), 0.12)
+    with pytest.raises(InputError, match="1.mkv"):
+        list(iter_frames(path, 2, on_damage=lambda line: None))
+
+
+def test_sizes(tmp_path):
+    path = write_video(tmp_path / "1.mkv", num_frames=6, height=63, width=97, pixel_format="yuv444p")
+    for size, shape in [(None, (63, 97, 3)), (32, (32, 50, 3)), ((30, 40), (30, 40, 3)), (126, (126, 194, 3))]:
+        frames = list(iter_frames(path, 10, size))
+        assert [frame.shape for _, frame in frames] == [shape] * 6
+        assert [frame_number(frame) for _, frame in frames] == list(range(6))
+        assert frames[0][1].dtype == np.uint8
+    assert scaled_size(224, 398, 112) == (112, 200)
+    assert scaled_size(1080, 1920, 224) == (224, 398)
+
+
+def test_pixels_are_the_sources(tmp_path):
+    path = write_video(tmp_path / "1.mkv", num_frames=3, codec="libx264rgb", pixel_format="rgb24")
+    for (_, frame), number in zip(iter_frames(path, 10), range(3)):
+        assert np.abs(frame.astype(int) - draw_frame(number)).mean() < 4
+
+
+def test_threads_change_nothing(tmp_path):
+    path = write_video(tmp_path / "1.mkv", num_frames=60)
+    one, many = (list(iter_frames(path, 7, threads=threads)) for threads in (1, 3))
+    assert [timestamp_s for timestamp_s, _ in one] == [timestamp_s for timestamp_s, _ in many]
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(one, many))

@@ -1,0 +1,144 @@
+"""Window starts hold their promises for every length; targets equal the description's triple loop."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comedian.data.windows import (
+    cover_starts,
+    disjoint_starts,
+    frame_timestamps_s,
+    random_starts,
+    token_targets,
+    token_timestamps_s,
+)
+
+lengths = st.integers(1, 400)
+windows = st.integers(1, 90)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def assert_inside(starts, length, window):
+    assert starts.dtype == np.int64
+    assert (starts >= 0).all()
+    assert (starts + window <= max(length, window)).all()
+
+
+@given(lengths, windows, st.data())
+def test_cover_holds_every_index_and_stays_inside(length, window, data):
+    stride = data.draw(st.integers(1, window))
+    starts = cover_starts(length, window, stride)
+    assert_inside(starts, length, window)
+    covered = set()
+    for start in starts:
+        covered.update(range(start, start + window))
+    assert covered >= set(range(length))
+    assert starts[0] == 0
+    assert starts[-1] == max(length - window, 0)
+    assert (np.diff(starts) > 0).all()
+    assert (np.diff(starts)[:-1] == stride).all()
+
+
+def test_cover_of_known_halves():
+    assert cover_starts(200, 64, 32).tolist() == [0, 32, 64, 96, 128, 136]
+    assert cover_starts(128, 64, 32).tolist() == [0, 32, 64]
+    assert cover_starts(64, 64, 32).tolist() == [0]
+    assert cover_starts(10, 64, 32).tolist() == [0]
+
+
+def test_cover_refuses_holes_and_nonsense():
+    with pytest.raises(ValueError, match="`stride` 65 is greater than `window` 64"):
+        cover_starts(200, 64, 65)
+    with pytest.raises(ValueError, match="`stride` is 0"):
+        cover_starts(200, 64, 0)
+    with pytest.raises(ValueError, match="`window` is 0"):
+        disjoint_starts(200, 0, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="`count` is 0"):
+        disjoint_starts(200, 64, np.random.default_rng(0), count=0)
+    with pytest.raises(ValueError, match="`length` is 0"):
+        random_starts(0, 64, 3, np.random.default_rng(0))
+
+
+@given(lengths, windows, st.integers(1, 60), seeds)
+def test_random_starts_take_one_in_each_part(length, window, count, seed):
+    starts = random_starts(length, window, count, np.random.default_rng(seed))
+    assert_inside(starts, length, window)
+    assert len(starts) == count
+    edges = np.arange(count + 1) * (max(length - window, 0) + 1) / count
+    assert (starts >= np.floor(edges[:-1])).all()
+    assert (starts <= np.ceil(edges[1:])).all()
+
+
+def test_random_starts_are_uniform_over_all_starts():
+    rng = np.random.default_rng(0)
+    drawn = np.concatenate([random_starts(16, 10, 3, rng) for _ in range(5000)])
+    shares = np.bincount(drawn, minlength=7) / len(drawn)
+    np.testing.assert_allclose(shares, 1 / 7, atol=0.015)
+
+
+@given(lengths, windows, st.none() | st.integers(1, 30), seeds)
+def test_disjoint_starts_never_overlap_and_take_the_edges(length, window, count, seed):
+    starts = disjoint_starts(length, window, np.random.default_rng(seed), count)
+    assert_inside(starts, length, window)
+    fitting = max(length // window, 1)
+    assert len(starts) == (fitting if count is None else min(count, fitting))
+    assert (np.diff(starts) >= window).all()
+    if len(starts) > 1:
+        assert starts[0] == 0
+        assert starts[-1] == length - window
+    else:
+        assert starts[0] in (0, max(length - window, 0))
+
+
+def test_disjoint_starts_move_between_the_edges():
+    drawn = np.array([disjoint_starts(2700, 64, np.random.default_rng(seed), 25) for seed in range(50)])
+    assert (drawn.std(axis=0)[1:-1] > 25).all()
+
+
+def test_both_edges_of_a_half_with_room_for_one_window_are_drawn():
+    drawn = {int(disjoint_starts(100, 64, np.random.default_rng(seed))[0]) for seed in range(20)}
+    assert drawn == {0, 36}
+
+
+def test_a_token_lies_at_the_mean_of_its_frames():
+    frames_s = frame_timestamps_s(8, fps=2.0)
+    assert frames_s.tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
+    assert token_timestamps_s(4, fps=2.0, tubelet_size=2).tolist() == [0.25, 1.25, 2.25, 3.25]
+    np.testing.assert_allclose(
+        token_timestamps_s(9, fps=12.5, tubelet_size=3), frame_timestamps_s(27, 12.5).reshape(9, 3).mean(axis=1)
+    )
+
+
+def naive_targets(times_s, labels, num_tokens, num_labels, fps, tubelet_size, radius_s):
+    targets = np.zeros((num_tokens, num_labels), dtype=np.float32)
+    for time_s, label in zip(times_s, labels):
+        for token in range(num_tokens):
+            for frame in range(token * tubelet_size, (token + 1) * tubelet_size):
+                if abs(frame / fps - time_s) <= radius_s + 1e-6:
+                    targets[token, label] = 1
+    return targets
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3000, 20000), st.integers(0, 3)), max_size=8),
+    st.integers(1, 15),
+    st.sampled_from([1.0, 2.0, 2.083, 12.5, 25.0]),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.04, 0.5, 1.0]),
+)
+def test_targets_equal_the_triple_loop(events, num_tokens, fps, tubelet_size, radius_s):
+    times_s = np.array([position_ms / 1000 for position_ms, _ in events])
+    labels = np.array([label for _, label in events], dtype=np.int64)
+    arguments = (times_s, labels, num_tokens, 4, fps, tubelet_size, radius_s)
+    targets = token_targets(*arguments)
+    assert targets.dtype == np.float32
+    np.testing.assert_array_equal(targets, naive_targets(*arguments))
+
+
+def test_the_radius_is_closed():
+    # frames at 0, 0.5, ..., 3.5 s: an event at 1.0 s reaches the frames at 0.5, 1.0 and 1.5 s, tokens 0 and 1
+    assert token_targets(np.array([1.0]), np.array([0]), 4, 1, 2.0, 2, 0.5)[:, 0].tolist() == [1, 1, 0, 0]
+    # 0.1 + 0.2 is above 0.3 in floating point
+    assert token_targets(np.array([0.1 + 0.2]), np.array([0]), 4, 1, 10.0, 1, 0.1)[:, 0].tolist() == [0, 0, 1, 1]
+    assert token_targets(np.array([1.001]), np.array([0]), 4, 1, 2.0, 2, 0.5)[:, 0].tolist() == [0, 1, 0, 0]

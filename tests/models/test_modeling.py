@@ -1,0 +1,346 @@
+"""ComedianModel and ComedianForActionSpotting as transformers models."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from testing_utils import tiny_config
+from torch.nn import functional as F
+from transformers import AutoModel, AutoModelForVideoClassification
+
+from comedian.models import ComedianForActionSpotting, ComedianModel
+
+ENCODERS = ["vivit", "viswin"]
+both_encoders = pytest.mark.parametrize("encoder", ENCODERS)
+
+
+def tiny_model(encoder: str, **overrides) -> ComedianForActionSpotting:
+    """A model whose every weight matters: biases and norms are random too."""
+    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, **overrides)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.fixture
+def pixels():
+    return torch.randn(2, 8, 3, 16, 16)
+
+
+@both_encoders
+def test_shapes(encoder, pixels):
+    model = tiny_model(encoder)
+    outputs = model(pixels, labels=torch.zeros(2, 4, 3))
+    width = model.config.hidden_size
+    assert outputs.logits.shape == (2, 4, 3)
+    assert outputs.spatial_tokens.shape == outputs.last_hidden_state.shape == (2, 4, width)
+    assert outputs.loss.shape == ()
+    assert model.comedian(pixels).last_hidden_state.shape == (2, 4, width)
+
+
+@both_encoders
+def test_windows_reuse_tokens_encoded_once(encoder):
+    model = tiny_model(encoder)
+    video = torch.randn(1, 14, 3, 16, 16)
+    with torch.no_grad():
+        tokens = model.encode_spatial(video)
+        for start in range(4):
+            reused = model.classify(model.encode_temporal(tokens[:, start : start + 4]))
+            whole = model(video[:, 2 * start : 2 * start + 8]).logits
+            torch.testing.assert_close(reused, whole, atol=1e-5, rtol=0)
+
+
+@both_encoders
+@pytest.mark.parametrize("settings", [{}, {"spotting_loss": "focal", "class_weights": [[1.0] * 3, [2.0] * 3]}])
+def test_every_parameter_is_trained(encoder, settings, pixels):
+    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, **settings)).train()
+    loss = model(pixels, labels=torch.randint(0, 2, (2, 4, 3)).float()).loss
+    loss.backward()
+    assert loss.isfinite()
+    untrained = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert untrained == []
+
+
+@both_encoders
+def test_ignored_labels_and_mixup_reach_the_loss(encoder, pixels):
+    model = tiny_model(encoder)
+    labels = torch.randint(0, 2, (2, 4, 3)).float()
+    ignored = labels.clone()
+    ignored[:, 1:] = -100
+    outputs = model(pixels, labels=ignored)
+    expected = F.binary_cross_entropy_with_logits(outputs.logits[:, :1], labels[:, :1])
+    torch.testing.assert_close(outputs.loss, expected)
+    share = torch.tensor([0.3, 0.9])
+    mixed = model(pixels, labels=labels, mixup_targets=labels.flip(0), mixup_weights=share).loss
+    soft = share[:, None, None] * labels + (1 - share[:, None, None]) * labels.flip(0)
+    torch.testing.assert_close(mixed, F.binary_cross_entropy_with_logits(outputs.logits, soft))
+
+
+@both_encoders
+def test_gradient_checkpointing_changes_nothing(encoder, pixels):
+    model = tiny_model(encoder, temporal_mask_ratio=0.0, drop_path_rate=0.0).train()
+    labels = torch.ones(2, 4, 3)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        model.zero_grad()
+        model(pixels, labels=labels).loss.backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    assert gradients[0]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@both_encoders
+def test_attention_implementations_agree(encoder, pixels):
+    model = tiny_model(encoder)
+    logits = {}
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        logits[attention] = model(pixels).logits
+    torch.testing.assert_close(logits["eager"], logits["sdpa"], atol=1e-5, rtol=0)
+
+
+@both_encoders
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(encoder, dtype, pixels):
+    model = tiny_model(encoder, spatial_window_size=3)
+    expected = model(pixels).logits
+    logits = model.to(dtype)(pixels).logits
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=0.1, rtol=0.1)
+    with torch.autocast("cpu", dtype):
+        loss = model.float().train()(pixels, labels=torch.ones(2, 4, 3)).loss
+    assert loss.isfinite() and loss.dtype == torch.float32
+
+
+@both_encoders
+def test_encoders_compile_without_graph_breaks(encoder, pixels):
+    torch._dynamo.reset()
+    # 4 x 4 patches in windows of 3: padding, shift and mask are all compiled
+    model = tiny_model(encoder, spatial_window_size=3)
+    with torch.no_grad():
+        spatial = torch.compile(model.encode_spatial, fullgraph=True, backend="eager")(pixels)
+        temporal = torch.compile(model.encode_temporal, fullgraph=True, backend="eager")(spatial)
+        outputs = model(pixels)
+    torch.testing.assert_close(spatial, outputs.spatial_tokens)
+    torch.testing.assert_close(temporal, outputs.last_hidden_state)
+
+
+@both_encoders
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_hidden_states_and_attentions_on_request(encoder, attention, pixels):
+    model = tiny_model(encoder)
+    model.set_attn_implementation(attention)
+    flags = ("output_hidden_states", "output_attentions", "output_spatial_hidden_states", "output_spatial_attentions")
+    assert not any(flag.removeprefix("output_") in model(pixels) for flag in flags)
+    outputs = model(pixels, **dict.fromkeys(flags, True))
+    width = model.config.hidden_size
+    assert [state.shape for state in outputs.hidden_states] == [(2, 4, width)] * 3
+    assert [weights.shape for weights in outputs.attentions] == [(2, 2, 4, 4)] * 2
+    if encoder == "vivit":
+        assert [state.shape for state in outputs.spatial_hidden_states] == [(8, 17, 16)] * 2
+        assert [weights.shape for weights in outputs.spatial_attentions] == [(8, 2, 17, 17)] * 2
+    else:
+        states = [(8, 4, 4, 16)] * 2 + [(8, 2, 2, 32)] * 2
+        assert [state.shape for state in outputs.spatial_hidden_states] == states
+        # heads x windows: 2 x 4, then 4 x 1
+        assert [weights.shape for weights in outputs.spatial_attentions] == [(8, 8, 4, 4)] * 2 + [(8, 4, 4, 4)] * 2
+    for weights in (*outputs.attentions, *outputs.spatial_attentions):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    last = model.comedian.temporal_encoder.norm(outputs.hidden_states[-1])
+    torch.testing.assert_close(last, outputs.last_hidden_state)
+    torch.testing.assert_close(outputs.logits, model(pixels).logits, atol=1e-5, rtol=0)
+
+
+@both_encoders
+def test_tuples_on_request(encoder, pixels):
+    model = tiny_model(encoder)
+    logits = model(pixels).logits
+    torch.testing.assert_close(model(pixels, return_dict=False)[0], logits)
+    model.config.return_dict = False
+    torch.testing.assert_close(model(pixels)[0], logits)
+
+
+def test_temporal_masking_draws_the_right_number_in_training_only():
+    model = tiny_model("vivit", num_frames=40, temporal_mask_ratio=0.25).comedian
+    assert model.draw_kept_tubelets(3, 20, torch.device("cpu")) is None
+    kept = model.train().draw_kept_tubelets(50, 20, torch.device("cpu"))
+    assert kept.shape == (50, 15)
+    assert (kept.diff(dim=1) > 0).all() and kept.min() == 0 and kept.max() == 19
+    counts = torch.bincount(kept.flatten(), minlength=20)
+    assert counts.min() > 20 and len(set(map(tuple, kept.tolist()))) > 40
+
+
+@both_encoders
+def test_masked_places_hold_the_mask_token(encoder, pixels):
+    model = tiny_model(encoder).comedian
+    kept = torch.tensor([[0, 2, 3], [1, 2, 3]])
+    with torch.no_grad():
+        whole = model.encode_spatial(pixels)
+        outputs = model(pixels, kept_tubelets=kept)
+        masked = whole.clone()
+        masked[0, 1] = masked[1, 0] = model.temporal_encoder.mask_token[0, 0]
+        expected = model.encode_temporal(masked)
+    assert outputs.spatial_tokens.shape[1] == 3
+    torch.testing.assert_close(outputs.last_hidden_state, expected)
+
+
+@both_encoders
+def test_training_masks_and_evaluation_does_not(encoder, pixels):
+    model = tiny_model(encoder, drop_path_rate=0.0)
+    assert model.train()(pixels).spatial_tokens.shape[1] == 3
+    outputs = model.eval()(pixels)
+    assert outputs.spatial_tokens.shape[1] == 4
+    torch.testing.assert_close(outputs.logits, model(pixels).logits)
+
+
+def test_drop_path_keeps_the_expectation():
+    model = tiny_model("vivit", drop_path_rate=0.5).comedian
+    drop_path = model.spatial_encoder.layers[-1].drop_path.train()
+    dropped = drop_path(torch.ones(4000, 3, 2))
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
+    assert torch.equal(dropped, dropped[:, :1, :1].expand_as(dropped))
+    assert [layer.drop_path.rate for layer in model.spatial_encoder.layers] == [0.0, 0.5]
+
+
+# saving and loading
+
+
+@both_encoders
+def test_save_and_load(encoder, pixels, tmp_path):
+    model = tiny_model(encoder, id2label={0: "goal", 1: "foul", 2: "corner"})
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForVideoClassification.from_pretrained(tmp_path)
+    assert isinstance(loaded, ComedianForActionSpotting) and not loaded.training
+    assert loaded.config.id2label == {0: "goal", 1: "foul", 2: "corner"}
+    assert (tmp_path / "model.safetensors").is_file()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+    torch.testing.assert_close(loaded(pixels).logits, model(pixels).logits)
+    backbone = AutoModel.from_pretrained(tmp_path)
+    assert isinstance(backbone, ComedianModel)
+    torch.testing.assert_close(backbone(pixels).last_hidden_state, model(pixels).last_hidden_state)
+
+
+@both_encoders
+def test_a_backbone_gets_a_fresh_finite_classifier(encoder, pixels, tmp_path):
+    backbone = tiny_model(encoder).comedian
+    backbone.save_pretrained(tmp_path)
+    model, info = ComedianForActionSpotting.from_pretrained(tmp_path, num_labels=5, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert model.classifier.weight.shape[0] == 5
+    assert 0.005 < model.classifier.weight.std() < 0.04
+    assert not model.classifier.bias.any()
+    torch.testing.assert_close(model(pixels).last_hidden_state, backbone(pixels).last_hidden_state)
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+@both_encoders
+def test_a_checkpoint_without_a_tensor_initialises_it(encoder, tmp_path):
+    model = tiny_model(encoder)
+    absent = ("time_embeddings", "mask_token", "class_token", "relative_position_bias", "norm1.weight", "fc1.bias")
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.endswith(absent)}
+    missing = model.state_dict().keys() - weights.keys()
+    model.save_pretrained(tmp_path, state_dict=weights)
+    loaded = ComedianForActionSpotting.from_pretrained(tmp_path).state_dict()
+    for name in missing:
+        if name.endswith("norm1.weight"):
+            assert (loaded[name] == 1).all(), name
+        elif name.endswith("fc1.bias"):
+            assert (loaded[name] == 0).all(), name
+        else:
+            assert loaded[name].any() and loaded[name].abs().max() < 0.2, name
+
+
+# resampling of the position tables
+
+
+def bicubic(table, old, new):
+    grid = table.reshape(*old, -1).permute(2, 0, 1)[None]
+    return F.interpolate(grid, size=new, mode="bicubic", align_corners=False)[0].permute(1, 2, 0).flatten(0, 1)
+
+
+@pytest.mark.parametrize("from_config", [False, True])
+def test_vivit_tables_are_resampled(from_config, tmp_path):
+    model = tiny_model("vivit")
+    model.save_pretrained(tmp_path)
+    sizes = {"image_size": [32, 12], "num_frames": 12}
+    given = {"config": tiny_config(**sizes)} if from_config else sizes
+    loaded = ComedianForActionSpotting.from_pretrained(tmp_path, **given)
+    old, new = model.comedian.spatial_encoder.position_embeddings, loaded.comedian.spatial_encoder.position_embeddings
+    assert new.shape == (1, 1 + 8 * 3, 16)
+    torch.testing.assert_close(new[0, 0], old[0, 0])
+    torch.testing.assert_close(new[0, 1:], bicubic(old[0, 1:], (4, 4), (8, 3)))
+    times = F.interpolate(model.comedian.temporal_encoder.time_embeddings.mT, size=6, mode="linear").mT
+    torch.testing.assert_close(loaded.comedian.temporal_encoder.time_embeddings.data, times)
+    assert loaded(torch.randn(1, 12, 3, 32, 12)).logits.shape == (1, 6, 3)
+    assert (loaded.config.image_size, loaded.config.num_frames) == ([32, 12], 12)
+    loaded.save_pretrained(tmp_path / "resampled")
+    again = ComedianForActionSpotting.from_pretrained(tmp_path / "resampled")
+    assert torch.equal(again.comedian.spatial_encoder.position_embeddings, new)
+
+
+def test_viswin_tables_follow_the_windows(tmp_path):
+    model = tiny_model("viswin", spatial_window_size=4)
+    model.save_pretrained(tmp_path)
+    # grids (4, 4), (2, 2) with windows 4, 2 become (8, 6), (4, 3) with windows 4, 3
+    loaded = AutoModelForVideoClassification.from_pretrained(tmp_path, image_size=[32, 24])
+    stages, old_stages = loaded.comedian.spatial_encoder.stages, model.comedian.spatial_encoder.stages
+    assert [[layer.attention.window for layer in stage["layers"]] for stage in stages] == [[4, 4], [3, 3]]
+    assert [[layer.attention.shift for layer in stage["layers"]] for stage in stages] == [[0, 2], [0, 0]]
+    same, grown = (stage["layers"][1].attention.relative_position_bias for stage in stages)
+    torch.testing.assert_close(same, old_stages[0]["layers"][1].attention.relative_position_bias)
+    old = old_stages[1]["layers"][1].attention.relative_position_bias
+    torch.testing.assert_close(grown.data, bicubic(old, (3, 3), (5, 5)).detach())
+    # the same as a model built at that size with these weights
+    fresh = ComedianForActionSpotting(tiny_config(spatial_encoder="viswin", spatial_window_size=4, image_size=[32, 24]))
+    fresh.load_state_dict(loaded.state_dict())
+    pixels = torch.randn(1, 8, 3, 32, 24)
+    torch.testing.assert_close(fresh.eval()(pixels).logits, loaded(pixels).logits)
+
+
+@both_encoders
+def test_the_same_size_is_left_alone(encoder, tmp_path):
+    model = tiny_model(encoder)
+    model.save_pretrained(tmp_path)
+    loaded = ComedianForActionSpotting.from_pretrained(tmp_path, image_size=16, num_frames=8)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+
+
+@both_encoders
+@pytest.mark.parametrize("change", [{"patch_size": 8}, {"tubelet_size": 4}, {"num_labels": 5}])
+def test_other_mismatches_raise(encoder, change, tmp_path):
+    tiny_model(encoder).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        ComedianForActionSpotting.from_pretrained(tmp_path, **change)
+
+
+@both_encoders
+def test_a_size_that_cannot_be_raises_before_anything_changes(encoder, tmp_path):
+    model = tiny_model(encoder)
+    with pytest.raises(StrictDataclassError, match="`image_size`"):
+        model.resize_position_tables([16, 18], 8)
+    assert model.config.image_size == [16, 16]
+    model.save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError, match="`num_frames`"):
+        ComedianModel.from_pretrained(tmp_path, num_frames=7)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((8, 3, 16, 16), r"must be \(batch, frames, channels, height, width\)"),
+        ((1, 7, 3, 16, 16), "7 frames, which do not fill tubelets of 2"),
+        ((1, 0, 3, 16, 16), "0 frames"),
+        ((1, 3, 8, 16, 16), "8 channels of 16 x 16 pixels; the model takes 3 of 16 x 16"),
+        ((1, 8, 3, 16, 24), "16 x 24 pixels; the model takes 3 of 16 x 16"),
+        ((1, 10, 3, 16, 16), "5 tokens are more than the 4 of a window"),
+    ],
+)
+def test_wrong_shapes_are_named(shape, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model("vivit")(torch.zeros(shape))

@@ -1,0 +1,132 @@
+"""The rules of CONTRIBUTING.md, read from the source."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "comedian"
+FILES = sorted(PACKAGE.rglob("*.py"))
+REMOTE_CODE = sorted(path for path in (PACKAGE / "models").glob("*.py") if path.name != "__init__.py")
+METRIC = PACKAGE / "evaluation" / "soccernet_average_map" / "soccernet_average_map.py"
+
+REMOTE_CODE_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub", "torchvision"} | sys.stdlib_module_names
+METRIC_MAY_IMPORT = {"numpy", "evaluate", "datasets"} | sys.stdlib_module_names
+# room -> the rooms it may import
+ARROWS = {
+    "models": set(),
+    "data": set(),
+    "inference": {"data", "models"},
+    "evaluation": {"inference", "data", "models"},
+    "training": {"evaluation", "inference", "data", "models"},
+    "conversion": {"data", "models"},
+    "cli": {"training", "conversion", "evaluation", "inference", "data", "models"},
+}
+SHARED = {"errors", "files"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports_of(source: str) -> set[str]:
+    """Modules that a file imports anywhere, absolute names only."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            # the names too: `from comedian import data` imports a room
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def relative_imports_of(source: str) -> list[ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def rooms_of(source: str) -> set[str]:
+    """Rooms of our own package that a file imports."""
+    names = (name.split(".") for name in imports_of(source))
+    return {parts[1] for parts in names if parts[0] == "comedian" and len(parts) > 1}
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
+each_remote_file = pytest.mark.parametrize("path", REMOTE_CODE, ids=name_of)
+
+
+@each_remote_file
+def test_remote_code_imports_only_what_the_hub_has(path):
+    source = path.read_text(encoding="utf-8")
+    assert {name.split(".")[0] for name in imports_of(source)} <= REMOTE_CODE_MAY_IMPORT
+    siblings = {sibling.stem for sibling in REMOTE_CODE}
+    for node in relative_imports_of(source):
+        assert node.level == 1 and node.module in siblings, ast.unparse(node)
+
+
+@each_remote_file
+def test_remote_code_texts_do_not_look_like_imports(path):
+    """Transformers finds relative imports with a regular expression, in docstrings too."""
+    source = path.read_text(encoding="utf-8")
+    assert len(re.findall(r"(from|import)\s+\.", source)) == len(relative_imports_of(source))
+
+
+def test_configuration_fields_are_validated():
+    """`@strict` skips annotations that are strings."""
+    source = (PACKAGE / "models" / "configuration_comedian.py").read_text(encoding="utf-8")
+    assert not any(name.startswith("__future__") for name in imports_of(source))
+
+
+def test_the_metric_is_one_script():
+    source = METRIC.read_text(encoding="utf-8")
+    assert {name.split(".")[0] for name in imports_of(source)} <= METRIC_MAY_IMPORT
+    assert not relative_imports_of(source)
+
+
+@each_file
+def test_arrows_point_one_way(path):
+    source = path.read_text(encoding="utf-8")
+    room = path.relative_to(PACKAGE).parts[0]
+    if room in ARROWS:
+        allowed = ARROWS[room] | {room} | (SHARED if room != "models" else set())
+        assert rooms_of(source) <= allowed
+    elif room != "__init__.py":
+        assert path.stem in SHARED and rooms_of(source) <= SHARED
+
+
+def test_every_room_is_known():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms <= set(ARROWS)
+
+
+@each_file
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 800
+
+
+@each_file
+def test_checkpoints_run_no_code(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert "weights_only=True" in [ast.unparse(keyword) for keyword in node.keywords], ast.unparse(node)
+
+
+def test_the_command_starts_without_torch():
+    code = "import sys, comedian, comedian.cli.main; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("def f():\n    import comedian.data.windows", {"data"}),
+        ("from comedian import training", {"training"}),
+        ("from comedian.models.x import Y", {"models"}),
+        ("import torch", set()),
+    ],
+)
+def test_imports_are_seen(source, found):
+    assert rooms_of(source) == found

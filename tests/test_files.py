@@ -1,0 +1,67 @@
+import pytest
+
+from comedian.errors import InputError
+from comedian.files import atomic_path, atomic_write_text, inside, read_json
+
+
+def test_a_result_takes_its_name_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "result.json"
+    with atomic_path(path) as partial:
+        partial.write_text("whole")
+        assert partial == tmp_path / "new" / "result.json.partial"
+        assert not path.exists()
+    assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]
+    assert path.read_text() == "whole"
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+    assert path.read_text() == "old"
+
+
+def test_text_is_written_as_utf_8_with_its_own_line_ends(tmp_path):
+    atomic_write_text(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == b"\xc3\xa9\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "cannot be read"),
+        (b'{"a": ', "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"9" * 5000, "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named_in_one_line(tmp_path, content, match):
+    path = tmp_path / "labels.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=match) as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_inside_joins(tmp_path):
+    assert inside(tmp_path, "league/2016..2017/a - b") == tmp_path / "league" / "2016..2017" / "a - b"
+
+
+@pytest.mark.parametrize(
+    "relative", ["/etc", "..", "a/../../b", "a/..", "\\etc", "a\\..\\..\\b", "C:\\a", "C:a", "a\0b"]
+)
+def test_inside_refuses_what_leads_out(tmp_path, relative):
+    with pytest.raises(InputError, match="leads out"):
+        inside(tmp_path, relative)

@@ -1,0 +1,22 @@
+"""What several tests need."""
+
+from comedian.models import ComedianConfig
+
+
+def tiny_config(**overrides) -> ComedianConfig:
+    """A model of 16 channels, 8 frames of 16 x 16 pixels, 4 tokens and 3 labels."""
+    fields = {
+        "spatial_hidden_size": 16,
+        "spatial_depths": [2],
+        "spatial_num_heads": [2],
+        "temporal_depth": 2,
+        "temporal_num_heads": 2,
+        "image_size": [16, 16],
+        "patch_size": 4,
+        "num_frames": 8,
+        "num_labels": 3,
+    }
+    if overrides.get("spatial_encoder") == "viswin":
+        # 4 x 4 patches in windows of 2, so that windows are shifted
+        fields |= {"spatial_depths": [2, 2], "spatial_num_heads": [2, 4], "spatial_window_size": 2}
+    return ComedianConfig(**(fields | overrides))
