@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
-from naive_model import random_checkpoint
 
 from comedian.cli.main import main
 from comedian.models import ComedianForActionSpotting
+from naive_model import random_checkpoint
 
 
 @pytest.fixture
@@ -23,7 +23,9 @@ def checkpoint(tmp_path):
 
 def test_every_flag_reaches_the_model(checkpoint, tmp_path, capsys):
     (tmp_path / "labels.txt").write_text("pass\ndrive\n")
-    words = f"convert {checkpoint} {tmp_path / 'out'} --spatial-heads 2 --temporal-heads 4 --image-size 8 16 --fps 12.5"
+    words = (
+        f"convert {checkpoint} {tmp_path / 'out'} --spatial-heads 2 --temporal-heads 4 --image-size 8 16 --fps 12.5"
+    )
     assert main([*words.split(), "--labels", str(tmp_path / "labels.txt")]) == 0
     printed = capsys.readouterr().out
     assert "ComedianForActionSpotting from a spotting checkpoint" in printed

@@ -17,12 +17,12 @@ def prepare(root, store, *options):
 
 
 def test_prepare_and_resume(root, tmp_path, capsys):
-    assert prepare(root, tmp_path / "store", "--fps", "5", "--width", "48") == 0
+    assert prepare(root, tmp_path / "store", "--fps", "5", "--width", "40") == 0
     assert "2 done, 0 there already, 0 bad" in capsys.readouterr().out
     store = FrameStore(tmp_path / "store")
     half = store.open("match", 2)
-    assert (store.fps, half.num_frames, half.height, half.width) == (5, 15, 32, 48)
-    assert prepare(root, tmp_path / "store", "--fps", "5", "--width", "48") == 0
+    assert (store.fps, half.num_frames, half.height, half.width) == (5, 15, 32, 40)
+    assert prepare(root, tmp_path / "store", "--fps", "5", "--width", "40") == 0
     assert "0 done, 2 there already" in capsys.readouterr().out
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from naive_model import naive_forward, random_checkpoint
 from safetensors.torch import load_file, save_file
 
 from comedian.conversion.lightning import check_output_dir, convert_checkpoint, published_name, read_checkpoint
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from naive_model import naive_forward, random_checkpoint
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/reference is not at hand")
@@ -280,7 +280,10 @@ def test_every_missing_tensor_is_listed(encoder, tmp_path):
 
 
 def test_several_problems_are_listed_together(tmp_path):
-    tensors = checkpoint("vivit") | {"surprise": torch.zeros(1), "trunk.transformer.temporal_mask_token": torch.zeros(1)}
+    tensors = checkpoint("vivit") | {
+        "surprise": torch.zeros(1),
+        "trunk.transformer.temporal_mask_token": torch.zeros(1),
+    }
     del tensors[LAST_BIAS]
     with pytest.raises(InputError) as caught:
         read_checkpoint(save(tensors, tmp_path / "a.ckpt"), **HEADS["vivit"])
@@ -315,7 +318,9 @@ def test_other_files_are_one_line(content, suffix, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": 3}, {"a": "text"}, {"state_dict": {}}, {"a": torch.ones(1)}])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"state_dict": 3}, {"a": "text"}, {"state_dict": {}}, {"a": torch.ones(1)}]
+)
 def test_other_contents_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(InputError):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from testing_utils import tiny_config
 from transformers import AutoConfig
 
 from comedian.models import ComedianConfig
 from comedian.models.configuration_comedian import PUBLISHED_SIZES
+from testing_utils import tiny_config
 
 
 def test_defaults_are_the_published_vivit_tiny():

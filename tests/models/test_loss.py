@@ -42,9 +42,7 @@ def loop_loss(logits, labels, weights, alpha, gamma):
 @pytest.mark.parametrize("alpha, gamma", [(None, 0.0), (0.25, 2.0), (None, 0.5), (0.9, 1.0)])
 def test_focal_loss_equals_the_loop(alpha, gamma, logits, labels):
     weights = torch.rand(2, SHAPE[2])
-    loss = spotting_loss(
-        logits, labels, loss="focal", class_weights=weights, focal_alpha=alpha, focal_gamma=gamma
-    )
+    loss = spotting_loss(logits, labels, loss="focal", class_weights=weights, focal_alpha=alpha, focal_gamma=gamma)
     assert loss.item() == pytest.approx(loop_loss(logits, labels, weights, alpha, gamma), rel=1e-5)
 
 

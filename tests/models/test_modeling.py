@@ -3,11 +3,12 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from testing_utils import tiny_config
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForVideoClassification
+from transformers import AttentionInterface, AutoModel, AutoModelForVideoClassification
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from comedian.models import ComedianForActionSpotting, ComedianModel
+from testing_utils import tiny_config
 
 ENCODERS = ["vivit", "viswin"]
 both_encoders = pytest.mark.parametrize("encoder", ENCODERS)
@@ -19,6 +20,14 @@ def tiny_model(encoder: str, **overrides) -> ComedianForActionSpotting:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model
+
+
+@pytest.fixture
+def nan_memory():
+    """Uninitialised memory holds NaN, not what happened to be there."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -102,9 +111,28 @@ def test_attention_implementations_agree(encoder, pixels):
 
 
 @both_encoders
+def test_attention_goes_through_the_interface_of_transformers(encoder, pixels):
+    """Kernels without a mask (flash) serve every attention but ViSwin's windows, which have a bias."""
+    masks = []
+
+    def spy(module, query, key, value, attention_mask, **kwargs):
+        masks.append(attention_mask)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+    AttentionInterface.register("spy", spy)
+    model = tiny_model(encoder)
+    expected = model(pixels).logits
+    model.set_attn_implementation("spy")
+    torch.testing.assert_close(model(pixels).logits, expected)
+    assert masks == [None] * (4 if encoder == "vivit" else 2)
+
+
+@both_encoders
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(encoder, dtype, pixels):
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_half_precision(encoder, dtype, attention, pixels):
     model = tiny_model(encoder, spatial_window_size=3)
+    model.set_attn_implementation(attention)
     expected = model(pixels).logits
     logits = model.to(dtype)(pixels).logits
     assert logits.dtype == dtype
@@ -225,7 +253,7 @@ def test_save_and_load(encoder, pixels, tmp_path):
 
 
 @both_encoders
-def test_a_backbone_gets_a_fresh_finite_classifier(encoder, pixels, tmp_path):
+def test_a_backbone_gets_a_fresh_finite_classifier(encoder, nan_memory, pixels, tmp_path):
     backbone = tiny_model(encoder).comedian
     backbone.save_pretrained(tmp_path)
     model, info = ComedianForActionSpotting.from_pretrained(tmp_path, num_labels=5, output_loading_info=True)
@@ -239,7 +267,7 @@ def test_a_backbone_gets_a_fresh_finite_classifier(encoder, pixels, tmp_path):
 
 
 @both_encoders
-def test_a_checkpoint_without_a_tensor_initialises_it(encoder, tmp_path):
+def test_a_checkpoint_without_a_tensor_initialises_it(encoder, nan_memory, tmp_path):
     model = tiny_model(encoder)
     absent = ("time_embeddings", "mask_token", "class_token", "relative_position_bias", "norm1.weight", "fc1.bias")
     weights = {name: weight for name, weight in model.state_dict().items() if not name.endswith(absent)}
@@ -296,7 +324,9 @@ def test_viswin_tables_follow_the_windows(tmp_path):
     old = old_stages[1]["layers"][1].attention.relative_position_bias
     torch.testing.assert_close(grown.data, bicubic(old, (3, 3), (5, 5)).detach())
     # the same as a model built at that size with these weights
-    fresh = ComedianForActionSpotting(tiny_config(spatial_encoder="viswin", spatial_window_size=4, image_size=[32, 24]))
+    fresh = ComedianForActionSpotting(
+        tiny_config(spatial_encoder="viswin", spatial_window_size=4, image_size=[32, 24])
+    )
     fresh.load_state_dict(loaded.state_dict())
     pixels = torch.randn(1, 8, 3, 32, 24)
     torch.testing.assert_close(fresh.eval()(pixels).logits, loaded(pixels).logits)

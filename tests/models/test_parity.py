@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from naive_model import naive_forward, random_checkpoint
 from safetensors.torch import load_file, save_file
 
 from comedian.conversion.lightning import convert_checkpoint
 from comedian.models import ComedianForActionSpotting
 from comedian.models.loss_comedian import mixup_spotting_loss, spotting_loss
+from naive_model import naive_forward, random_checkpoint
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/reference is not at hand")

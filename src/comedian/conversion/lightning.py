@@ -123,9 +123,8 @@ def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Pa
     """Write the model, its configuration and its processor to a new folder.
 
     Raises:
-        InputError: the folder is in use or cannot be written.
+        InputError: the folder holds files or cannot be written.
     """
-    check_output_dir(output_dir)
     output_dir = Path(output_dir)
     partial = output_dir.with_name(f"{output_dir.name}.partial")
     height, width = converted.model.config.image_size
@@ -218,7 +217,9 @@ def find_stage(tensors: dict[str, Tensor], checkpoint: str | Path) -> str:
         return STAGE_2
     if any(name.startswith("trunk.") for name in tensors):
         return STAGE_1
-    raise InputError(f"`{checkpoint}` is no COMEDIAN checkpoint: none of its {len(tensors)} tensors starts with `trunk.`")
+    raise InputError(
+        f"`{checkpoint}` is no COMEDIAN checkpoint: none of its {len(tensors)} tensors starts with `trunk.`"
+    )
 
 
 def published_name(name: str, stage: str) -> str:
@@ -237,7 +238,9 @@ def _is_skipped(name: str, stage: str) -> bool:
     return bool(AUGMENTATION.match(name) or DERIVED.match(name) or pretraining_part)
 
 
-def _load_weights(model: ComedianPreTrainedModel, tensors: dict[str, Tensor], stage: str, checkpoint: str | Path) -> None:
+def _load_weights(
+    model: ComedianPreTrainedModel, tensors: dict[str, Tensor], stage: str, checkpoint: str | Path
+) -> None:
     """Copy `tensors` (published names) into `model`, or raise an `InputError` that lists every one that does not fit."""
     weights = {
         published_name(name, stage): weight

@@ -82,17 +82,18 @@ def augment(frames: Tensor, parameters: dict[str, Tensor], settings: Augmentatio
     """Flip, shift, jitter and blur a batch of windows.
 
     Args:
-        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`, uint8): pixels.
         parameters: from [`draw_parameters`], on the device of `frames`.
         settings: what is switched on.
 
     Returns:
-        `torch.Tensor` of the same shape, in [0, 1].
+        `torch.Tensor` of the same shape, float32 in [0, 1].
     """
     if settings.flip_prob > 0:
-        frames = torch.where(_per_sample(parameters["flip"]), frames.flip(-1), frames)
+        frames = flip(frames, parameters["flip"])
     if settings.max_shift > 0:
         frames = shift(frames, parameters["shift"] * settings.max_shift)
+    frames = frames.float().div_(255)
     if settings.jitter_prob > 0:
         frames = jitter_colours(frames, parameters["brightness"], parameters["contrast"], parameters["saturation"])
     if settings.blur_prob > 0:
@@ -100,18 +101,30 @@ def augment(frames: Tensor, parameters: dict[str, Tensor], settings: Augmentatio
     return frames
 
 
+def flip(frames: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the windows for which `chosen`, bool `(batch_size,)`, is true."""
+    width = torch.arange(frames.shape[-1], device=frames.device)
+    index = torch.where(chosen[:, None], width.flip(0), width)[:, None, None, None]
+    return frames.gather(-1, index.expand(frames.shape))
+
+
 def jitter_colours(frames: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """Scale brightness, then contrast about the window's mean grey, then saturation; factors of shape `(batch_size,)`."""
-    frames = (frames * _per_sample(brightness)).clamp(0, 1)
-    mean = to_grey(frames).mean(dim=(1, 2, 3, 4), keepdim=True)
-    frames = torch.lerp(mean, frames, _per_sample(contrast)).clamp(0, 1)
-    return torch.lerp(to_grey(frames), frames, _per_sample(saturation)).clamp(0, 1)
+    """Scale brightness, then contrast about the window's mean grey, then saturation, and clip once to [0, 1].
 
+    The three are linear in the pixel, so each window has one 3 x 3 colour matrix and one offset, applied in one pass.
 
-def to_grey(frames: Tensor) -> Tensor:
-    """Luma of each pixel, one channel."""
-    weights = torch.tensor(GREY_WEIGHTS, dtype=frames.dtype, device=frames.device)
-    return (frames * weights[:, None, None]).sum(dim=-3, keepdim=True)
+    Args:
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].
+        brightness, contrast, saturation (`torch.Tensor` of shape `(batch_size,)`): factors; 1 changes nothing.
+    """
+    grey = torch.tensor(GREY_WEIGHTS, dtype=frames.dtype, device=frames.device)
+    mean = (frames.mean(dim=(1, 3, 4)) @ grey) * brightness
+    identity = torch.eye(3, dtype=frames.dtype, device=frames.device)
+    saturate = torch.lerp(grey.expand(3, 3), identity, saturation[:, None, None])
+    matrix = saturate * (contrast * brightness)[:, None, None]
+    offset = (1 - contrast) * mean
+    mixed = torch.matmul(matrix[:, None], frames.flatten(3)).view(frames.shape)
+    return mixed.add_(_per_sample(offset)).clamp_(0, 1)
 
 
 def shift(frames: Tensor, offsets: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """From frames to the scores of a half: each tubelet encoded once, windows of tokens stitched."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -30,7 +31,15 @@ def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(batch)
 
 
-@torch.inference_mode()
+def read_ahead(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield batches, each made in a thread while the caller works on the one before; the thread's errors are raised."""
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
 def encode_half(
     model: ComedianForActionSpotting, processor: ComedianVideoProcessor, frames: Iterable[np.ndarray]
 ) -> Tensor:
@@ -40,20 +49,31 @@ def encode_half(
         model: in eval mode.
         processor: resizes and normalises.
         frames: the half's frames in order, uint8 `(height, width, 3)` each, at the model's rate; the last one is repeated
-            to fill the last tubelet.
+            to fill the last tubelet. They are drawn in a thread, ahead of the model.
 
     Returns:
         `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32, on the model's device.
     """
-    size = model.config.tubelet_size
-    tokens = []
-    for batch in batches_of(frames, TUBELETS_PER_BATCH * size):
+    return encode_half_with_models([model], [processor], frames)[0]
+
+
+@torch.inference_mode()
+def encode_half_with_models(
+    models: Sequence[ComedianForActionSpotting],
+    processors: Sequence[ComedianVideoProcessor],
+    frames: Iterable[np.ndarray],
+) -> list[Tensor]:
+    """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""
+    size = models[0].config.tubelet_size
+    tokens: list[list[Tensor]] = [[] for _ in models]
+    for batch in read_ahead(batches_of(frames, TUBELETS_PER_BATCH * size)):
         if missing := -len(batch) % size:
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
-        with autocast(model):
-            tokens.append(model.encode_spatial(pixels)[0].float())
-    return torch.cat(tokens)
+        for model, processor, encoded in zip(models, processors, tokens, strict=True):
+            pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
+            with autocast(model):
+                encoded.append(model.encode_spatial(pixels)[0].float())
+    return [torch.cat(encoded) for encoded in tokens]
 
 
 @torch.inference_mode()
@@ -81,7 +101,9 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
     return stitch(torch.cat(scores).numpy(), starts, length, config.edge_trim_tokens, config.merge)
 
 
-def spots_of_half(scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float) -> list[dict]:
+def spots_of_half(
+    scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float
+) -> list[dict]:
     """Spots of one half from its scores, with the stitching grid and suppression of `config`.
 
     Args:

@@ -106,8 +106,9 @@ class SpottingTrainer(Trainer):
         labels = windows["labels"]
         parameters = draw_parameters(windows["seed"], settings, labels.shape[1])
         parameters = {name: values.to(labels.device) for name, values in parameters.items()}
-        frames = resize_frames(windows["frames"].movedim(-1, 2).flatten(0, 1), tuple(config.image_size))
-        frames = frames.unflatten(0, windows["frames"].shape[:2]).float().div_(255)
+        # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
+        frames = windows["frames"].movedim(-1, 2).contiguous()
+        frames = resize_frames(frames.flatten(0, 1), tuple(config.image_size)).unflatten(0, frames.shape[:2])
         frames = augment(frames, parameters, settings)
         pixels = normalize_frames(frames, processor.image_mean, processor.image_std, 1.0)
         inputs = {"pixel_values_videos": pixels, "labels": labels}

@@ -1,7 +1,7 @@
 """Turn an authors' Lightning checkpoint into a folder that `from_pretrained` loads.
 
-CHECKPOINT is a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, or its state dict as `.safetensors`. Sizes are read from the
-tensors; what they do not tell is printed, with the flag that changes it.
+CHECKPOINT is a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, or its state dict as `.safetensors`. Sizes are read
+from the tensors; what they do not tell is printed, with the flag that changes it.
 """
 
 import argparse

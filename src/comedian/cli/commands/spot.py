@@ -1,0 +1,223 @@
+"""Find the events of one or more videos.
+
+VIDEO is one video, or the halves of a match in order. The events go to the terminal and, in SoccerNet's
+`results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was chosen for their
+label in training.
+
+A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
+server, with every candidate as the metric wants them. Where --save-scores was given, the same command goes on after an
+interruption.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from comedian.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of `comedian spot`."""
+    parser.add_argument(
+        "videos", metavar="VIDEO", nargs="*", type=Path, help="videos (half 1, half 2, ...), or one folder of matches"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--model", nargs="+", metavar="MODEL", help="folder or Hub repository; several are an ensemble"
+    )
+    source.add_argument(
+        "--scores",
+        nargs="+",
+        metavar="FOLDER",
+        type=Path,
+        help="use the scores that --save-scores wrote, without model or video; several folders are an ensemble",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="a .json, or a .zip with one a match; default: events.json, for a folder results.zip",
+    )
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write the events as CSV too")
+    parser.add_argument("--save-scores", metavar="FOLDER", type=Path, help="keep the raw scores of each half")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--all", action="store_true", help="keep every candidate, as the metric wants them")
+    kept.add_argument("--threshold", metavar="SCORE", type=float, help="one threshold for all labels, 0 to 1")
+    parser.add_argument("--nms-type", choices=("soft", "hard"), help="suppression; default: the model's")
+    parser.add_argument(
+        "--nms-window",
+        nargs="+",
+        metavar="SECONDS",
+        help="width of the suppression, or LABEL=SECONDS for some labels; default: the model's",
+    )
+    parser.add_argument("--split", metavar="NAME", help="of a folder: only the matches of this split")
+    parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, write the files and print the table."""
+    is_folder = len(args.videos) == 1 and args.videos[0].is_dir()
+    output = args.output or Path("results.zip" if is_folder else "events.json")
+    _check(args, is_folder, output)
+    if args.scores:
+        from comedian.inference.score_files import load_score_folders
+
+        scores, config = load_score_folders(args.scores)
+    else:
+        scores, config = _score(args, is_folder)
+    config = _with_settings(config, args.nms_type, args.nms_window)
+
+    from comedian.data.annotations import write_results
+    from comedian.inference.outputs import write_csv, write_results_zip
+    from comedian.inference.spotter import spots_of_match
+
+    if output.suffix == ".zip":
+        spots = {
+            video_id: spots_of_match(halves, config, keep_all=True, threshold=args.threshold)
+            for video_id, halves in scores.items()
+        }
+        write_results_zip(output, spots)
+        print(f"{output}: {sum(map(len, spots.values()))} candidates in {len(spots)} matches")
+        return
+    if len(scores) > 1:
+        raise InputError(f"the scores are of {len(scores)} matches; give --output FILE.zip")
+    [(video_id, halves)] = scores.items()
+    events = spots_of_match(halves, config, keep_all=args.all, threshold=args.threshold)
+    write_results(output, video_id, events)
+    if args.csv:
+        write_csv(args.csv, events)
+    print("\n".join(_table_lines(events)))
+    if config.label_thresholds is None and not args.all and args.threshold is None:
+        print("every candidate is listed, as the model has no thresholds; --threshold sets one", file=sys.stderr)
+    print(f"{output}: {len(events)} events", file=sys.stderr)
+
+
+def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
+    """Refuse at once what would otherwise fail after the work."""
+    if args.model and not args.videos:
+        raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
+    if args.scores and (args.videos or args.save_scores or args.split):
+        raise InputError("--scores takes no videos, --save-scores or --split; leave them out")
+    if not is_folder and any(video.is_dir() for video in args.videos):
+        raise InputError("give one folder alone, or videos")
+    if args.split and not is_folder:
+        raise InputError(f"--split {args.split}: only a folder of matches has splits")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold {args.threshold}: give a score from 0 to 1")
+    if output.suffix not in (".json", ".zip"):
+        raise InputError(f"--output {output}: give a name that ends in .json or .zip")
+    if is_folder and output.suffix != ".zip":
+        raise InputError(f"--output {output}: the results of a folder are a .zip; for a .json name a match's videos")
+    if args.csv and output.suffix == ".zip":
+        raise InputError(f"--csv {args.csv}: a table is of one match; leave it out for a .zip")
+    for path in filter(None, (output, args.csv)):
+        if path.is_dir():
+            raise InputError(f"`{path}` is a folder; give a file's name")
+        _make_folder(path.parent)
+    if args.save_scores:
+        _make_folder(args.save_scores)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"`{folder}` cannot be made: {error.strerror}; name another folder") from error
+
+
+def _score(args: argparse.Namespace, is_folder: bool):
+    """Score the videos; return the scores by match and half, and the settings."""
+    if is_folder:
+        matches = _matches_of_folder(args.videos[0], args.split)
+    else:
+        matches = {args.videos[0].stem: dict(enumerate(args.videos, 1))}
+
+    from comedian.inference.score_files import score_matches
+    from comedian.inference.spotter import ActionSpotter
+
+    spotter = ActionSpotter.from_pretrained(*args.model, device=args.device)
+    begin_s = time.perf_counter()
+    scores = score_matches(spotter, matches, args.save_scores, progress=True)
+    took_s = time.perf_counter() - begin_s
+    halves = [half for halves in scores.values() for half in halves.values()]
+    footage_s = sum(map(len, halves)) / spotter.config.token_rate
+    print(
+        f"{len(halves)} videos, {footage_s:.0f} s, in {took_s:.1f} s: {footage_s / took_s:.0f}x real time",
+        file=sys.stderr,
+    )
+    return scores, spotter.config
+
+
+def _matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
+    """Return video_id -> half -> video, of the split or of the whole folder."""
+    from comedian.data.annotations import find_halves, find_matches
+
+    if split is None:
+        video_ids = find_matches(root)
+    else:
+        from comedian.data.soccernet import SPLIT_NAMES, find_splits
+
+        splits = find_splits(root)
+        if (name := SPLIT_NAMES.get(split, split)) not in splits:
+            raise InputError(f"`{root}` has no split {split!r}; it has {', '.join(splits)}")
+        video_ids = splits[name]
+    matches = {video_id: find_halves(root / video_id) for video_id in video_ids}
+    without_video = [video_id for video_id, videos in matches.items() if not videos]
+    if len(without_video) == len(matches):
+        raise InputError(f"`{root}` holds no match with a video; videos are named such as `1_224p.mkv`")
+    if without_video:
+        print(f"left out, without video: {', '.join(without_video)}", file=sys.stderr)
+    return {video_id: videos for video_id, videos in matches.items() if videos}
+
+
+def _with_settings(config, nms_type: str | None, nms_window: Sequence[str] | None):
+    """Return the settings with the suppression that was asked for."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    fields = config.to_dict()
+    if nms_type:
+        fields["nms_type"] = nms_type
+    if nms_window:
+        fields["nms_window_s"] = _nms_window_s(nms_window, config)
+    try:
+        return type(config).from_dict(fields)
+    except StrictDataclassError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"--nms-window {' '.join(nms_window)}: {reason}") from error
+
+
+def _nms_window_s(words: Sequence[str], config) -> float | list[float]:
+    """Parse SECONDS, or LABEL=SECONDS for each of some labels."""
+    if len(words) == 1 and "=" not in words[0]:
+        return _seconds(words[0])
+    default = config.nms_window_s
+    windows_s = dict(zip(config.label_names, default if isinstance(default, list) else [default] * config.num_labels))
+    for word in words:
+        label, _, seconds = word.rpartition("=")
+        if label not in windows_s:
+            raise InputError(f"--nms-window {word}: no label {label!r}; known: {', '.join(windows_s)}")
+        windows_s[label] = _seconds(seconds)
+    return list(windows_s.values())
+
+
+def _seconds(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise InputError(f"--nms-window {word}: give seconds, or LABEL=SECONDS") from None
+
+
+def _table_lines(events: Sequence[dict]) -> list[str]:
+    """Return the table: half, time, label and score of each event."""
+    from comedian.data.annotations import game_time, position_ms_of
+
+    if not events:
+        return ["no events above the thresholds; --all lists every candidate"]
+    width = max(len(event["label"]) for event in events)
+    lines = [f"{'Half':<6}{'Time':>6}  {'Label':<{width}}  Score"]
+    for event in events:
+        clock = game_time(event["half"], position_ms_of(event["timestamp_s"])).split(" - ")[1]
+        lines.append(f"{event['half']:<6}{clock:>6}  {event['label']:<{width}}  {event['score']:.3f}")
+    return lines

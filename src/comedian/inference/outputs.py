@@ -1,0 +1,38 @@
+"""Spots as files that others read: CSV for tables, a zip for SoccerNet's challenge server."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from comedian.data.annotations import RESULTS_FILE_NAME, game_time, position_ms_of, write_results
+from comedian.files import atomic_path, atomic_write_text
+
+CSV_COLUMNS = ("half", "label", "timestamp_s", "game_time", "score")
+
+
+def write_csv(path: str | Path, spots: Iterable[Mapping[str, Any]]) -> None:
+    """Write spots as CSV with the columns `CSV_COLUMNS`, one row a spot."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for spot in spots:
+        clock = game_time(spot["half"], position_ms_of(spot["timestamp_s"]))
+        writer.writerow([spot["half"], spot["label"], spot["timestamp_s"], clock, spot["score"]])
+    atomic_write_text(path, text.getvalue())
+
+
+def write_results_zip(path: str | Path, matches: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Write the spots of matches as SoccerNet's challenge server takes them: `<video_id>/results_spotting.json` each."""
+    with (
+        atomic_path(path) as partial,
+        TemporaryDirectory() as scratch,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for video_id, spots in matches.items():
+            results = Path(scratch) / RESULTS_FILE_NAME
+            write_results(results, video_id, spots)
+            archive.write(results, str(PurePosixPath(video_id) / RESULTS_FILE_NAME))

@@ -1,0 +1,263 @@
+"""`ActionSpotter`: a video -> events, with one model or an ensemble."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import PreTrainedConfig
+
+from comedian.data.decoding import iter_frames, probe
+from comedian.errors import InputError
+from comedian.inference.scoring import encode_half_with_models, score_half, spots_of_half
+from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
+BAR_FORMAT_WITHOUT_TOTAL = "{desc}: {n:.0f} s of video [{elapsed}{postfix}]"
+
+
+class ActionSpotter:
+    """Finds the events of videos.
+
+        spotter = ActionSpotter.from_pretrained("my-model")
+        spots = spotter(["half_1.mkv", "half_2.mkv"])
+
+    With several models, the scores are the mean of theirs; `merge_configs` tells which settings hold.
+
+    Args:
+        models: put in eval mode.
+        processors: one a model.
+        names: what to call the models in messages.
+
+    Attributes:
+        config: labels, time grid, suppression and thresholds.
+
+    Raises:
+        InputError: the models have different labels or time grids.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ComedianForActionSpotting],
+        processors: Sequence[ComedianVideoProcessor],
+        names: Sequence[str] | None = None,
+    ):
+        self.models = [model.eval() for model in models]
+        self.processors = list(processors)
+        self.names = list(names or (f"model {index + 1}" for index in range(len(models))))
+        self.config = merge_configs([model.config for model in models], self.names)
+
+    @classmethod
+    def from_pretrained(cls, *models: str | Path, device: str | torch.device | None = None) -> "ActionSpotter":
+        """Load one model, or several for an ensemble.
+
+        Args:
+            models: folders or Hub repositories.
+            device: where to run; an accelerator by default, where there is one.
+
+        Raises:
+            InputError: a model or the device cannot be had, or the models do not fit together.
+        """
+        if not models:
+            raise InputError("no model was named; give a folder or a Hub repository")
+        loaded = [load_model(str(name), device) for name in models]
+        return cls(*zip(*loaded, strict=True), names=list(map(str, models)))
+
+    def __call__(
+        self,
+        videos: str | Path | Sequence[str | Path],
+        *,
+        keep_all: bool = False,
+        threshold: float | None = None,
+        progress: bool = False,
+    ) -> list[dict]:
+        """Find the events of a match.
+
+        Args:
+            videos: one video, or the halves of a match in order.
+            keep_all: keep every candidate, as the metric wants them.
+            threshold: smallest score of an event, for all labels; the model's own thresholds by default.
+            progress: show a bar with the speed.
+
+        Returns:
+            Spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from the half's
+            first video frame, `half` from 1.
+
+        Raises:
+            InputError: a video cannot be decoded.
+        """
+        videos = [videos] if isinstance(videos, str | os.PathLike) else videos
+        scores = [self.score(video, progress=progress) for video in videos]
+        return self.spots(scores, keep_all=keep_all, threshold=threshold)
+
+    def score(self, video: str | Path, *, progress: bool = False) -> np.ndarray:
+        """Score every token of a video, in memory that hardly grows with its length.
+
+        Args:
+            video: any video that FFmpeg reads.
+            progress: show a bar with the speed.
+
+        Returns:
+            `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
+
+        Raises:
+            InputError: the video cannot be decoded.
+        """
+        scores = []
+        # one pass over the video for all models that take pictures of one size
+        members = sorted(zip(self.models, self.processors, strict=True), key=_image_size)
+        for size, group in groupby(members, key=_image_size):
+            models, processors = zip(*group, strict=True)
+            frames = _frames(video, self.config.fps, size, progress)
+            tokens = encode_half_with_models(models, processors, frames)
+            scores += map(score_half, models, tokens)
+        return np.mean(scores, axis=0)
+
+    def spots(
+        self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | None = None
+    ) -> list[dict]:
+        """Find the events in the scores of a match's halves, from [`score`]; for the rest see [`__call__`]."""
+        return spots_of_match(dict(enumerate(scores, 1)), self.config, keep_all=keep_all, threshold=threshold)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that the scores depend on: weights, configurations and processors."""
+        digest = hashlib.sha256()
+        for model, processor in zip(self.models, self.processors, strict=True):
+            digest.update(model.config.to_json_string().encode() + processor.to_json_string().encode())
+            for name, tensor in sorted(model.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+
+def spots_of_match(
+    scores: Mapping[int, np.ndarray],
+    config: ComedianConfig,
+    *,
+    keep_all: bool = False,
+    threshold: float | None = None,
+) -> list[dict]:
+    """Find the events in the scores of a match.
+
+    Args:
+        scores: half -> `(num_tokens, num_labels)`.
+        config: labels, time grid, suppression and `label_thresholds`; without these every candidate is kept.
+        keep_all: keep every candidate.
+        threshold: smallest score of an event, for all labels, instead of `label_thresholds`.
+
+    Returns:
+        Spots in order of time.
+    """
+    thresholds = 0.0 if keep_all or config.label_thresholds is None else config.label_thresholds
+    if threshold is not None:
+        thresholds = threshold
+    return [spot for half in sorted(scores) for spot in spots_of_half(scores[half], config, half, thresholds)]
+
+
+def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> ComedianConfig:
+    """Return the settings of an ensemble: the first model's, with the mean of all models' `label_thresholds`.
+
+    Args:
+        configs: one a model.
+        names: what to call them in messages.
+
+    Raises:
+        InputError: two models have different labels or time grids.
+    """
+    first, *others = configs
+    for config, name in zip(others, names[1:], strict=True):
+        if config.label_names != first.label_names:
+            raise InputError(
+                f"`{names[0]}` and `{name}` have different labels; an ensemble needs the same, in one order"
+            )
+        if (config.fps, config.tubelet_size) != (first.fps, first.tubelet_size):
+            raise InputError(
+                f"`{names[0]}` has tokens of {first.tubelet_size} frames at {first.fps:g} fps, `{name}` of "
+                f"{config.tubelet_size} at {config.fps:g}; an ensemble needs one time grid"
+            )
+    thresholds = [config.label_thresholds for config in configs]
+    mean = None if None in thresholds else np.mean(thresholds, axis=0).tolist()
+    return ComedianConfig.from_dict(first.to_dict() | {"label_thresholds": mean})
+
+
+def load_model(
+    name: str, device: str | torch.device | None = None
+) -> tuple[ComedianForActionSpotting, ComedianVideoProcessor]:
+    """Load a spotting model, in float32, and its processor.
+
+    Args:
+        name: a folder or a Hub repository.
+        device: where to put the model; an accelerator by default, where there is one.
+
+    Raises:
+        InputError: `name` holds no spotting model of ours, or the device cannot be used.
+    """
+    remedy = "give a folder that `save_pretrained` wrote, or a Hub repository"
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(name)
+        if not content:
+            raise InputError(f"`{name}` holds no config.json; {remedy}")
+        if content.get("model_type") != ComedianConfig.model_type:
+            raise InputError(f"`{name}` holds a model of type {content.get('model_type')!r}, not 'comedian'; {remedy}")
+        model, loading = ComedianForActionSpotting.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        height, width = model.config.image_size
+        processor = ComedianVideoProcessor.from_pretrained(name, size={"height": height, "width": width})
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        found = "" if os.path.isdir(name) else "is no folder and "
+        raise InputError(f"`{name}` {found}cannot be loaded: {_reason(error)}; {remedy}") from error
+    if loading["missing_keys"]:
+        raise InputError(
+            f"`{name}` has no weights for {sorted(loading['missing_keys'])[0]}; give a model that was trained to spot"
+        )
+    try:
+        return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu"), processor
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device `{device}` cannot be used: {_reason(error)}; try `cpu`") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # a configuration's error names the validator first and the reason last
+    return lines[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
+
+
+def _image_size(member: tuple[ComedianForActionSpotting, ComedianVideoProcessor]) -> tuple[int, int]:
+    height, width = member[0].config.image_size
+    return height, width
+
+
+def _frames(video: str | Path, fps: float, size: tuple[int, int], progress: bool) -> Iterator[np.ndarray]:
+    """Yield frames of the model's size, with a bar in seconds of video."""
+    total_s = _duration_s(video) if progress else None
+    bar = tqdm(
+        desc=Path(video).name,
+        total=total_s,
+        bar_format=BAR_FORMAT if total_s else BAR_FORMAT_WITHOUT_TOTAL,
+        disable=not progress,
+    )
+    begin_s = time.perf_counter()
+    with bar:
+        for _, frame in iter_frames(video, fps, size):
+            yield frame
+            bar.set_postfix_str(f"{bar.n / (time.perf_counter() - begin_s):.0f}x real time", refresh=False)
+            bar.update(1 / fps)
+
+
+def _duration_s(video: str | Path) -> float | None:
+    try:
+        return probe(video).duration_s
+    except (
+        InputError
+    ):  # a stream without a header has no length to tell; what cannot be decoded is told by iter_frames
+        return None

@@ -1,0 +1,249 @@
+import csv
+import json
+import zipfile
+
+import pytest
+import torch
+
+from comedian.cli.main import main
+from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
+from comedian.inference import score_files, spotter
+from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from testing_utils import tiny_config
+from video_factory import write_video
+
+LABELS = ["Goal", "Ball out of play", "Yellow->red, card"]
+
+
+def save_model(path, seed=0, **overrides):
+    torch.manual_seed(seed)
+    config = tiny_config(initializer_range=0.5, id2label=dict(enumerate(LABELS)), **overrides)
+    ComedianForActionSpotting(config).save_pretrained(path)
+    ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spot")
+    save_model(folder / "model", label_thresholds=[0.3, 0.4, 0.5])
+    for match, frames in (("a", 200), ("b", 150)):
+        for half in (1, 2):
+            write_video(folder / f"root/league/2024/{match}/{half}_224p.mkv", num_frames=frames + 20 * half, fps=10)
+    (folder / "root/splits.json").write_text(json.dumps({"train": ["league/2024/a"], "test": ["league/2024/b"]}))
+    return folder
+
+
+@pytest.fixture
+def videos(shared):
+    return [str(shared / f"root/league/2024/a/{half}_224p.mkv") for half in (1, 2)]
+
+
+@pytest.fixture
+def spot(shared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, model=shared / "model"):
+        code = main(["spot", *map(str, words), *(["--model", str(model)] if model else [])])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def predictions(path):
+    return json.loads(path.read_text())["predictions"]
+
+
+def confidences(path):
+    return [float(found["confidence"]) for found in predictions(path)]
+
+
+def test_events_of_two_halves(spot, videos, tmp_path):
+    code, out, err = spot(*videos, "--output", "out/e.json", "--csv", "e.csv")
+    assert code == 0 and "x real time" in err
+    content = json.loads((tmp_path / "out/e.json").read_text())
+    assert content["UrlLocal"] == "1_224p"
+    thresholds = dict(zip(LABELS, (0.3, 0.4, 0.5)))
+    assert {found["half"] for found in content["predictions"]} == {"1", "2"}
+    for found in content["predictions"]:
+        assert set(found) == {"gameTime", "label", "position", "half", "confidence"}
+        assert all(isinstance(value, str) for value in found.values())
+        assert float(found["confidence"]) >= thresholds[found["label"]]
+        # the middle of a tubelet of two frames at 2 fps, and a millisecond, so that no float falls short of it
+        assert int(found["position"]) % 1000 == 251
+        seconds = int(found["position"]) // 1000
+        assert found["gameTime"] == f"{found['half']} - 00:{seconds:02d}"
+    with open(tmp_path / "e.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["half", "label", "timestamp_s", "game_time", "score"]
+    table = out.splitlines()
+    assert table[0].split() == ["Half", "Time", "Label", "Score"]
+    assert len(rows) == len(content["predictions"]) == len(table) - 1
+    for row, found, line in zip(rows, content["predictions"], table[1:]):
+        assert (row["half"], row["label"], row["game_time"]) == (found["half"], found["label"], found["gameTime"])
+        assert float(row["timestamp_s"]) == (int(found["position"]) - 1) / 1000
+        assert row["score"] == found["confidence"]
+        clock = found["gameTime"][4:]
+        assert line.split() == [found["half"], clock, *found["label"].split(), f"{float(row['score']):.3f}"]
+
+
+def test_default_output_all_and_threshold(spot, videos, tmp_path):
+    assert spot(videos[0])[0] == 0
+    events = confidences(tmp_path / "events.json")
+    assert spot(videos[0], "--all")[0] == 0
+    candidates = confidences(tmp_path / "events.json")
+    assert spot(videos[0], "--threshold", "0.7")[0] == 0
+    assert confidences(tmp_path / "events.json") == [score for score in candidates if score >= 0.7]
+    assert len(events) < len(candidates)
+    code, out, _ = spot(videos[0], "--threshold", "1")
+    assert code == 0 and out == "no events above the thresholds; --all lists every candidate\n"
+    assert predictions(tmp_path / "events.json") == []
+
+
+def test_scores_are_used_again_without_inference(spot, videos, tmp_path, monkeypatch):
+    assert spot(*videos, "--all", "--output", "a.json", "--save-scores", "scores")[0] == 0
+    monkeypatch.setattr(spotter, "iter_frames", lambda *words: pytest.fail("decoded"))
+    monkeypatch.setattr(score_files, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
+    monkeypatch.setattr(spotter, "load_model", lambda *words: pytest.fail("loaded"))
+    assert spot("--scores", "scores", "--all", "--output", "b.json", model=None)[0] == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert spot("--scores", "scores", "scores", "--all", "--output", "c.json", model=None)[0] == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "c.json").read_bytes()
+
+
+def test_suppression_can_be_chosen(spot, videos, tmp_path):
+    spot(videos[0], "--all", "--save-scores", "scores")
+    tokens = 22  # 22 s, one token a second
+
+    def counts(*words):
+        code, _, err = spot("--scores", "scores", "--all", *words, model=None)
+        assert code == 0, err
+        found = [event["label"] for event in predictions(tmp_path / "events.json")]
+        return [found.count(label) for label in LABELS]
+
+    assert counts("--nms-window", "0") == [tokens, tokens, tokens]
+    assert counts("--nms-type", "hard", "--nms-window", "100") == [1, 1, 1]
+    default = counts("--nms-type", "hard")
+    assert counts("--nms-type", "hard", "--nms-window", "Ball out of play=0", f"{LABELS[2]}=100") == [
+        default[0],
+        tokens,
+        1,
+    ]
+
+
+def test_a_folder_becomes_a_zip_that_scores(spot, shared, tmp_path):
+    root = shared / "root"
+    assert spot(root)[0] == 0
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        results = {name: json.loads(archive.read(name)) for name in archive.namelist()}
+    names = [f"league/2024/{match}/results_spotting.json" for match in "ab"]
+    assert sorted(results) == names
+    assert results[names[0]]["UrlLocal"] == "league/2024/a"
+    spot(root / "league/2024/a/1_224p.mkv", root / "league/2024/a/2_224p.mkv", "--all")
+    assert results[names[0]]["predictions"] == predictions(tmp_path / "events.json")
+
+    # the zip scores as it is, and as its predictions do: close to all, as every candidate of the first match is true
+    truths = [
+        [{key: found[key] for key in ("gameTime", "label", "position")} for found in results[names[0]]["predictions"]],
+        [],
+    ]
+    for match, annotations in zip("ab", truths):
+        (tmp_path / f"labels/league/2024/{match}").mkdir(parents=True)
+        content = json.dumps({"UrlLocal": "", "annotations": annotations})
+        (tmp_path / f"labels/league/2024/{match}/Labels-v2.json").write_text(content)
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    words = [
+        "evaluate",
+        "labels",
+        "results.zip",
+        "--labels",
+        "labels.txt",
+        "--metric",
+        "tight",
+        "--output",
+        "scores.json",
+    ]
+    assert main(words) == 0
+    expected = average_map(truths, [results[name]["predictions"] for name in names], LABELS, metrics=["tight"])
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["tight"]["a_mAP"] == pytest.approx(expected["tight"]["a_mAP"]) and scores["tight"]["a_mAP"] > 0.3
+
+
+def test_a_split_and_going_on(spot, shared, tmp_path, monkeypatch):
+    words = (shared / "root", "--save-scores", "scores", "--output", "r.zip")
+    assert spot(*words, "--split", "test")[0] == 0
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert archive.namelist() == ["league/2024/b/results_spotting.json"]
+    decoded = []
+    iter_frames = spotter.iter_frames
+    monkeypatch.setattr(spotter, "iter_frames", lambda path, *words: decoded.append(path) or iter_frames(path, *words))
+    assert spot(*words)[0] == 0
+    assert [path.parent.name for path in decoded] == ["a", "a"]
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert len(archive.namelist()) == 2
+    assert spot("--scores", "scores", "--output", "again.zip", model=None)[0] == 0
+    with zipfile.ZipFile(tmp_path / "r.zip") as first, zipfile.ZipFile(tmp_path / "again.zip") as again:
+        assert all(first.read(name) == again.read(name) for name in first.namelist())
+    code, _, err = spot("--scores", "scores", model=None)
+    assert code == 2 and "2 matches" in err
+
+
+def test_a_model_without_thresholds_lists_every_candidate(spot, videos, tmp_path):
+    model = save_model(tmp_path / "model")
+    code, _, err = spot(videos[0], model=model)
+    assert code == 0 and "--threshold" in err
+    plain = confidences(tmp_path / "events.json")
+    spot(videos[0], "--all", model=model)
+    assert confidences(tmp_path / "events.json") == plain
+
+
+@pytest.mark.parametrize(
+    "words, remedy",
+    [
+        ([], "no video"),
+        (["missing.mkv"], "missing.mkv"),
+        (["{good}", "bad.mkv"], "bad.mkv"),
+        (["{root}", "{good}"], "one folder alone"),
+        (["{good}", "--output", "e.txt"], ".json or .zip"),
+        (["{good}", "--output", "folder.json"], "is a folder"),
+        (["{good}", "--output", "bad.mkv/e.json"], "another folder"),
+        (["{good}", "--csv", "e.csv", "--output", "e.zip"], "--csv"),
+        (["{root}", "--output", "e.json"], ".zip"),
+        (["{root}", "--split", "nope"], "train, test"),
+        (["{good}", "--split", "test"], "only a folder"),
+        (["empty"], "1_224p.mkv"),
+        (["{good}", "--threshold", "2"], "0 to 1"),
+        (["{good}", "--nms-window", "-1"], "0 or more"),
+        (["{good}", "--nms-window", "nan"], "0 or more"),
+        (["{good}", "--nms-window", "Goals=3"], "Goals"),
+        (["{good}", "--nms-window", "Goal=x"], "LABEL=SECONDS"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(spot, shared, videos, tmp_path, words, remedy):
+    (tmp_path / "bad.mkv").write_bytes(b"no video")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = spot(*(word.format(good=videos[0], root=shared / "root") for word in words))
+    lines = [line for line in err.splitlines() if line.startswith("comedian spot:")]
+    assert code == 2 and len(lines) == 1 and remedy in lines[0], err
+    assert out == "" and "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failure_on_the_way_leaves_the_old_results(spot, shared, videos, tmp_path, monkeypatch):
+    assert spot(shared / "root")[0] == 0
+    old = (tmp_path / "results.zip").read_bytes()
+    monkeypatch.setattr("comedian.inference.outputs.write_results", lambda *words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        spot(shared / "root")
+    assert (tmp_path / "results.zip").read_bytes() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["results.zip"]
+
+
+def test_scores_that_are_none(spot, tmp_path):
+    (tmp_path / "scores").mkdir()
+    assert "holds no scores" in spot("--scores", "scores", model=None)[2]
+    (tmp_path / "scores/1.safetensors").write_bytes(b"torn")
+    code, _, err = spot("--scores", "scores", model=None)
+    assert code == 2 and "no file of scores" in err

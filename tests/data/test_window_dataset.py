@@ -1,0 +1,85 @@
+"""Windows from a frame store against the whole half read at once."""
+
+import numpy as np
+import pytest
+import torch
+from match_factory import LABELS, write_matches
+
+from comedian.data.frame_store import FrameStore, prepare
+from comedian.data.soccernet import SoccerNet
+from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowKey, WindowSampler, WindowShape
+from comedian.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def rows_and_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("windows")
+    root = write_matches(folder / "root")
+    prepare(root, folder / "store", fps=4, height=16, workers=1, progress=False)
+    builder = SoccerNet(data_dir=str(root), labels=list(LABELS), cache_dir=str(folder / "cache"))
+    builder.download_and_prepare()
+    return list(builder.as_dataset(split="train")), FrameStore(folder / "store")
+
+
+def make(rows_and_store, num_frames=8, sampling="disjoint", windows=3) -> WindowDataset:
+    halves = HalfDataset(*rows_and_store, LABELS, fps=2)
+    return WindowDataset(halves, WindowShape(num_frames, 2, windows, sampling, 0.5))
+
+
+def test_a_window_holds_every_second_frame_and_the_labels_near_them(rows_and_store):
+    dataset = make(rows_and_store)
+    item = dataset[WindowKey(1, 5, 42)]
+    whole = dataset.halves[1].read(0, dataset.halves[1].num_frames)
+    assert np.array_equal(item["frames"].numpy(), whole[5 : 5 + 16 : 2])
+    expected = np.zeros((4, 2))
+    for event in rows_and_store[0][1]["events"]:
+        for frame in range(8):
+            if abs((5 + 2 * frame) / 4 - event["position_ms"] / 1000) <= 0.5 + 1e-9:
+                expected[frame // 2, LABELS.index(event["label"])] = 1
+    assert np.array_equal(item["labels"].numpy(), expected)
+    assert expected.any()
+    assert item["seed"] == 42
+
+
+def test_a_half_shorter_than_the_window_is_padded_and_ignored_there(rows_and_store):
+    dataset = make(rows_and_store, num_frames=32)
+    item = dataset[WindowKey(0, 0, 0)]
+    assert item["frames"].shape[0] == 32
+    assert torch.equal(item["frames"][24:], item["frames"][23:24].expand(8, -1, -1, -1))
+    assert (item["labels"][:12] >= 0).all()
+    assert (item["labels"][12:] == -100).all()
+
+
+@pytest.mark.parametrize("sampling", ["disjoint", "random"])
+@pytest.mark.parametrize("windows", [2, 7])
+def test_the_sampler_draws_every_half_equally_and_stays_inside(rows_and_store, sampling, windows):
+    dataset = make(rows_and_store, sampling=sampling, windows=windows)
+    keys = list(WindowSampler(dataset, seed=0))
+    assert len(keys) == len(dataset) == 4 * windows
+    for index in range(4):
+        starts = [key.start for key in keys if key.half_index == index]
+        assert len(starts) == windows
+        assert min(starts) >= 0 and max(starts) <= 48 - 16
+    assert len({key.seed for key in keys}) == len(keys)
+
+
+def test_the_sampler_repeats_an_epoch_and_changes_between_epochs(rows_and_store):
+    sampler = WindowSampler(make(rows_and_store), seed=1)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    sampler.set_epoch(0)
+    assert list(sampler) == first != second
+
+
+def test_a_rate_the_store_cannot_give_is_refused(rows_and_store):
+    with pytest.raises(InputError, match="4 frames per second.*comedian prepare --fps 3"):
+        HalfDataset(*rows_and_store, LABELS, fps=3)
+
+
+def test_references_hold_the_events_of_both_halves(rows_and_store):
+    references = HalfDataset(*rows_and_store, LABELS, fps=2).references()
+    assert sorted(references) == ["league/one", "league/two"]
+    events = references["league/one"]
+    assert {event["gameTime"][0] for event in events} == {"1", "2"}
+    assert [event["position"] for event in events if event["gameTime"][0] == "2"] == ["2000", "5000", "8000", "11000"]

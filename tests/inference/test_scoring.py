@@ -1,0 +1,139 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from comedian.inference import scoring
+from comedian.inference.scoring import encode_half, encode_half_with_models, read_ahead, score_half, spots_of_half
+from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from testing_utils import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    monkeypatch.setattr(scoring, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+
+
+def make_model(**overrides):
+    # trained models have position tables and logits of some size; the initial ones would hide mistakes
+    return ComedianForActionSpotting(tiny_config(initializer_range=0.5, **overrides)).eval()
+
+
+def random_frames(count, side=16):
+    return np.random.default_rng(count).integers(256, size=(count, side, side, 3), dtype=np.uint8)
+
+
+def processor_of(model):
+    height, width = model.config.image_size
+    return ComedianVideoProcessor(size={"height": height, "width": width})
+
+
+def naive_scores(model, frames):
+    """Every window run whole through the model; a loop over tokens and windows merges them."""
+    config = model.config
+    size, window, trim = config.tubelet_size, config.num_tokens, config.edge_trim_tokens
+    tubelets = [
+        [frames[min(size * k + j, len(frames) - 1)] for j in range(size)] for k in range(-(-len(frames) // size))
+    ]
+    length = len(tubelets)
+    padded = tubelets + [tubelets[-1]] * (window - length)
+    starts, start = [], 0
+    while start + window < length:
+        starts.append(start)
+        start += config.window_stride_tokens
+    starts.append(max(length - window, 0))
+    outputs = {}
+    for start in starts:
+        pixels = torch.tensor(np.array(padded[start : start + window]).reshape(-1, 16, 16, 3)).permute(0, 3, 1, 2)
+        pixels = (pixels / 255 - 0.45) / 0.225
+        with torch.no_grad():
+            outputs[start] = model(pixels[None]).logits[0].sigmoid().numpy()
+    merged = []
+    for token in range(length):
+        votes = []
+        for start in starts:
+            first = start + (trim if start > 0 else 0)
+            last = start + window - 1 - (trim if start + window < length else 0)
+            if first <= token <= last:
+                votes.append(outputs[start][token - start])
+        merged.append(np.max(votes, axis=0) if config.merge == "max" else np.mean(votes, axis=0))
+    return np.array(merged)
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 7, 8, 9, 23, 42], ids=lambda count: f"{count} frames")
+@pytest.mark.parametrize("merge, trim_s, stride_s", [("max", 1.0, 1.0), ("mean", 0.0, 3.0), ("mean", 1.0, 2.0)])
+def test_scores_are_those_of_whole_windows(num_frames, merge, trim_s, stride_s):
+    model = make_model(merge=merge, edge_trim_s=trim_s, window_stride_s=stride_s)
+    frames = random_frames(num_frames)
+    scores = score_half(model, encode_half(model, processor_of(model), frames))
+    expected = naive_scores(model, frames)
+    assert scores.shape == expected.shape == (-(-num_frames // 2), 3) and scores.dtype == np.float32
+    assert np.ptp(expected) > 0.05
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_many_batches_are_one(monkeypatch):
+    model, frames = make_model(edge_trim_s=1.0, window_stride_s=1.0), random_frames(41)
+    expected = score_half(model, encode_half(model, processor_of(model), frames))
+    monkeypatch.setattr(scoring, "TUBELETS_PER_BATCH", 3)
+    monkeypatch.setattr(scoring, "WINDOWS_PER_BATCH", 2)
+    np.testing.assert_allclose(score_half(model, encode_half(model, processor_of(model), frames)), expected, atol=1e-6)
+
+
+def test_each_tubelet_is_encoded_once(monkeypatch):
+    model, encoded = make_model(window_stride_s=1.0, edge_trim_s=1.0), []
+    encode_spatial = model.encode_spatial
+    monkeypatch.setattr(model, "encode_spatial", lambda pixels: encoded.append(pixels) or encode_spatial(pixels))
+    frames = random_frames(100)
+    score_half(model, encode_half(model, processor_of(model), iter(frames)))
+    pixels = torch.cat(encoded, dim=1)[0]
+    expected = (torch.tensor(frames).permute(0, 3, 1, 2) / 255 - 0.45) / 0.225
+    assert pixels.shape == expected.shape
+    torch.testing.assert_close(pixels, expected)
+
+
+def test_several_models_in_one_pass():
+    models = [make_model(), make_model(spatial_encoder="viswin")]
+    processors, frames = [processor_of(model) for model in models], random_frames(30)
+    together = encode_half_with_models(models, processors, iter(frames))
+    for model, processor, tokens in zip(models, processors, together):
+        torch.testing.assert_close(tokens, encode_half(model, processor, frames))
+    assert together[0].shape != together[1].shape
+
+
+def test_spots_are_on_the_grid_of_the_tokens():
+    config = tiny_config(nms_type="hard", nms_window_s=2.0)
+    scores = np.zeros((10, 3), np.float32)
+    scores[4, 1], scores[7, 2], scores[8, 2] = 0.9, 0.4, 0.3
+    spots = spots_of_half(scores, config, 2, [0.5, 0.5, 0.2])
+    # a token of two frames at 2 fps: token 4 holds the frames at 4.0 and 4.5 s
+    assert [(spot["label"], spot["timestamp_s"], spot["half"]) for spot in spots] == [
+        ("LABEL_1", 4.25, 2),
+        ("LABEL_2", 7.25, 2),
+    ]
+
+
+def test_reading_ahead_overlaps_by_one_and_keeps_errors():
+    made = []
+
+    def batches():
+        for index in range(3):
+            made.append((index, threading.current_thread()))
+            yield np.full(1, index)
+        raise OSError("torn")
+
+    ahead = read_ahead(batches())
+    assert next(ahead) == 0
+    with pytest.raises(OSError, match="torn"):
+        assert [int(batch[0]) for batch in ahead] == [1, 2]
+    assert [index for index, _ in made] == [0, 1, 2]
+    assert all(thread is not threading.current_thread() for _, thread in made)
+
+
+def test_reading_ahead_stops_with_its_reader():
+    before = threading.active_count()
+    ahead = read_ahead(iter(np.zeros((1000, 1))))
+    next(ahead)
+    ahead.close()
+    assert threading.active_count() == before

@@ -1,0 +1,218 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from comedian import ActionSpotter, InputError
+from comedian.data.decoding import iter_frames
+from comedian.inference import score_files, spotter
+from comedian.inference.score_files import load_score_folders, load_scores, score_matches, score_path
+from comedian.inference.scoring import encode_half, score_half
+from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from testing_utils import tiny_config
+from video_factory import write_video
+
+
+def save_model(path, seed=0, **overrides):
+    torch.manual_seed(seed)
+    model = ComedianForActionSpotting(tiny_config(initializer_range=0.5, **overrides))
+    model.save_pretrained(path)
+    height, width = model.config.image_size
+    ComedianVideoProcessor(size={"height": height, "width": width}).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("spotter")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return save_model(folder / "model", label_thresholds=[0.2, 0.4, 0.6])
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    return [write_video(folder / f"{half}.mkv", num_frames=130 + 50 * half, fps=10) for half in (1, 2)]
+
+
+def test_a_video_is_its_frames_on_the_evaluators_road(model, videos):
+    loaded = ComedianForActionSpotting.from_pretrained(model)
+    frames = [frame for _, frame in iter_frames(videos[0], 2, (16, 16))]
+    assert len(frames) == 36
+    expected = score_half(loaded, encode_half(loaded, ComedianVideoProcessor.from_pretrained(model), frames))
+    scores = ActionSpotter.from_pretrained(model, device="cpu").score(videos[0])
+    assert scores.dtype == np.float32 and scores.shape == (18, 3)
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_halves_and_thresholds(model, videos):
+    spot = ActionSpotter.from_pretrained(model, device="cpu")
+    candidates = spot(videos, keep_all=True)
+    assert {found["half"] for found in candidates} == {1, 2}
+    keys = [(found["half"], found["timestamp_s"]) for found in candidates]
+    assert keys == sorted(keys) and len(keys) > 10
+    second = [{**found, "half": 2} for found in spot(videos[1], keep_all=True)]
+    assert [found for found in candidates if found["half"] == 2] == second
+    thresholds = dict(zip(("LABEL_0", "LABEL_1", "LABEL_2"), (0.2, 0.4, 0.6)))
+    events = spot(videos)
+    assert events == [found for found in candidates if found["score"] >= thresholds[found["label"]]]
+    assert 0 < len(events) < len(candidates)
+    assert spot(videos, threshold=0.7) == [found for found in candidates if found["score"] >= 0.7]
+    assert spot.spots([spot.score(video) for video in videos]) == events
+
+
+def test_an_ensemble_is_the_mean_and_decodes_once_a_size(model, folder, videos, monkeypatch):
+    other = save_model(folder / "other", seed=1, label_thresholds=[0.4, 0.4, 0.4])
+    larger = save_model(folder / "larger", seed=2, image_size=[32, 24])
+    expected = np.mean([ActionSpotter.from_pretrained(name).score(videos[0]) for name in (model, other)], axis=0)
+    sizes = []
+    monkeypatch.setattr(
+        spotter, "iter_frames", lambda path, fps, size: sizes.append(size) or iter_frames(path, fps, size)
+    )
+    pair = ActionSpotter.from_pretrained(model, other)
+    np.testing.assert_allclose(pair.score(videos[0]), expected, atol=1e-6)
+    assert sizes == [(16, 16)]
+    np.testing.assert_allclose(pair.config.label_thresholds, [0.3, 0.4, 0.5])
+    trio = ActionSpotter.from_pretrained(model, larger, other)
+    third = ActionSpotter.from_pretrained(larger).score(videos[0])
+    sizes.clear()
+    np.testing.assert_allclose(trio.score(videos[0]), (2 * expected + third) / 3, atol=1e-6)
+    assert sizes == [(16, 16), (32, 24)]
+    assert trio.config.label_thresholds is None
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"num_labels": 2}, {"id2label": {0: "a", 1: "b", 2: "c"}}, {"fps": 4.0}, {"tubelet_size": 4}]
+)
+def test_models_that_do_not_fit_are_both_named(model, tmp_path, overrides):
+    other = save_model(tmp_path / "other", **overrides)
+    with pytest.raises(InputError) as error:
+        ActionSpotter.from_pretrained(model, other)
+    assert model in str(error.value) and other in str(error.value)
+
+
+def break_model(path, how):
+    if how == "missing":
+        return path / "nothing"
+    save_model(path)
+    if how == "no config":
+        (path / "config.json").unlink()
+    elif how == "no weights":
+        (path / "model.safetensors").unlink()
+    elif how == "no processor":
+        (path / "preprocessor_config.json").unlink(missing_ok=True)
+        (path / "video_preprocessor_config.json").unlink(missing_ok=True)
+    elif how == "torn weights":
+        (path / "model.safetensors").write_bytes(b"torn")
+    elif how == "torn config":
+        (path / "config.json").write_text("{")
+    elif how == "other type":
+        config = json.loads((path / "config.json").read_text()) | {"model_type": "bert"}
+        (path / "config.json").write_text(json.dumps(config))
+    elif how == "impossible":
+        config = json.loads((path / "config.json").read_text()) | {"num_frames": 7}
+        (path / "config.json").write_text(json.dumps(config))
+    elif how == "backbone":
+        ComedianModel(tiny_config()).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "how, reason",
+    {
+        "missing": "is no folder",
+        "no config": "no config.json",
+        "no weights": "no file named model.safetensors",
+        "no processor": "video processor",
+        "torn weights": "header",
+        "torn config": "not a valid JSON",
+        "other type": "'bert'",
+        "impossible": "`num_frames` 7",
+        "backbone": "classifier",
+    }.items(),
+)
+def test_a_bad_model_is_told_in_one_line(tmp_path, how, reason):
+    path = break_model(tmp_path / "model", how)
+    with pytest.raises(InputError) as error:
+        ActionSpotter.from_pretrained(path)
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message and "give" in message and reason in message
+
+
+def test_a_name_that_is_nowhere():
+    with pytest.raises(InputError, match="nobody/nothing-such"):
+        ActionSpotter.from_pretrained("nobody/nothing-such")
+
+
+def test_an_unusable_device(model):
+    with pytest.raises(InputError, match="no-such-device"):
+        ActionSpotter.from_pretrained(model, device="no-such-device")
+
+
+def test_saved_scores_are_taken_again_until_model_or_video_changes(model, folder, videos, tmp_path, monkeypatch):
+    spot = ActionSpotter.from_pretrained(model)
+    matches = {"league/a": {1: videos[0]}, "league/b": {1: videos[1], 2: videos[0]}}
+    expected = score_matches(spot, matches, tmp_path)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == [
+        "league/a/1.safetensors",
+        "league/b/1.safetensors",
+        "league/b/2.safetensors",
+    ]
+    scored = []
+    score = ActionSpotter.score
+    monkeypatch.setattr(
+        ActionSpotter, "score", lambda self, video, **options: scored.append(video) or score(self, video, **options)
+    )
+    again = score_matches(ActionSpotter.from_pretrained(model), matches, tmp_path)
+    assert scored == []
+    assert all((again[match][half] == expected[match][half]).all() for match in matches for half in matches[match])
+    score_path(tmp_path, "league/b", 1).write_bytes(b"torn")
+    score_matches(spot, matches, tmp_path)
+    assert scored == [videos[1]]
+    copy = write_video(tmp_path / "copy.mkv", num_frames=20)
+    score_matches(spot, {"league/a": {1: copy}}, tmp_path)
+    assert scored == [videos[1], copy]
+    # same name, other weights
+    save_model(tmp_path / "model", seed=3)
+    score_matches(ActionSpotter.from_pretrained(tmp_path / "model"), {"league/b": {2: videos[0]}}, tmp_path)
+    assert scored == [videos[1], copy, videos[0]]
+
+
+def test_a_broken_video_is_told_before_the_work(model, videos, tmp_path, monkeypatch):
+    bad = tmp_path / "bad.mkv"
+    bad.write_bytes(b"no video")
+    monkeypatch.setattr(ActionSpotter, "score", lambda *args, **options: pytest.fail("scored"))
+    with pytest.raises(InputError, match="bad.mkv"):
+        score_matches(ActionSpotter.from_pretrained(model), {"match": {1: videos[0], 2: bad}})
+
+
+def test_folders_of_scores_are_an_ensemble(model, folder, videos, tmp_path):
+    other = save_model(tmp_path / "model", seed=1, label_thresholds=[0.4, 0.4, 0.4])
+    matches = {"match": dict(enumerate(videos, 1))}
+    parts = [
+        score_matches(ActionSpotter.from_pretrained(name), matches, tmp_path / f"scores{index}")
+        for index, name in enumerate((model, other))
+    ]
+    scores, config = load_score_folders([tmp_path / "scores0", tmp_path / "scores1"])
+    for half in (1, 2):
+        np.testing.assert_allclose(scores["match"][half], (parts[0]["match"][half] + parts[1]["match"][half]) / 2)
+    np.testing.assert_allclose(config.label_thresholds, [0.3, 0.4, 0.5])
+    score_path(tmp_path / "scores1", "match", 2).unlink()
+    with pytest.raises(InputError, match="same halves"):
+        load_score_folders([tmp_path / "scores0", tmp_path / "scores1"])
+
+
+def test_score_files_that_lead_out_of_their_place_are_refused(model, videos, tmp_path):
+    spot = ActionSpotter.from_pretrained(model)
+    scored = score_files.ScoredHalf("../out", 1, spot.score(videos[0]), spot.config, [], {})
+    score_files.save_scores(tmp_path / "scores", scored)
+    with pytest.raises(InputError, match="leads out"):
+        load_scores(tmp_path / "out/1.safetensors")
+
+
+def test_a_folder_without_scores(tmp_path):
+    with pytest.raises(InputError, match="holds no scores"):
+        load_score_folders([tmp_path])

@@ -1,0 +1,72 @@
+"""A tiny data set in SoccerNet's layout: flashes of colour at known times, in train and validation matches."""
+
+import json
+from pathlib import Path
+
+import yaml
+from video_factory import write_video
+
+LABELS = ("red flash", "green flash")
+
+
+def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0) -> Path:
+    """Write two train and one validation match of two halves, labels, `labels.txt` and `splits.json`."""
+    splits = {"train": ["league/one", "league/two"], "validation": ["league/three"]}
+    for video_ids in splits.values():
+        for video_id in video_ids:
+            folder = root / video_id
+            folder.mkdir(parents=True)
+            annotations = []
+            for half in (1, 2):
+                write_video(folder / f"{half}_224p.mkv", num_frames, fps, height=32, width=32)
+                for number, position_ms in enumerate(range(1000 * half, int(num_frames / fps * 1000), 3000)):
+                    annotations.append(
+                        {
+                            "gameTime": f"{half} - 00:{position_ms // 1000:02d}",
+                            "label": LABELS[number % 2],
+                            "position": str(position_ms),
+                            "team": "home",
+                            "visibility": "visible",
+                        }
+                    )
+            (folder / "Labels-v2.json").write_text(json.dumps({"annotations": annotations}))
+    (root / "splits.json").write_text(json.dumps(splits))
+    (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    return root
+
+
+def write_recipe(folder: Path, root: Path, frames: Path, **training) -> Path:
+    """Write a recipe and a config for a model of a few thousand weights; return the recipe's path."""
+    config = {
+        "model_type": "comedian",
+        "spatial_hidden_size": 16,
+        "spatial_depths": [1],
+        "spatial_num_heads": [2],
+        "temporal_depth": 1,
+        "temporal_num_heads": 2,
+        "image_size": [16, 16],
+        "patch_size": 8,
+        "num_frames": 8,
+        "fps": 2.0,
+        "drop_path_rate": 0.0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    sections = {
+        "model": {"config": "config.json"},
+        "data": {"root": str(root), "frames": str(frames), "labels": str(root / "labels.txt")},
+        "training": {
+            "output_dir": str(folder / "output"),
+            "per_device_train_batch_size": 4,
+            "num_train_epochs": 2,
+            "windows_per_half": 3,
+            "base_learning_rate": 0.1,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "seed": 3,
+        }
+        | training,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(sections))
+    return path

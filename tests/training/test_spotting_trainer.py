@@ -1,0 +1,211 @@
+"""Fine-tuning: what is trained, how fast, and that a broken or shared run equals a whole one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from match_factory import LABELS, write_matches, write_recipe
+from safetensors.torch import load_file
+from testing_utils import tiny_config
+
+from comedian.cli.main import main
+from comedian.data.frame_store import prepare
+from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.training.finetune import finetune
+from comedian.training.recipe import load_recipe
+from comedian.training.spotting_config import SpottingConfig
+from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    root = write_matches(folder / "root")
+    prepare(root, folder / "store", fps=4, height=16, workers=1, progress=False)
+    return root, folder / "store"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """Folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    scores = finetune(load_recipe(write_recipe(folder, *data, save_total_limit=5)))
+    return folder, scores
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_every_weight_is_trained(trained, data):
+    folder, _ = trained
+    initial = weights(folder / "output" / "checkpoint-3")
+    final = weights(folder / "output" / "checkpoint-6")
+    # the mask token is needed only where a window has four tubelets or more to mask: here one of four
+    unchanged = [name for name in final if torch.equal(initial[name], final[name])]
+    assert unchanged == []
+
+
+def test_the_folder_holds_model_processor_recipe_thresholds_and_scores(trained):
+    folder, scores = trained
+    output = folder / "output"
+    model = ComedianForActionSpotting.from_pretrained(output)
+    assert model.config.label_names == list(LABELS)
+    assert len(model.config.label_thresholds) == 2
+    assert ComedianVideoProcessor.from_pretrained(output).size["height"] == 16
+    assert json.loads((output / "validation_scores.json").read_text()) == scores
+    assert set(scores) == {"tight", "loose"}
+    assert yaml.safe_load((output / "recipe.yaml").read_text())["training"]["seed"] == 3
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_tight_score(trained):
+    folder, scores = trained
+    state = json.loads((folder / "output" / "trainer_state.json").read_text())
+    tight = {
+        entry["step"]: entry["eval_average_map_tight"]
+        for entry in state["log_history"]
+        if "eval_average_map_tight" in entry
+    }
+    assert len(tight) == 2
+    assert state["best_metric"] == max(tight.values()) == pytest.approx(scores["tight"]["a_mAP"])
+    best = weights(folder / "output" / f"checkpoint-{max(tight, key=tight.get)}")
+    saved = weights(folder / "output")
+    assert all(torch.equal(best[name], saved[name]) for name in best)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps):
+    """Stopped within the first epoch and at its end."""
+    overrides = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False}
+    recipe = load_recipe(write_recipe(tmp_path, *data, **overrides))
+    finetune(recipe)
+    whole = weights(tmp_path / "output" / "checkpoint-6")
+    for step in range(steps + 1, 7):
+        for file in (tmp_path / "output" / f"checkpoint-{step}").glob("*"):
+            file.unlink()
+        if (tmp_path / "output" / f"checkpoint-{step}").is_dir():
+            (tmp_path / "output" / f"checkpoint-{step}").rmdir()
+    kept = sorted(path.name for path in (tmp_path / "output").glob("checkpoint-*"))
+    if not kept:
+        pytest.fail("no checkpoint was left to resume from")
+    finetune(recipe)
+    resumed = weights(tmp_path / "output" / "checkpoint-6")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_two_processes_train_and_score_as_one(data, tmp_path):
+    """Same total batch, float32: equal up to the order of sums."""
+    outputs = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        recipe = write_recipe(folder, *data, per_device_train_batch_size=4 // processes)
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--main_process_port", str(29500 + os.getpid() % 1000), "-m", "comedian.cli.main"]
+        command += ["finetune", "--config", str(recipe)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        outputs[processes] = folder / "output"
+    one, two = (weights(outputs[processes]) for processes in (1, 2))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-4)
+    logs = [json.loads((outputs[processes] / "trainer_state.json").read_text())["log_history"] for processes in (1, 2)]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    scores = [json.loads((outputs[processes] / "validation_scores.json").read_text()) for processes in (1, 2)]
+    assert scores[0]["loose"]["a_mAP"] == pytest.approx(scores[1]["loose"]["a_mAP"], abs=1e-6)
+
+
+def test_stage_3a_trains_the_classifier_alone_from_a_backbone(data, tmp_path):
+    backbone = ComedianModel(tiny_config(num_labels=5))
+    backbone.save_pretrained(tmp_path / "backbone")
+    path = write_recipe(tmp_path, *data, freeze_backbone=True, num_train_epochs=1)
+    content = yaml.safe_load(path.read_text())
+    content["model"] = {"checkpoint": str(tmp_path / "backbone")}
+    path.write_text(yaml.safe_dump(content))
+    finetune(load_recipe(path))
+    tuned = ComedianForActionSpotting.from_pretrained(tmp_path / "output")
+    before, after = backbone.state_dict(), tuned.comedian.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert tuned.classifier.weight.shape == (2, 16)
+
+
+def make_trainer(tmp_path, **settings) -> SpottingTrainer:
+    args = SpottingConfig(
+        output_dir=str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False, **settings
+    )
+    return SpottingTrainer(ComedianForActionSpotting(tiny_config()), args)
+
+
+def test_weight_decay_falls_on_weight_matrices_alone(tmp_path):
+    trainer = make_trainer(tmp_path)
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    for name, parameter in trainer.model.named_parameters():
+        is_matrix = parameter.ndim == 2 and name.endswith("weight")
+        assert (name in decayed) == is_matrix, name
+
+
+def test_the_learning_rate_follows_the_total_batch(tmp_path):
+    settings = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 4, "base_learning_rate": 1e-3}
+    args = SpottingConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+    assert args.learning_rate == pytest.approx(1e-3 * 64 / 256)
+
+
+def test_the_schedule_warms_up_and_falls_to_its_floor(tmp_path):
+    trainer = make_trainer(tmp_path, base_learning_rate=None, learning_rate=1.0, warmup_steps=10)
+    trainer.create_optimizer()
+    scheduler = trainer.create_scheduler(110)
+    rates = []
+    for _ in range(110):
+        rates.append(scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        scheduler.step()
+    assert rates[5] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[60] == pytest.approx(0.01 + 0.99 * 0.5)
+    assert scheduler.get_last_lr()[0] == pytest.approx(0.01)
+
+
+def test_layer_decay_multiplies_from_the_classifier_down(tmp_path):
+    trainer = make_trainer(tmp_path, base_learning_rate=None, learning_rate=1.0, layer_decay=0.5)
+    trainer.create_optimizer()
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert rates["classifier.weight"] == 1.0
+    assert rates["comedian.temporal_encoder.layers.1.mlp.fc1.weight"] == 0.5
+    assert rates["comedian.spatial_encoder.layers.1.mlp.fc1.weight"] == 0.5**3
+    assert rates["comedian.spatial_encoder.layers.0.mlp.fc1.weight"] == 0.5**4
+    assert rates["comedian.spatial_encoder.embeddings.projection.weight"] == 0.5**5
+    assert set(rates) == set(names.values())
+
+
+def test_depths_of_swin_follow_its_stages():
+    depths = layer_depths(ComedianForActionSpotting(tiny_config(spatial_encoder="viswin")))
+    prefix = "comedian.spatial_encoder.stages."
+    assert depths[f"{prefix}0.layers.1.mlp.fc1.weight"] == depths[f"{prefix}0.merging.reduction.weight"] == 2
+    assert depths[f"{prefix}1.layers.0.mlp.fc1.weight"] == 3
+
+
+def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):
+    path = str(write_recipe(tmp_path, *data))
+    recipe = load_recipe(path, ["--training.seed", "9", "--model.overrides.fps=4"])
+    assert recipe.training["seed"] == 9
+    assert recipe.model.overrides == {"fps": 4}
+    for words, message in {
+        ("--training.sed", "9"): "unknown field `sed`",
+        ("--data.root",): "`--data.root` has no value",
+        ("--nonsense", "1"): "is no override",
+        ("--data.root", "/nowhere"): "/nowhere",
+        ("--data.frames", "/nowhere"): "/nowhere",
+        ("--model.overrides.patch_size", "5"): "patch_size",
+        ("--training.sampling", "some"): "sampling",
+    }.items():
+        assert main(["finetune", "--config", path, *words]) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error and "\n" not in error, error
