@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
+
 from video_factory import write_video
 
 LABELS = ("red flash", "green flash")

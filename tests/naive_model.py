@@ -117,12 +117,8 @@ def window_attention(x: Tensor, t: Tensors, name: str, heads: int, side: int, sh
             groups.setdefault((*window, row < shift, column < shift), []).append((row, column))
     output, table = torch.zeros_like(x), t[f"{name}.relative_position_bias_table"]
     for cells in groups.values():
-        bias = torch.stack(
-            [
-                torch.stack([table[(r - s + side - 1) * (2 * side - 1) + c - d + side - 1] for s, d in cells])
-                for r, c in cells
-            ]
-        )
+        rows, columns = torch.tensor(cells).T
+        bias = table[(rows[:, None] - rows + side - 1) * (2 * side - 1) + columns[:, None] - columns + side - 1]
         attended = attention(torch.stack([x[cell] for cell in cells]), t, name, heads, bias)
         for cell, vector in zip(cells, attended, strict=True):
             output[cell] = vector

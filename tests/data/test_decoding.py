@@ -1,3 +1,5 @@
+import av
+import av.logging
 import numpy as np
 import pytest
 
@@ -165,3 +167,11 @@ def test_threads_change_nothing(tmp_path):
     one, many = (list(iter_frames(path, 7, threads=threads)) for threads in (1, 3))
     assert [timestamp_s for timestamp_s, _ in one] == [timestamp_s for timestamp_s, _ in many]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(one, many))
+
+
+def test_decoder_threads_never_log_into_python(tmp_path):
+    av.logging.set_level(av.logging.ERROR)  # as torchvision does on import; closing half-way could then hang
+    frames = iter_frames(write_video(tmp_path / "video.mkv"), fps=1)
+    next(frames)
+    assert av.logging.get_level() is None
+    frames.close()

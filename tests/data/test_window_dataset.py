@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from match_factory import LABELS, write_matches
 
-from comedian.data.frame_store import FrameStore, prepare
+from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowKey, WindowSampler, WindowShape
 from comedian.errors import InputError
+from match_factory import LABELS, write_matches
 
 
 @pytest.fixture(scope="module")
 def rows_and_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("windows")
     root = write_matches(folder / "root")
-    prepare(root, folder / "store", fps=4, height=16, workers=1, progress=False)
+    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
     builder = SoccerNet(data_dir=str(root), labels=list(LABELS), cache_dir=str(folder / "cache"))
     builder.download_and_prepare()
     return list(builder.as_dataset(split="train")), FrameStore(folder / "store")

@@ -175,8 +175,8 @@ def test_saved_scores_are_taken_again_until_model_or_video_changes(model, folder
     copy = write_video(tmp_path / "copy.mkv", num_frames=20)
     score_matches(spot, {"league/a": {1: copy}}, tmp_path)
     assert scored == [videos[1], copy]
-    # same name, other weights
-    save_model(tmp_path / "model", seed=3)
+    # nothing but the weights differs
+    save_model(tmp_path / "model", seed=3, label_thresholds=[0.2, 0.4, 0.6])
     score_matches(ActionSpotter.from_pretrained(tmp_path / "model"), {"league/b": {2: videos[0]}}, tmp_path)
     assert scored == [videos[1], copy, videos[0]]
 

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from match_factory import LABELS, write_matches, write_recipe
 from safetensors.torch import load_file
-from testing_utils import tiny_config
 
 from comedian.cli.main import main
-from comedian.data.frame_store import prepare
+from comedian.data.frame_store import StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
+from match_factory import LABELS, write_matches, write_recipe
+from testing_utils import tiny_config
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     root = write_matches(folder / "root")
-    prepare(root, folder / "store", fps=4, height=16, workers=1, progress=False)
+    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
     return root, folder / "store"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
@@ -152,6 +153,9 @@ class _ArrayConverter:
 
 
 def _open(path: str | Path) -> InputContainer:
+    # With logs hooked into Python, as importing torchvision does, a decoder thread that logs waits for the GIL while closing
+    # a container half-way holds the GIL and waits for that thread.
+    av.logging.set_level(None)
     try:
         return av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:

@@ -5,6 +5,7 @@ metadata the half, the model's configuration and what the scores were computed f
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,7 @@ def score_matches(
         spotter: the models.
         matches: video_id -> half -> video.
         folder: where to save the scores of each half as soon as they are there.
-        progress: show a bar: of halves for several matches, else of seconds of video.
+        progress: show a bar with the speed: of halves for several matches, else of seconds of video.
 
     Returns:
         Scores by match and half.
@@ -164,13 +165,16 @@ def score_matches(
     for _, _, path in pending:
         _check_video(path)
     several = len(matches) > 1
-    for video_id, half, path in tqdm(pending, "halves", unit="half", disable=not (progress and several)):
-        source = source_of(path)
+    begin_s, scored_s = time.perf_counter(), 0.0
+    bar = tqdm(pending, "halves", unit="half", disable=not (progress and several))
+    for video_id, half, path in bar:
+        fingerprint = {"models": spotter.fingerprint, "video": source_of(path)} if folder is not None else {}
         scores = spotter.score(path, progress=progress and not several)
         found[video_id, half] = scores
         if folder is not None:
-            fingerprint = {"models": spotter.fingerprint, "video": source}
             save_scores(folder, ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint))
+        scored_s += len(scores) / spotter.config.token_rate
+        bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
     return {video_id: {half: found[video_id, half] for half in videos} for video_id, videos in matches.items()}
 
 

@@ -11,7 +11,6 @@ interruption.
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -138,16 +137,7 @@ def _score(args: argparse.Namespace, is_folder: bool):
     from comedian.inference.spotter import ActionSpotter
 
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device)
-    begin_s = time.perf_counter()
-    scores = score_matches(spotter, matches, args.save_scores, progress=True)
-    took_s = time.perf_counter() - begin_s
-    halves = [half for halves in scores.values() for half in halves.values()]
-    footage_s = sum(map(len, halves)) / spotter.config.token_rate
-    print(
-        f"{len(halves)} videos, {footage_s:.0f} s, in {took_s:.1f} s: {footage_s / took_s:.0f}x real time",
-        file=sys.stderr,
-    )
-    return scores, spotter.config
+    return score_matches(spotter, matches, args.save_scores, progress=True), spotter.config
 
 
 def _matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
