@@ -53,6 +53,8 @@ class ComedianConfig(PreTrainedConfig):
         classifier_dropout_prob (`float`, defaults to 0.0): Dropout before the classifier.
         temporal_mask_ratio (`float`, defaults to 0.25): Share of tubelets replaced by the mask token in training.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+        classifier_prior (`float`, *optional*): Initial probability of every label, set as the classifier's bias, so that
+            training does not begin by unlearning a half (Lin et al., 2017).
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
@@ -98,6 +100,7 @@ class ComedianConfig(PreTrainedConfig):
     classifier_dropout_prob: float | int = 0.0
     temporal_mask_ratio: float | int = 0.25
     initializer_range: float = 0.02
+    classifier_prior: float | None = None
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
@@ -244,6 +247,9 @@ class ComedianConfig(PreTrainedConfig):
         ).split():
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be at least 0 and below 1")
+
+        if self.classifier_prior is not None and not 0 < self.classifier_prior < 1:
+            raise ValueError(f"`classifier_prior` is {self.classifier_prior}; must be between 0 and 1")
 
     def _check_spatial_encoder(self):
         """Refuse stages, heads and patches that do not fit each other."""

@@ -1,6 +1,7 @@
 """COMEDIAN: a spatial encoder on every tubelet, a temporal encoder over their tokens (Denize et al., WACVW 2024)."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -463,6 +464,10 @@ class ComedianTemporalEncoder(nn.Module):
         return self.norm(tokens)
 
 
+class ComedianClassifier(nn.Linear):
+    """Logits of a token (its own class so that its bias can start at `config.classifier_prior`)."""
+
+
 class ComedianPreTrainedModel(PreTrainedModel):
     """Weights, initialisation and loading shared by every COMEDIAN model."""
 
@@ -494,7 +499,10 @@ class ComedianPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
-            if module.bias is not None:
+            prior = self.config.classifier_prior
+            if isinstance(module, ComedianClassifier) and prior is not None:
+                init.constant_(module.bias, math.log(prior / (1 - prior)))
+            elif module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
@@ -683,7 +691,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         super().__init__(config)
         self.comedian = ComedianModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = ComedianClassifier(config.hidden_size, config.num_labels)
         self.post_init()
 
     def encode_spatial(self, pixel_values_videos: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
+import torch
 from transformers import TrainingArguments
 
 from comedian.data.augmentation import AugmentationSettings
@@ -87,6 +88,8 @@ class SpottingConfig(TrainingArguments):
     mixup_alpha: float = field(default=0.1, metadata={"help": "Beta parameter of mixup; 0 for none."})
 
     def __post_init__(self):
+        # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         if self.sampling not in ("disjoint", "random"):
             raise ValueError(f"`sampling` is {self.sampling!r}; must be disjoint or random")
