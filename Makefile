@@ -22,5 +22,8 @@ test: install
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+demo: install
+	$(BIN)/python -W ignore examples/demo/demo.py
+
 clean:
 	rm -rf .venv build dist

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,20 +82,15 @@ def test_the_best_checkpoint_is_the_one_with_the_best_tight_score(trained):
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps):
     """Stopped within the first epoch and at its end."""
-    overrides = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no", "load_best_model_at_end": False}
-    recipe = load_recipe(write_recipe(tmp_path, *data, **overrides))
+    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10}
+    recipe = load_recipe(write_recipe(tmp_path, *data, **every_step, eval_strategy="no", load_best_model_at_end=False))
     finetune(recipe)
-    whole = weights(tmp_path / "output" / "checkpoint-6")
+    checkpoints = tmp_path / "output"
+    whole = weights(checkpoints / "checkpoint-6")
     for step in range(steps + 1, 7):
-        for file in (tmp_path / "output" / f"checkpoint-{step}").glob("*"):
-            file.unlink()
-        if (tmp_path / "output" / f"checkpoint-{step}").is_dir():
-            (tmp_path / "output" / f"checkpoint-{step}").rmdir()
-    kept = sorted(path.name for path in (tmp_path / "output").glob("checkpoint-*"))
-    if not kept:
-        pytest.fail("no checkpoint was left to resume from")
+        shutil.rmtree(checkpoints / f"checkpoint-{step}")
     finetune(recipe)
-    resumed = weights(tmp_path / "output" / "checkpoint-6")
+    resumed = weights(checkpoints / "checkpoint-6")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -112,7 +108,8 @@ def test_two_processes_train_and_score_as_one(data, tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         outputs[processes] = folder / "output"
-    one, two = (weights(outputs[processes]) for processes in (1, 2))
+    # the last checkpoint, not the best one: which epoch is best may hang on the last digit of a score
+    one, two = (weights(outputs[processes] / "checkpoint-6") for processes in (1, 2))
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-4)
     logs = [json.loads((outputs[processes] / "trainer_state.json").read_text())["log_history"] for processes in (1, 2)]

@@ -166,7 +166,9 @@ class WindowSampler(Sampler[WindowKey]):
     def __iter__(self) -> Iterator[WindowKey]:
         rng = np.random.default_rng((self.seed, self.epoch))
         keys = [
-            (index, start) for index in range(len(self.dataset.halves)) for start in self.draw_starts(index, rng).tolist()
+            (index, start)
+            for index in range(len(self.dataset.halves))
+            for start in self.draw_starts(index, rng).tolist()
         ]
         seeds = rng.integers(2**62, size=len(keys)).tolist()
         for position in rng.permutation(len(keys)).tolist():

@@ -50,7 +50,9 @@ def _frames(halves: HalfDataset, index: int) -> Iterator[np.ndarray]:
         yield from half.read(start * step, min(READ_FRAMES, count - start), step)
 
 
-def spots_of_halves(scores: dict[int, np.ndarray], halves: HalfDataset, config: ComedianConfig) -> dict[int, list[dict]]:
+def spots_of_halves(
+    scores: dict[int, np.ndarray], halves: HalfDataset, config: ComedianConfig
+) -> dict[int, list[dict]]:
     """Every candidate of every half, index of the half -> spots."""
     return {index: spots_of_half(scores[index], config, halves.rows[index]["half"], 0.0) for index in sorted(scores)}
 

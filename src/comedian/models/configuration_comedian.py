@@ -1,5 +1,6 @@
 """Configuration of the COMEDIAN models."""
 
+import dataclasses
 import math
 
 from huggingface_hub.dataclasses import strict
@@ -123,6 +124,13 @@ class ComedianConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        return super().from_dict(config_dict | replaced, **kwargs)
 
     @classmethod
     def published(cls, size: str, **overrides) -> "ComedianConfig":

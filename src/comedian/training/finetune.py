@@ -15,7 +15,7 @@ from comedian.data.frame_store import FrameStore
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowShape
 from comedian.errors import InputError
-from comedian.evaluation.spotting_evaluator import average_map_of
+from comedian.evaluation.spotting_evaluator import average_map_of, choose_thresholds
 from comedian.files import atomic_write_text
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.recipe import DataSection, ModelSection, Recipe
@@ -66,8 +66,10 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
 
 def finish(trainer: SpottingTrainer, recipe: Recipe) -> dict[str, dict]:
     """Choose thresholds, save model, processor, recipe, learning curve and validation scores; return the scores."""
-    trainer.choose_thresholds()
-    scores = average_map_of(trainer.spot_halves(trainer.eval_dataset), trainer.eval_dataset)
+    halves, config = trainer.eval_dataset, trainer.model.config
+    spots = trainer.spot_halves(halves)
+    config.label_thresholds = choose_thresholds(spots, halves, config.label_names)
+    scores = average_map_of(spots, halves)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -116,9 +118,7 @@ def build_model(section: ModelSection, labels: Sequence[str], folder: Path) -> C
         )
         model.comedian.load_state_dict(backbone.state_dict())
         return model
-    except StrictDataclassError as error:
-        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
-    except OSError as error:
+    except (StrictDataclassError, OSError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 

@@ -13,7 +13,6 @@ from comedian.data.augmentation import augment, draw_parameters, keep_tubelets, 
 from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowSampler
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
-    choose_thresholds,
     flatten_scores,
     score_halves,
     spots_of_halves,
@@ -154,13 +153,6 @@ class SpottingTrainer(Trainer):
             scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)
 
-    def choose_thresholds(self, halves: HalfDataset | None = None) -> list[float]:
-        """Choose one score threshold a label on the validation halves and keep them in the model's configuration."""
-        halves = self.eval_dataset if halves is None else halves
-        config = self.model.config
-        config.label_thresholds = choose_thresholds(self.spot_halves(halves), halves, config.label_names)
-        return config.label_thresholds
-
 
 class EpochOfSampler(TrainerCallback):
     """Tells the window sampler the epoch, which accelerate's wrappers do not pass on in every resumed run."""
@@ -179,7 +171,9 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):
             prefixes.append(name + ".")
-    first_temporal = next(i for i, prefix in enumerate(prefixes + ["temporal_encoder."]) if "temporal_encoder." in prefix)
+    first_temporal = next(
+        i for i, prefix in enumerate(prefixes + ["temporal_encoder."]) if "temporal_encoder." in prefix
+    )
     depths = {}
     for name, _ in model.named_parameters():
         inside = [depth for depth, prefix in enumerate(prefixes, start=1) if name.startswith(prefix)]

@@ -1,0 +1,44 @@
+"""The entry point: every command's help, versions and refusals."""
+
+import subprocess
+import sys
+
+import pytest
+
+from comedian.cli.main import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_without_importing_torch(command):
+    script = (
+        "import sys; from comedian.cli.main import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: comedian {command}" in done.stdout
+
+
+def test_top_level_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(command in listed for command in COMMANDS)
+
+
+def test_version(capsys):
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("comedian")
+
+
+def test_unknown_command_and_argument_exit_with_2(capsys):
+    assert main(["dance"]) == 2
+    assert "`dance` is no command" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", "a", "b", "--nonsense"])
+    assert stop.value.code == 2
