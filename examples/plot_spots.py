@@ -1,6 +1,6 @@
 """Draw what a model spots in a match beside what happened: the picture of the README.
 
-    python examples/plot_spots.py --output spots.png
+python examples/plot_spots.py --output spots.png
 """
 
 import argparse

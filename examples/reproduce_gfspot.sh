@@ -16,3 +16,4 @@ done
 comedian spot --scores "$work/scores0" "$work/scores1" "$work/scores2" --all --output "$work/ensemble.zip"
 comedian evaluate "$gfspot" "$work/ensemble.zip" --labels "$gfspot/labels.txt" --split test \
   --metric tight loose --output "$work/ensemble.json"
+python "$(dirname "$0")/results_table.py" --labels "$gfspot/labels.txt" "$work"/seed[012].json

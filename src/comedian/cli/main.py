@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 from comedian.errors import InputError
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 bad input, 130 interrupted.
     """
+    # torchvision's CPU-only fallback warns of its image codecs, which nothing here uses, at every start
+    warnings.filterwarnings("ignore", module="torchvision.io.image")
     parser = build_parser()
     options = parser.parse_args(argv)
     if options.version:

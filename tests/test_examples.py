@@ -1,0 +1,57 @@
+"""The front door: the demo, the example scripts and every recipe of hub_configs run or load as they stand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from comedian.models import ComedianConfig, ComedianVideoProcessor
+from comedian.training.finetune import read_settings
+from comedian.training.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "hub_configs").glob("*/*.yaml"))
+
+
+def run(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_finds_most_of_what_happened():
+    printed = run("examples/demo/demo.py")
+    hits, missed = (len(re.findall(rf"{word}$", printed, re.MULTILINE)) for word in ("hit", "missed"))
+    assert hits > missed, printed
+    assert re.search(r"average-mAP of the \d+ labels that occur: tight [\d.]+ %, loose [\d.]+ %", printed)
+
+
+def test_the_shipped_files_are_small():
+    demo = ROOT / "examples" / "demo"
+    assert sum(path.stat().st_size for path in (demo / "match").iterdir()) < 5e6
+    assert sum(path.stat().st_size for path in (demo / "model").iterdir()) < 8e6
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_recipe_has_settings_a_config_and_a_processor_that_fit(recipe, tmp_path):
+    content = yaml.safe_load(recipe.read_text())
+    starts_from = ["--model.checkpoint", "x"] if not content["model"] else []
+    loaded = load_recipe(recipe, [*starts_from, "--training.output_dir", str(tmp_path), "--training.bf16", "false"])
+    assert read_settings(loaded.training).output_dir == str(tmp_path)
+    config = ComedianConfig.from_pretrained(recipe.parent)
+    size = ComedianVideoProcessor.from_pretrained(recipe.parent).size
+    assert [size["height"], size["width"]] == list(config.image_size)
+
+
+@pytest.mark.parametrize("script", ["finetune.py", "plot_spots.py", "results_table.py", "demo/demo.py"])
+def test_every_example_has_help(script):
+    assert "usage:" in run(f"examples/{script}", "--help")
+
+
+def test_the_readme_names_the_commands_that_the_makefile_has():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for verb in re.findall(r"^make (\w+)", readme, re.MULTILINE):
+        assert re.search(rf"^{verb}:", makefile, re.MULTILINE), verb
