@@ -1,6 +1,8 @@
 """Fine-tune a spotting model from a recipe, on one process or many.
 
-    accelerate launch --num_processes 2 examples/finetune.py --config recipe.yaml --training.output_dir run
+    accelerate launch --multi_gpu --num_processes 2 examples/finetune.py --config recipe.yaml --training.output_dir run
+
+On two CPU processes: `--config_file examples/accelerate_configs/cpu_two_processes.yaml` in place of the options.
 
 The same as `comedian finetune`; copy it where you want to change what happens.
 """

@@ -22,6 +22,9 @@ from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CPU_PROCESSES = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -100,10 +103,9 @@ def test_two_processes_train_and_score_as_one(data, tmp_path):
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         recipe = write_recipe(folder, *data, per_device_train_batch_size=4 // processes)
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        command += ["--main_process_port", str(29500 + os.getpid() % 1000), "-m", "comedian.cli.main"]
-        command += ["finetune", "--config", str(recipe)]
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_PROCESSES)]
+        command += ["--num_processes", str(processes), "--main_process_port", str(29500 + os.getpid() % 1000)]
+        command += [str(EXAMPLES / "finetune.py"), "--config", str(recipe)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]

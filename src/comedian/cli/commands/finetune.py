@@ -2,7 +2,7 @@
 
 Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
 A run that broke off goes on from its last checkpoint when the same command is given again.
-Several processes: `accelerate launch -m comedian.cli.main finetune --config recipe.yaml`.
+Several processes: `accelerate launch examples/finetune.py --config recipe.yaml ...`.
 """
 
 import argparse
