@@ -1,6 +1,6 @@
 """Turn the score files of several seeds into the Markdown table of the README.
 
-    python examples/results_table.py --labels labels.txt seed0.json seed1.json seed2.json
+python examples/results_table.py --labels labels.txt seed0.json seed1.json seed2.json
 """
 
 import argparse
