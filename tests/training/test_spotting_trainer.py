@@ -208,3 +208,35 @@ def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, ca
         assert main(["finetune", "--config", path, *words]) == 2
         error = capsys.readouterr().err.strip()
         assert message in error and "\n" not in error, error
+
+
+def test_without_augmentation_a_window_is_what_the_processor_makes_of_it(tmp_path):
+    off = dict.fromkeys(("flip_prob", "jitter_prob", "blur_prob", "mixup_alpha"), 0.0)
+    trainer = make_trainer(tmp_path, **off)
+    trainer.processing_class = ComedianVideoProcessor(size={"height": 16, "width": 16})
+    frames = torch.randint(0, 256, (2, 8, 20, 24, 3), dtype=torch.uint8)
+    labels = torch.zeros(2, 4, 3)
+    inputs = trainer.augment_windows({"frames": frames, "labels": labels, "seed": torch.tensor([1, 2])})
+    expected = [
+        trainer.processing_class(video.numpy(), return_tensors="pt")["pixel_values_videos"][0] for video in frames
+    ]
+    torch.testing.assert_close(inputs["pixel_values_videos"], torch.stack(expected), atol=1e-5, rtol=0)
+    assert "mixup_targets" not in inputs
+    # a quarter of four tubelets is masked
+    assert inputs["kept_tubelets"].shape == (2, 3)
+
+
+def test_mixed_windows_carry_both_targets_and_their_weights(tmp_path):
+    trainer = make_trainer(tmp_path, mixup_alpha=0.5)
+    trainer.processing_class = ComedianVideoProcessor(size={"height": 16, "width": 16})
+    labels = torch.rand(2, 4, 3)
+    windows = {
+        "frames": torch.zeros(2, 8, 16, 16, 3, dtype=torch.uint8),
+        "labels": labels,
+        "seed": torch.tensor([1, 2]),
+    }
+    inputs = trainer.augment_windows(windows)
+    assert torch.equal(inputs["labels"], labels)
+    assert torch.equal(inputs["mixup_targets"], labels.flip(0))
+    assert inputs["mixup_weights"].shape == (2,)
+    assert torch.isfinite(trainer.model(**inputs).loss)
