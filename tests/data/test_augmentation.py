@@ -13,7 +13,6 @@ from comedian.data.augmentation import (
     draw_parameters,
     flip,
     jitter_colours,
-    keep_tubelets,
     mix_neighbours,
     shift,
 )
@@ -113,10 +112,3 @@ def test_mixup_pairs_alike_in_one_batch_and_in_two_halves():
     whole = mix_neighbours(values, weights)[0]
     halves = [mix_neighbours(values[part], weights[part])[0] for part in (slice(0, 4), slice(4, 8))]
     assert torch.equal(whole, torch.cat(halves))
-
-
-def test_masking_keeps_the_right_number_in_order():
-    kept = keep_tubelets(torch.rand(5, 8), 0.25)
-    assert kept.shape == (5, 6)
-    assert (kept.diff(dim=1) > 0).all()
-    assert keep_tubelets(torch.rand(5, 3), 0.25) is None

@@ -8,6 +8,7 @@ from transformers import AttentionInterface, AutoModel, AutoModelForVideoClassif
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from comedian.models import ComedianForActionSpotting, ComedianModel
+from comedian.models.modeling_comedian import keep_tubelets
 from testing_utils import tiny_config
 
 ENCODERS = ["vivit", "viswin"]
@@ -374,3 +375,10 @@ def test_a_size_that_cannot_be_raises_before_anything_changes(encoder, tmp_path)
 def test_wrong_shapes_are_named(shape, message):
     with pytest.raises(ValueError, match=message):
         tiny_model("vivit")(torch.zeros(shape))
+
+
+def test_masking_keeps_the_right_number_in_order():
+    kept = keep_tubelets(torch.rand(5, 8), 0.25)
+    assert kept.shape == (5, 6)
+    assert (kept.diff(dim=1) > 0).all()
+    assert keep_tubelets(torch.rand(5, 3), 0.25) is None

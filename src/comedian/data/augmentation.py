@@ -177,13 +177,5 @@ def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.lerp(values[partner], values, own), partner
 
 
-def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:
-    """Choose the tubelets that temporal masking keeps, `(batch_size, num_kept)` ascending; `None` for all of them."""
-    num_masked = int(mask_ratio * noise.shape[1])
-    if num_masked == 0:
-        return None
-    return noise.argsort(dim=1)[:, num_masked:].sort(dim=1).values
-
-
 def _per_sample(values: Tensor) -> Tensor:
     return values[:, None, None, None, None]

@@ -577,6 +577,22 @@ def resample_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
     return grid[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
+def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:
+    """Choose the tubelets that temporal masking keeps: those of the largest noise.
+
+    Args:
+        noise (`torch.Tensor` of shape `(batch_size, num_tubelets)`): one random number a tubelet.
+        mask_ratio (`float`): share of tubelets to mask, rounded down to whole ones.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, num_kept)`, ascending; `None` where all are kept.
+    """
+    num_masked = int(mask_ratio * noise.shape[1])
+    if num_masked == 0:
+        return None
+    return noise.argsort(dim=1)[:, num_masked:].sort(dim=1).values
+
+
 class ComedianModel(ComedianPreTrainedModel):
     """The COMEDIAN backbone: spatial and temporal encoder."""
 
@@ -642,11 +658,10 @@ class ComedianModel(ComedianPreTrainedModel):
 
     def draw_kept_tubelets(self, batch_size: int, num_tubelets: int, device: torch.device) -> Tensor | None:
         """Draw the tubelets that temporal masking keeps, `(batch_size, num_kept)` ascending; `None` for all."""
-        num_masked = int(self.config.temporal_mask_ratio * num_tubelets)
-        if not self.training or num_masked == 0:
+        if not self.training:
             return None
-        order = torch.rand(batch_size, num_tubelets, device=device).argsort(dim=1)
-        return order[:, num_masked:].sort(dim=1).values
+        noise = torch.rand(batch_size, num_tubelets, device=device)
+        return keep_tubelets(noise, self.config.temporal_mask_ratio)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

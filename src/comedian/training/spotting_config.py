@@ -6,6 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from comedian.data.augmentation import AugmentationSettings
+from comedian.data.window_dataset import SAMPLINGS
 
 REFERENCE_BATCH_SIZE = 256
 
@@ -91,8 +92,8 @@ class SpottingConfig(TrainingArguments):
         # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
-        if self.sampling not in ("disjoint", "random"):
-            raise ValueError(f"`sampling` is {self.sampling!r}; must be disjoint or random")
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"`sampling` is {self.sampling!r}; must be one of {', '.join(SAMPLINGS)}")
         if self.windows_per_half < 1:
             raise ValueError(f"`windows_per_half` is {self.windows_per_half}; must be 1 or more")
         if self.base_learning_rate is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 
-from comedian.data.augmentation import augment, draw_parameters, keep_tubelets, mix_neighbours
+from comedian.data.augmentation import augment, draw_parameters, mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowSampler
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
@@ -18,6 +18,7 @@ from comedian.evaluation.spotting_evaluator import (
     spots_of_halves,
 )
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.modeling_comedian import keep_tubelets
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
 from comedian.training.spotting_config import SpottingConfig
 
