@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from comedian import ActionSpotter
-from comedian.data.annotations import find_halves, find_label_file, position_ms_of, read_annotations
+from comedian.data.annotations import find_halves, find_label_file, prediction_of, read_annotations
 from comedian.data.decoding import probe
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.files import read_json
@@ -68,15 +68,7 @@ def clock(timestamp_s: float) -> str:
 
 def print_scores(references: list[dict], candidates: list[dict], labels: list[str]) -> None:
     """Print the official average-mAP, over the labels that occur."""
-    predictions = [
-        {
-            "position": str(position_ms_of(spot["timestamp_s"])),
-            "label": spot["label"],
-            "half": str(spot["half"]),
-            "confidence": repr(spot["score"]),
-        }
-        for spot in candidates
-    ]
+    predictions = [prediction_of(spot) for spot in candidates]
     occurring = [label for label in labels if any(event["label"] == label for event in references)]
     scores = average_map([references], [predictions], occurring)
     print(f"\naverage-mAP of the {len(occurring)} labels that occur:", end=" ")

@@ -168,6 +168,18 @@ def timestamp_s_of(position_ms: int) -> float:
     return max(position_ms - 1, 0) / 1000
 
 
+def prediction_of(spot: Mapping[str, Any]) -> dict[str, str]:
+    """Return a spot as an entry of SoccerNet's `results_spotting.json`; all values are strings."""
+    position_ms = position_ms_of(spot["timestamp_s"])
+    return {
+        "gameTime": game_time(spot["half"], position_ms),
+        "label": spot["label"],
+        "position": str(position_ms),
+        "half": str(spot["half"]),
+        "confidence": repr(float(spot["score"])),
+    }
+
+
 def write_results(path: str | Path, video_id: str, spots: Iterable[Mapping[str, Any]]) -> None:
     """Write a match's spots as SoccerNet's `results_spotting.json`, by half and time; all values are strings.
 
@@ -176,18 +188,8 @@ def write_results(path: str | Path, video_id: str, spots: Iterable[Mapping[str, 
         video_id: the match's folder relative to the data root.
         spots: dicts with `label`, `timestamp_s`, `half` and `score`.
     """
-    predictions = []
-    for spot in sorted(spots, key=lambda spot: (spot["half"], spot["timestamp_s"])):
-        position_ms = position_ms_of(spot["timestamp_s"])
-        predictions.append(
-            {
-                "gameTime": game_time(spot["half"], position_ms),
-                "label": spot["label"],
-                "position": str(position_ms),
-                "half": str(spot["half"]),
-                "confidence": repr(float(spot["score"])),
-            }
-        )
+    ordered = sorted(spots, key=lambda spot: (spot["half"], spot["timestamp_s"]))
+    predictions = [prediction_of(spot) for spot in ordered]
     atomic_write_text(path, json.dumps({"UrlLocal": video_id, "predictions": predictions}, indent=4) + "\n")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.annotations import position_ms_of
+from comedian.data.annotations import prediction_of
 from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
@@ -64,15 +64,7 @@ def average_map_of(
     references = halves.references()
     predictions: dict[str, list[dict[str, str]]] = {video_id: [] for video_id in references}
     for index, found in spots.items():
-        predictions[halves.rows[index]["video_id"]].extend(
-            {
-                "position": str(position_ms_of(spot["timestamp_s"])),
-                "label": spot["label"],
-                "half": str(spot["half"]),
-                "confidence": repr(spot["score"]),
-            }
-            for spot in found
-        )
+        predictions[halves.rows[index]["video_id"]].extend(map(prediction_of, found))
     return average_map(list(references.values()), list(predictions.values()), halves.labels, metrics=metrics)
 
 
