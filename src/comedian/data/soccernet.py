@@ -266,6 +266,22 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
     return {"train": video_ids}
 
 
+def matches_of_splits(root: Path, splits: Sequence[str] | None = None) -> list[str]:
+    """Return the match folders of some splits, relative to `root`; all matches where no split is named.
+
+    Raises:
+        InputError: `root` is no folder, or has no such split.
+    """
+    if not splits:
+        return find_matches(root)
+    found = find_splits(root)
+    names = [SPLIT_NAMES.get(name, name) for name in splits]
+    for name in names:
+        if name not in found:
+            raise InputError(f"`{root}` has no split {name!r}; it has {', '.join(found)}")
+    return [video_id for name in dict.fromkeys(names) for video_id in found[name]]
+
+
 def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
