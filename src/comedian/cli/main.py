@@ -11,7 +11,11 @@ from comedian.errors import InputError
 # name -> one-line help. `comedian.cli.commands.<name with _>` holds `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
     "prepare": "decode the videos of a data set once into a frame store",
-    "finetune": "train a model to spot actions, from a YAML recipe",
+    "extract-features": "compute or import the features of a data set into a feature bank",
+    "reduce-features": "standardise a feature bank and reduce it with a PCA",
+    "pretrain": "train a spatial encoder without labels (stage 1)",
+    "distill": "train a backbone on the features of a teacher (stage 2)",
+    "finetune": "train a model to spot actions (stage 3)",
     "spot": "find the events of one or more videos",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
     "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",
@@ -28,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Action spotting in long sports videos.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n"
-        + "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+        + "\n".join(f"  {name:<18}{text}" for name, text in COMMANDS.items())
         + "\n\n`comedian COMMAND --help` tells more.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")

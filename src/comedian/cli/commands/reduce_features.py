@@ -1,0 +1,46 @@
+"""Standardise the features of a bank and reduce them with a PCA.
+
+The PCA is fitted on the matches of --split alone (`--dim 512 --data ROOT --split train`) and written into OUTPUT with the
+reduced features of all matches. --transform OTHER_BANK reduces a further bank as OTHER_BANK was, without fitting. Run it
+again to go on after an interruption.
+"""
+
+import argparse
+
+from comedian.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bank", metavar="BANK", help="the feature bank to reduce")
+    parser.add_argument("output", metavar="OUTPUT", help="the reduced bank's folder; made when missing")
+    parser.add_argument("--dim", type=int, help="values of a reduced feature, such as 512")
+    parser.add_argument("--data", metavar="ROOT", help="the data set's folder, for its splits")
+    parser.add_argument("--split", nargs="+", metavar="NAME", help="fit on the matches of these splits: train")
+    parser.add_argument("--transform", metavar="OTHER_BANK", help="reduce as this reduced bank was; fits nothing")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Reduce the bank and print what was done."""
+    to_fit = (args.dim, args.data, args.split)
+    if args.transform is not None and any(value is not None for value in to_fit):
+        raise InputError("--transform fits nothing; leave out --dim, --data and --split")
+    if args.transform is None and None in to_fit:
+        raise InputError("give --dim, --data and --split to fit, or --transform OTHER_BANK")
+
+    from pathlib import Path
+
+    from comedian.data.feature_reduction import FILE_NAME, apply_reduction, load_reduction, reduce_features
+    from comedian.data.soccernet import matches_of_splits
+
+    if args.transform is not None:
+        report = apply_reduction(args.bank, args.output, args.transform, dtype=args.dtype)
+    else:
+        video_ids = matches_of_splits(Path(args.data), args.split)
+        report = reduce_features(args.bank, args.output, args.dim, video_ids, dtype=args.dtype)
+    reduction = load_reduction(Path(args.output) / FILE_NAME)
+    print(
+        f"halves: {len(report.done)} done, {len(report.skipped)} there already; {reduction.description}; "
+        f"{100 * reduction.explained_variance.sum() / len(reduction.mean):.1f} % of the variance kept"
+    )
