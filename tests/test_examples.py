@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from comedian.models import ComedianConfig, ComedianVideoProcessor
-from comedian.training.finetune import read_settings
 from comedian.training.recipe import load_recipe
+from comedian.training.spotting_config import SpottingConfig
+from comedian.training.stage import read_settings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "hub_configs").glob("*/*.yaml"))
@@ -42,7 +43,7 @@ def test_every_recipe_has_settings_a_config_and_a_processor_that_fit(recipe, tmp
     content = yaml.safe_load(recipe.read_text())
     starts_from = ["--model.checkpoint", "x"] if not content["model"] else []
     loaded = load_recipe(recipe, [*starts_from, "--training.output_dir", str(tmp_path), "--training.bf16", "false"])
-    assert read_settings(loaded.training).output_dir == str(tmp_path)
+    assert read_settings(loaded.training, SpottingConfig).output_dir == str(tmp_path)
     config = ComedianConfig.from_pretrained(recipe.parent)
     size = ComedianVideoProcessor.from_pretrained(recipe.parent).size
     assert [size["height"], size["width"]] == list(config.image_size)

@@ -134,7 +134,7 @@ def test_banks_that_do_not_fit(tmp_path, changes, arguments, message):
 
 
 @pytest.mark.parametrize(
-    "fps, token_rate, duration_s", [(2.0, 2.0, 10.7), (2.0, 0.5, 3.0), (0.5, 0.5, 40.2), (1 / 3, 1 / 3.0000001, 60.0)]
+    "fps, token_rate, duration_s", [(2.0, 2.0, 10.7), (2.0, 0.5, 3.0), (0.5, 0.5, 40.2), (1 / 3, 1 / 2.9999999, 60.0)]
 )
 def test_banks_that_fit_serve_every_time_of_the_half(tmp_path, fps, token_rate, duration_s):
     half = write(tmp_path / "1.safetensors", fps=fps)
@@ -221,6 +221,18 @@ def test_features_that_are_none(tmp_path, features, message):
     with pytest.raises(InputError, match=message):
         write_features(tmp_path / "1.safetensors", features, HEADER)
     assert not list(tmp_path.iterdir())
+
+
+def test_writing_that_fails_keeps_what_was_there(tmp_path, monkeypatch):
+    def save_half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    half = write(tmp_path / "1.safetensors")
+    monkeypatch.setattr("comedian.data.feature_bank.save_file", save_half)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path / "1.safetensors", count=5)
+    assert open_features(half.path) == half and list(tmp_path.iterdir()) == [half.path]
 
 
 def test_only_floats_with_two_axes(tmp_path):

@@ -23,7 +23,7 @@ def rows_and_store(tmp_path_factory):
 
 def make(rows_and_store, num_frames=8, sampling="disjoint", windows=3) -> WindowDataset:
     halves = HalfDataset(*rows_and_store, LABELS, fps=2)
-    return WindowDataset(halves, WindowShape(num_frames, 2, windows, sampling, 0.5))
+    return WindowDataset(halves, WindowShape(num_frames, 2, windows, sampling), 0.5)
 
 
 def test_a_window_holds_every_second_frame_and_the_labels_near_them(rows_and_store):

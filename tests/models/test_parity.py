@@ -8,8 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comedian.conversion.lightning import convert_checkpoint
-from comedian.models import ComedianForActionSpotting
-from comedian.models.loss_comedian import mixup_spotting_loss, spotting_loss
+from comedian.models import ComedianForActionSpotting, ComedianForContrastivePretraining, ComedianModel
+from comedian.models.loss_comedian import (
+    mixup_spotting_loss,
+    soft_contrastive_loss,
+    spotting_loss,
+    token_contrastive_loss,
+)
 from naive_model import naive_forward, random_checkpoint
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
@@ -96,6 +101,118 @@ def test_mixup_loss_is_the_published_one(reference):
     mixed_in = labels[reference["spot.mixup.perm"]]
     loss = mixup_spotting_loss(reference["spot.logits"], labels, mixed_in, reference["spot.mixup.lam"])
     assert_close(loss, reference["spot.loss.bce.mixup"], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def stage_1_model(tmp_path_factory, sizes):
+    """The published stage-1 checkpoint: the trunks through the converter, heads and queue by name."""
+    settings = sizes["ssl"]
+    published = torch.load(REFERENCE / "vit_ssl.ckpt", weights_only=True)
+    tensors = published["state_dict"]
+    backbones = {}
+    for trunk in ("trunk.", "momentum_trunk."):
+        folder = tmp_path_factory.mktemp("ssl")
+        part = {name: value for name, value in tensors.items() if not name.startswith(("trunk.", "momentum_trunk."))}
+        part |= {"trunk." + name[len(trunk) :]: value for name, value in tensors.items() if name.startswith(trunk)}
+        torch.save(published | {"state_dict": part}, folder / "ssl.ckpt")
+        convert_checkpoint(folder / "ssl.ckpt", folder / "model", spatial_heads=[settings["num_heads"]])
+        backbones[trunk] = ComedianModel.from_pretrained(folder / "model")
+    config = backbones["trunk."].config
+    config.contrastive_config = type(config).sub_configs["contrastive_config"](
+        projector_sizes=settings["projector_dims"][1:],
+        predictor_sizes=settings["predictor_dims"][1:],
+        queue_size=tensors["queue"].shape[1],
+    )
+    model = ComedianForContrastivePretraining(config)
+    model.comedian.load_state_dict(backbones["trunk."].state_dict())
+    model.momentum_encoder.load_state_dict(backbones["momentum_trunk."].spatial_encoder.state_dict())
+    for head in ("projector", "predictor", "momentum_projector"):
+        weights = {name: value for name, value in tensors.items() if name.startswith(f"{head}.")}
+        layers = getattr(model, head).layers
+        for index, layer in enumerate(layers):
+            layer.weight.data.copy_(weights[f"{head}.layers.{2 * index}.weight"])
+            assert (layer.bias is not None) == (f"{head}.layers.{2 * index}.bias" in weights)
+            if layer.bias is not None:
+                layer.bias.data.copy_(weights[f"{head}.layers.{2 * index}.bias"])
+    model.queue.copy_(tensors["queue"].T)
+    return model.eval()
+
+
+@needs_reference
+def test_stage_1_embeddings_are_the_published_ones(stage_1_model, reference):
+    for view in (0, 1):
+        clips = reference[f"ssl.view{view}"].transpose(1, 2)
+        with torch.no_grad():
+            assert_close(stage_1_model.compute_queries(clips), reference[f"ssl.q{view}"])
+            assert_close(stage_1_model.compute_keys(clips), reference[f"ssl.z{view}"])
+
+
+STAGE_1_LOSSES = {
+    "soccernet": {"contrastive_weight": 1.0, "temperature": 0.1, "momentum_temperature": 0.07},
+    "half": {"contrastive_weight": 0.5, "temperature": 0.1, "momentum_temperature": 0.05},
+}
+
+
+@needs_reference
+@pytest.mark.parametrize("name", STAGE_1_LOSSES)
+@pytest.mark.parametrize("use_batch_keys", [False, True])
+def test_stage_1_losses_are_the_published_ones(name, use_batch_keys, reference, stage_1_model):
+    settings = STAGE_1_LOSSES[name] | {"use_batch_keys": use_batch_keys}
+    expected = reference[f"ssl.loss{'_use_keys' if use_batch_keys else ''}.{name}"]
+    queue = reference["ssl.queue_dxk"].T
+    ways = [
+        soft_contrastive_loss(reference[f"ssl.q{view}"], reference[f"ssl.z{1 - view}"], queue, **settings)
+        for view in (0, 1)
+    ]
+    assert_close(torch.stack(ways).mean(), expected)
+    # and the whole model, from pixels
+    stage_1_model.queue.copy_(queue)
+    for field, value in settings.items():
+        setattr(stage_1_model.config.contrastive_config, field, value)
+    views = [reference[f"ssl.view{view}"].transpose(1, 2) for view in (0, 1)]
+    with torch.no_grad():
+        assert_close(stage_1_model(views[0], second_view=views[1]).loss, expected, atol=2e-5)
+
+
+DISTILLATION_LOSSES = [
+    (keys, everything, radius, aligned, weight, temperature)
+    for keys, everything, radius, aligned, weight in (
+        (0, 0, 0, 1, 0.5),
+        (0, 0, 1, 0, 0.5),
+        (0, 1, 0, 1, 0.5),
+        (0, 1, 1, 1, 0.7),
+        (1, 0, 0, 1, 0.5),
+        (1, 0, 2, 0, 0.3),
+        (1, 0, 2, 1, 0.5),
+    )
+    for temperature in (0.05, 0.07)
+]
+
+
+@needs_reference
+@pytest.mark.parametrize("keys, everything, radius, aligned, weight, temperature", DISTILLATION_LOSSES)
+def test_stage_2_losses_are_the_published_ones(
+    keys, everything, radius, aligned, weight, temperature, reference, sizes
+):
+    shape = (sizes["distill"]["batch"], sizes["distill"]["tokens"])
+    loss = token_contrastive_loss(
+        reference["distill.q"].unflatten(0, shape),
+        reference["distill.k"].unflatten(0, shape),
+        reference["distill.queue_dxk"].T,
+        temperature=sizes["distill"]["temp"],
+        momentum_temperature=temperature,
+        contrastive_weight=weight,
+        negatives="batch" if everything else "window" if keys else "queue",
+        positive_radius=radius,
+        use_aligned=bool(aligned),
+    )
+    name = f"keys{keys}.all{everything}.radius{radius}.aligned{aligned}.coeff{weight}.tempm{temperature}"
+    assert_close(loss, reference[f"distill.loss.{name}"])
+
+
+@needs_reference
+def test_every_stage_2_number_is_compared(reference):
+    assert sum(name.startswith("distill.loss.") for name in reference) == len(DISTILLATION_LOSSES)
 
 
 OTHER_SIZES = {

@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain": "train a spatial encoder without labels (stage 1)",
     "distill": "train a backbone on the features of a teacher (stage 2)",
     "finetune": "train a model to spot actions (stage 3)",
+    "train": "all stages of a recipe folder, one after the other",
     "spot": "find the events of one or more videos",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
     "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",

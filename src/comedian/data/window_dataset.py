@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from comedian.data.annotations import game_time
+from comedian.data.feature_bank import FeatureBank
 from comedian.data.frame_store import FrameStore, HalfFrames
-from comedian.data.windows import disjoint_starts, random_starts, token_targets
+from comedian.data.windows import disjoint_starts, random_starts, token_targets, token_timestamps_s
 from comedian.errors import InputError
 
 IGNORE_INDEX = -100
@@ -92,18 +93,26 @@ class WindowShape:
         tubelet_size: frames of a token.
         windows_per_half: windows drawn from each half in an epoch.
         sampling: `"disjoint"` (no overlap, both edges always) or `"random"` (stratified).
-        label_radius_s: a frame within this time of an event carries its label.
     """
 
     num_frames: int
     tubelet_size: int
     windows_per_half: int
     sampling: str
-    label_radius_s: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a window."""
+        return self.num_frames // self.tubelet_size
 
 
-class WindowDataset(Dataset):
-    """Training windows, addressed by [`WindowKey`] so that the sampler alone holds the randomness."""
+class FrameWindows(Dataset):
+    """Windows of frames, addressed by [`WindowKey`] so that the sampler alone holds the randomness.
+
+    Args:
+        halves: where they are cut from.
+        shape: their sizes.
+    """
 
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
@@ -117,41 +126,131 @@ class WindowDataset(Dataset):
         """Read one window.
 
         Returns:
-            `frames` uint8 `(num_frames, height, width, 3)`, `labels` float32 `(num_tokens, num_labels)` and `seed`. A half
-            shorter than the window repeats its last frame, and the tokens there are ignored (-100).
+            `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last frame.
         """
-        half, step = self.halves[key.half_index], self.halves.frame_step
-        available = min(self.shape.num_frames, -(-(half.num_frames - key.start) // step))
-        frames = half.read(key.start, available, step)
+        available = self.available_frames(key)
+        frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)
         if available < self.shape.num_frames:
             frames = np.concatenate([frames, np.repeat(frames[-1:], self.shape.num_frames - available, axis=0)])
-        return {
-            "frames": torch.from_numpy(frames),
-            "labels": torch.from_numpy(self.targets(key, available)),
-            "seed": torch.tensor(key.seed),
-        }
+        return {"frames": torch.from_numpy(frames), "seed": torch.tensor(key.seed)}
 
-    def targets(self, key: WindowKey, available_frames: int) -> np.ndarray:
+    def available_frames(self, key: WindowKey) -> int:
+        """Frames of a window that its half really has."""
+        left = self.halves[key.half_index].num_frames - key.start
+        return min(self.shape.num_frames, -(-left // self.halves.frame_step))
+
+    def start_s(self, key: WindowKey) -> float:
+        """Time of a window's first frame in its half."""
+        return key.start / (self.halves.fps * self.halves.frame_step)
+
+    def draw_starts(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """First frames, at the store's rate, of an epoch's windows of one half; always `windows_per_half` of them."""
+        length, window = self.halves[index].num_frames, self.shape.num_frames * self.halves.frame_step
+        if self.shape.sampling == "random":
+            return random_starts(length, window, self.shape.windows_per_half, rng)
+        # a half with room for fewer windows without overlap is gone over again until the count is full
+        rounds = []
+        while (missing := self.shape.windows_per_half - sum(map(len, rounds))) > 0:
+            rounds.append(rng.permutation(disjoint_starts(length, window, rng))[:missing])
+        return np.concatenate(rounds)
+
+
+class WindowDataset(FrameWindows):
+    """Windows with targets, for stage 3.
+
+    Args:
+        halves: with annotations.
+        shape: sizes of the windows.
+        label_radius_s: a frame within this time of an event carries its label.
+    """
+
+    def __init__(self, halves: HalfDataset, shape: WindowShape, label_radius_s: float):
+        super().__init__(halves, shape)
+        self.label_radius_s = label_radius_s
+
+    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+        """Read one window: see [`FrameWindows`]; with `labels` float32 `(num_tokens, num_labels)`, -100 without footage."""
+        return super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
+
+    def targets(self, key: WindowKey) -> np.ndarray:
         """Targets of a window, float32 `(num_tokens, num_labels)`; -100 where there is no footage."""
         times_s, labels = self.halves.events(key.half_index)
-        start_s = key.start / (self.halves.fps * self.halves.frame_step)
         targets = token_targets(
-            times_s - start_s,
+            times_s - self.start_s(key),
             labels,
-            self.shape.num_frames // self.shape.tubelet_size,
+            self.shape.num_tokens,
             len(self.halves.labels),
             self.halves.fps,
             self.shape.tubelet_size,
-            self.shape.label_radius_s,
+            self.label_radius_s,
         )
-        targets[-(-available_frames // self.shape.tubelet_size) :] = IGNORE_INDEX
+        targets[-(-self.available_frames(key) // self.shape.tubelet_size) :] = IGNORE_INDEX
         return targets
+
+
+class ClipDataset(FrameWindows):
+    """Every clip of one tubelet, without overlap, for stage 1; the grid starts elsewhere in each half and epoch.
+
+    Args:
+        halves: with or without annotations.
+        tubelet_size: frames of a clip at the model's rate.
+    """
+
+    def __init__(self, halves: HalfDataset, tubelet_size: int):
+        super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
+
+    def __len__(self) -> int:
+        """Clips of an epoch."""
+        return sum(map(self.clips_of, range(len(self.halves))))
+
+    def clips_of(self, index: int) -> int:
+        """Clips of one half: one fewer than fit where the grid's start needs the room."""
+        clip = self.shape.num_frames * self.halves.frame_step
+        return max((self.halves[index].num_frames - clip + 1) // clip, 1)
+
+    def draw_starts(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """First frames, at the store's rate, of all clips of one half."""
+        clip = self.shape.num_frames * self.halves.frame_step
+        room = self.halves[index].num_frames - self.clips_of(index) * clip
+        return rng.integers(min(max(room, 0), clip - 1) + 1) + clip * np.arange(self.clips_of(index))
+
+
+class DistillationDataset(FrameWindows):
+    """Windows with a teacher's features of each token's second, for stage 2.
+
+    Args:
+        halves: with or without annotations.
+        shape: sizes of the windows.
+        bank: features of the same halves.
+        feature_dim: width that the features must have.
+
+    Raises:
+        InputError: the bank lacks a half, is too slow, too short or of another width.
+    """
+
+    def __init__(self, halves: HalfDataset, shape: WindowShape, bank: FeatureBank, feature_dim: int):
+        super().__init__(halves, shape)
+        self.features = [bank.open(row["video_id"], row["half"]) for row in halves.rows]
+        for index, features in enumerate(self.features):
+            duration_s = halves.num_frames(index) / halves.fps
+            features.check(token_rate=halves.fps / shape.tubelet_size, duration_s=duration_s, dim=feature_dim)
+
+    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+        """Read one window: see [`FrameWindows`]; with `teacher_features` float32 `(num_tokens, dim)`."""
+        features = self.features[key.half_index].at(self.token_times_s(key))
+        return super().__getitem__(key) | {"teacher_features": torch.from_numpy(features)}
+
+    def token_times_s(self, key: WindowKey) -> np.ndarray:
+        """Times of a window's tokens in its half, float64 `(num_tokens,)`; the last one repeats with the last frame."""
+        times_s = token_timestamps_s(self.shape.num_tokens, self.halves.fps, self.shape.tubelet_size)
+        last_token = -(-self.available_frames(key) // self.shape.tubelet_size) - 1
+        return self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
 
 
 class WindowSampler(Sampler[WindowKey]):
     """Draws an epoch's windows from `(seed, epoch)` alone, so a resumed run sees what an uninterrupted one would."""
 
-    def __init__(self, dataset: WindowDataset, seed: int):
+    def __init__(self, dataset: FrameWindows, seed: int):
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
@@ -168,20 +267,8 @@ class WindowSampler(Sampler[WindowKey]):
         keys = [
             (index, start)
             for index in range(len(self.dataset.halves))
-            for start in self.draw_starts(index, rng).tolist()
+            for start in self.dataset.draw_starts(index, rng).tolist()
         ]
         seeds = rng.integers(2**62, size=len(keys)).tolist()
         for position in rng.permutation(len(keys)).tolist():
             yield WindowKey(*keys[position], seeds[position])
-
-    def draw_starts(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """First frames, at the store's rate, of the windows of one half; always `windows_per_half` of them."""
-        shape, halves = self.dataset.shape, self.dataset.halves
-        length, window = halves[index].num_frames, shape.num_frames * halves.frame_step
-        if shape.sampling == "random":
-            return random_starts(length, window, shape.windows_per_half, rng)
-        # a half with room for fewer windows without overlap is gone over again until the count is full
-        rounds = []
-        while (missing := shape.windows_per_half - sum(map(len, rounds))) > 0:
-            rounds.append(rng.permutation(disjoint_starts(length, window, rng))[:missing])
-        return np.concatenate(rounds)

@@ -3,8 +3,9 @@
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification
 from transformers.utils import is_torchvision_available
 
-from .configuration_comedian import ComedianConfig
+from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
 from .modeling_comedian import ComedianForActionSpotting, ComedianModel, ComedianPreTrainedModel
+from .modeling_comedian_pretraining import ComedianForContrastivePretraining, ComedianForFeatureDistillation
 from .video_processing_comedian import ComedianVideoProcessor
 
 AutoConfig.register("comedian", ComedianConfig)
@@ -18,7 +19,11 @@ if is_torchvision_available():
 
 __all__ = [
     "ComedianConfig",
+    "ComedianContrastiveConfig",
+    "ComedianDistillationConfig",
     "ComedianForActionSpotting",
+    "ComedianForContrastivePretraining",
+    "ComedianForFeatureDistillation",
     "ComedianModel",
     "ComedianPreTrainedModel",
     "ComedianVideoProcessor",

@@ -11,6 +11,7 @@ SPATIAL_ENCODERS = ("vivit", "viswin")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
+NEGATIVES = ("window", "batch", "queue")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -22,6 +23,109 @@ PUBLISHED_SIZES = {
     # the 12 temporal heads named for every B do not divide ViSwin-B's 1024: heads of 64 channels, as ViViT-B has
     "viswin-base": ("viswin", 128, [2, 2, 18, 2], [4, 8, 16, 32], 16, 4),
 }
+
+
+@strict
+class ComedianContrastiveConfig(PreTrainedConfig):
+    r"""
+    Heads, queue and loss of stage 1; the defaults are the published ones.
+
+    Args:
+        projector_sizes (`list[int]`, defaults to `[1024, 1024, 256]`): Widths after the spatial token.
+        predictor_sizes (`list[int]`, defaults to `[1024, 256]`): Widths after the projector, online branch only.
+        queue_size (`int`, defaults to 65536): Keys of earlier steps to compare with.
+        temperature (`float`, defaults to 0.1): Of the queries' scores.
+        momentum_temperature (`float`, defaults to 0.07): Of the target's similarities.
+        contrastive_weight (`float`, defaults to 1.0): Share of the positive in the target; 1 is InfoNCE.
+        use_batch_keys (`bool`, defaults to `False`): Compare with the other clips of the step too.
+
+    Raises:
+        StrictDataclassError: a field that cannot be.
+    """
+
+    model_type = "comedian_contrastive"
+    base_config_key = "contrastive_config"
+
+    projector_sizes: list[int] | tuple[int, ...] = (1024, 1024, 256)
+    predictor_sizes: list[int] | tuple[int, ...] = (1024, 256)
+    queue_size: int = 65536
+    temperature: float | int = 0.1
+    momentum_temperature: float | int = 0.07
+    contrastive_weight: float | int = 1.0
+    use_batch_keys: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.projector_sizes, self.predictor_sizes = list(self.projector_sizes), list(self.predictor_sizes)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Refuse sizes and temperatures that cannot be."""
+        _check_contrast(self, "projector_sizes", "predictor_sizes")
+        if self.projector_sizes[-1] != self.predictor_sizes[-1]:
+            raise ValueError(
+                f"`projector_sizes` ends in {self.projector_sizes[-1]} and `predictor_sizes` in "
+                f"{self.predictor_sizes[-1]}; queries and keys must have one width"
+            )
+
+
+@strict
+class ComedianDistillationConfig(PreTrainedConfig):
+    r"""
+    Head, queue and loss of stage 2; the defaults are the published ones.
+
+    Args:
+        projector_sizes (`list[int]`, defaults to `[1024, 1024, 512]`): Widths after the temporal token; the last one is the
+            feature bank's.
+        queue_size (`int`, defaults to 65536): Features of earlier steps to compare with.
+        temperature (`float`, defaults to 0.1): Of the tokens' scores.
+        momentum_temperature (`float`, defaults to 0.05): Of the target's similarities.
+        contrastive_weight (`float`, defaults to 0.5): Share of the positives in the target.
+        negatives (`str`, defaults to `"window"`): What a token is compared with beside positives and queue: its own
+            `"window"`, the whole `"batch"`, or the `"queue"` alone.
+        positive_radius (`int`, defaults to 0): Features within so many tokens are positives.
+        use_aligned (`bool`, defaults to `True`): Whether the feature of the token's own second counts.
+
+    Raises:
+        StrictDataclassError: a field that cannot be.
+    """
+
+    model_type = "comedian_distillation"
+    base_config_key = "distillation_config"
+
+    projector_sizes: list[int] | tuple[int, ...] = (1024, 1024, 512)
+    queue_size: int = 65536
+    temperature: float | int = 0.1
+    momentum_temperature: float | int = 0.05
+    contrastive_weight: float | int = 0.5
+    negatives: str = "window"
+    positive_radius: int = 0
+    use_aligned: bool = True
+
+    def __post_init__(self, **kwargs):
+        self.projector_sizes = list(self.projector_sizes)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Refuse sizes, temperatures and choices that cannot be."""
+        _check_contrast(self, "projector_sizes")
+        if self.negatives not in NEGATIVES:
+            raise ValueError(f"`negatives` is {self.negatives!r}; must be one of {', '.join(NEGATIVES)}")
+        if self.positive_radius < 0:
+            raise ValueError(f"`positive_radius` is {self.positive_radius}; must be 0 or more")
+        if not self.use_aligned and self.positive_radius == 0:
+            raise ValueError("`use_aligned` is false and `positive_radius` 0: a token would have no positive")
+
+
+def _check_contrast(config: PreTrainedConfig, *sizes: str) -> None:
+    """Refuse what stages 1 and 2 share: sizes, queue, temperatures, weight."""
+    for field in sizes:
+        if not getattr(config, field) or min(getattr(config, field)) < 1:
+            raise ValueError(f"`{field}` is {getattr(config, field)}; every entry must be 1 or more")
+    for field in ("queue_size", "temperature", "momentum_temperature"):
+        if not 0 < getattr(config, field) < math.inf:
+            raise ValueError(f"`{field}` is {getattr(config, field)}; must be greater than 0")
+    if not 0 <= config.contrastive_weight <= 1:
+        raise ValueError(f"`contrastive_weight` is {config.contrastive_weight}; must be between 0 and 1")
 
 
 @strict
@@ -72,12 +176,20 @@ class ComedianConfig(PreTrainedConfig):
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
         label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
             validation; `None` reports every candidate.
+        contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
+            [`ComedianForContrastivePretraining`] has them.
+        distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
+            [`ComedianForFeatureDistillation`] has them.
 
     Raises:
         StrictDataclassError: a field of the wrong type, or a combination that cannot be built.
     """
 
     model_type = "comedian"
+    sub_configs = {
+        "contrastive_config": ComedianContrastiveConfig,
+        "distillation_config": ComedianDistillationConfig,
+    }
 
     spatial_encoder: str = "vivit"
     spatial_hidden_size: int = 192
@@ -114,6 +226,8 @@ class ComedianConfig(PreTrainedConfig):
     nms_threshold: float | int = 0.001
     nms_min_weight: float | int = 0.0
     label_thresholds: list[float | int] | None = None
+    contrastive_config: dict | ComedianContrastiveConfig | None = None
+    distillation_config: dict | ComedianDistillationConfig | None = None
 
     def __post_init__(self, **kwargs):
         self.spatial_depths = _as_list(self.spatial_depths)
@@ -121,6 +235,9 @@ class ComedianConfig(PreTrainedConfig):
         self.image_size = _as_list(self.image_size)
         if len(self.image_size) == 1:
             self.image_size = self.image_size * 2
+        for name, sub_config in self.sub_configs.items():
+            if isinstance(getattr(self, name), dict):
+                setattr(self, name, sub_config(**getattr(self, name)))
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}
@@ -324,4 +441,4 @@ def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:
     return [value] if isinstance(value, int) else list(value)
 
 
-__all__ = ["ComedianConfig"]
+__all__ = ["ComedianConfig", "ComedianContrastiveConfig", "ComedianDistillationConfig"]

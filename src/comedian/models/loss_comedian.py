@@ -1,9 +1,16 @@
 """Losses of COMEDIAN: pure functions of tensors."""
 
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 IGNORE_INDEX = -100
+# queries of one clip each that are compared with the queue at once
+QUERIES_PER_CHUNK = 256
 
 
 def spotting_loss(
@@ -71,3 +78,181 @@ def mixup_spotting_loss(
     """
     own = spotting_loss(logits, labels, sample_weights=mixup_weights, **kwargs)
     return own + spotting_loss(logits, mixup_targets, sample_weights=1 - mixup_weights, **kwargs)
+
+
+class _Chunk(NamedTuple):
+    """Some queries and the keys that they alone are compared with, beside the queue.
+
+    Attributes:
+        rows: which queries, `n` of them.
+        keys: `(num_keys, dim)`.
+        positive: bool `(n, num_keys)`, the keys that a query should be close to.
+        allowed: bool `(n, num_keys)`, the keys that a query is compared with.
+    """
+
+    rows: slice
+    keys: Tensor
+    positive: Tensor
+    allowed: Tensor
+
+
+class _SoftContrastiveEntropy(torch.autograd.Function):
+    """Sum over queries of the cross-entropy between soft targets `w` and scores `p` over local keys and queue.
+
+    The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is taken while the scores of a chunk are at
+    hand, so none of them is kept: memory is that of one chunk, in the forward and in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx, queries, teachers, queue, chunks, temperature, momentum_temperature, contrastive_weight, zeroed):
+        """See [`_soft_contrastive_mean`]."""
+        total = queries.new_zeros(())
+        gradient = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
+        for rows, keys, positive, allowed in chunks:
+            lowest = torch.finfo(queries.dtype).min
+            scores = torch.cat([queries[rows] @ keys.T, queries[rows] @ queue.T], dim=1).div_(temperature)
+            scores[:, : len(keys)].masked_fill_(~allowed, lowest)
+            targets = torch.zeros_like(scores)
+            targets[:, : len(keys)] = positive
+            targets.div_(targets.sum(dim=1, keepdim=True).clamp_(min=1))
+            if contrastive_weight < 1:
+                similar = torch.cat([teachers[rows] @ keys.T, teachers[rows] @ queue.T], dim=1)
+                similar = similar.div_(momentum_temperature)
+                similar[:, : len(keys)].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(
+                    ~allowed, lowest
+                )
+                targets = similar.softmax(dim=1).mul_(1 - contrastive_weight).add_(targets, alpha=contrastive_weight)
+                # a query without positives aims at the similar keys alone
+                targets.div_(targets.sum(dim=1, keepdim=True))
+            log_sums = scores.logsumexp(dim=1, keepdim=True)
+            total += log_sums.sum() - (targets * scores).sum()
+            if gradient is not None:
+                residual = scores.sub_(log_sums).exp_().sub_(targets)
+                gradient[rows] = residual[:, : len(keys)] @ keys + residual[:, len(keys) :] @ queue
+        ctx.save_for_backward(None if gradient is None else gradient.div_(temperature))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        """The queries alone have a gradient."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None, None, None, None, None, None, None
+
+
+def _soft_contrastive_mean(
+    queries: Tensor, teachers: Tensor, queue: Tensor, chunks: Iterable[_Chunk], *settings: float | bool
+) -> Tensor:
+    """Mean of [`_SoftContrastiveEntropy`] over `queries` `(n, dim)`, in float32 or better whatever autocast says."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    with torch.autocast(queries.device.type, enabled=False):
+        teachers, queue = teachers.to(dtype), queue.to(dtype)
+        return _SoftContrastiveEntropy.apply(queries.to(dtype), teachers, queue, chunks, *settings) / len(queries)
+
+
+def soft_contrastive_loss(
+    queries: Tensor,
+    keys: Tensor,
+    queue: Tensor,
+    *,
+    temperature: float = 0.1,
+    momentum_temperature: float = 0.07,
+    contrastive_weight: float = 1.0,
+    use_batch_keys: bool = False,
+    first_key: int = 0,
+) -> Tensor:
+    """Soft contrastive loss of clips (COMEDIAN, stage 1; SCE, Denize et al., 2023).
+
+    Args:
+        queries (`torch.Tensor` of shape `(batch_size, dim)`): predictions for one view, L2-normalised.
+        keys (`torch.Tensor` of shape `(num_keys, dim)`): momentum embeddings of the other view, L2-normalised; those of all
+            processes where there are several.
+        queue (`torch.Tensor` of shape `(queue_size, dim)`): embeddings of earlier clips.
+        temperature (`float`): of the queries' scores.
+        momentum_temperature (`float`): of the target's similarities.
+        contrastive_weight (`float`): share of the positive in the target; 1 is InfoNCE.
+        use_batch_keys (`bool`): compare with the other clips' keys too. Otherwise the positive's own slot counts as
+            similarity 0 in the target, as published.
+        first_key (`int`): index in `keys` of the first query's positive.
+
+    Returns:
+        `torch.Tensor` of shape `()`: the mean over the queries.
+    """
+    teachers = keys[first_key : first_key + len(queries)]
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+
+    def chunks() -> Iterator[_Chunk]:
+        for start in range(0, len(queries), QUERIES_PER_CHUNK):
+            rows = slice(start, min(start + QUERIES_PER_CHUNK, len(queries)))
+            positions = torch.arange(rows.start, rows.stop, device=keys.device)
+            if use_batch_keys:
+                positive = positions[:, None] + first_key == torch.arange(len(keys), device=keys.device)
+                yield _Chunk(rows, keys.to(dtype), positive, torch.ones_like(positive))
+            else:
+                positive = positions[:, None] == positions
+                yield _Chunk(rows, teachers[rows].to(dtype), positive, positive)
+
+    settings = (temperature, momentum_temperature, contrastive_weight, not use_batch_keys)
+    return _soft_contrastive_mean(queries, teachers, queue, chunks(), *settings)
+
+
+def token_contrastive_loss(
+    queries: Tensor,
+    features: Tensor,
+    queue: Tensor,
+    *,
+    temperature: float = 0.1,
+    momentum_temperature: float = 0.05,
+    contrastive_weight: float = 0.5,
+    negatives: str = "window",
+    positive_radius: int = 0,
+    use_aligned: bool = True,
+    all_features: Tensor | None = None,
+    first_window: int = 0,
+) -> Tensor:
+    """Soft contrastive loss of tokens against a teacher's features of the same seconds (COMEDIAN, stage 2).
+
+    One window at a time: memory grows with the tokens of a window squared and the queue, not with the batch.
+
+    Args:
+        queries (`torch.Tensor` of shape `(batch_size, num_tokens, dim)`): projected temporal tokens, L2-normalised.
+        features (`torch.Tensor` of the same shape): the teacher's, L2-normalised.
+        queue (`torch.Tensor` of shape `(queue_size, dim)`): features of earlier windows.
+        temperature (`float`): of the queries' scores.
+        momentum_temperature (`float`): of the target's similarities.
+        contrastive_weight (`float`): share of the positives in the target.
+        negatives (`str`): what a token is compared with beside its positives and the queue: `"window"`: the features of its
+            own window; `"batch"`: those of all windows; `"queue"`: nothing.
+        positive_radius (`int`): features of the same window within so many tokens are positives.
+        use_aligned (`bool`): whether the feature of the token's own second counts at all.
+        all_features (`torch.Tensor` of shape `(num_windows, num_tokens, dim)`, *optional*): for `"batch"`, the features of
+            all processes; `features` by default.
+        first_window (`int`): index in `all_features` of the first window.
+
+    Returns:
+        `torch.Tensor` of shape `()`: the mean over the tokens.
+    """
+    batch_size, num_tokens, _ = queries.shape
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    positions = torch.arange(num_tokens, device=queries.device)
+    distance = (positions[:, None] - positions).abs()
+    counted = torch.ones_like(distance, dtype=torch.bool) if use_aligned else distance > 0
+    positive = (distance <= positive_radius) & counted
+    allowed = positive if negatives == "queue" else counted
+    others = (features if all_features is None else all_features).flatten(0, 1).to(dtype)
+
+    def chunks() -> Iterator[_Chunk]:
+        for window in range(batch_size):
+            rows = slice(window * num_tokens, (window + 1) * num_tokens)
+            if negatives != "batch":
+                yield _Chunk(rows, features[window].to(dtype), positive, allowed)
+                continue
+            own = slice((first_window + window) * num_tokens, (first_window + window + 1) * num_tokens)
+            whole_positive = positive.new_zeros(num_tokens, len(others))
+            whole_positive[:, own] = positive
+            whole_allowed = torch.ones_like(whole_positive)
+            whole_allowed[:, own] = allowed
+            yield _Chunk(rows, others, whole_positive, whole_allowed)
+
+    settings = (temperature, momentum_temperature, contrastive_weight, False)
+    return _soft_contrastive_mean(queries.flatten(0, 1), features.flatten(0, 1), queue, chunks(), *settings)

@@ -1,7 +1,7 @@
 """Recipes: one YAML file a stage, with overrides from the command line."""
 
+import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,15 @@ from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_text
 
 OVERRIDE_PREFIX = "--"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: `1e-3` is one, which YAML 1.1 takes for a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,14 @@ class DataSection:
         frames: frame store made by `comedian prepare` from the same folder.
         labels: a file with one label a line; SoccerNet-v2's 17 labels by default.
         splits: where the splits come from, see `SoccerNetConfig.splits`.
+        features: feature bank of the training split, for stage 2.
     """
 
     root: str | None = None
     frames: str | None = None
     labels: str | None = None
     splits: str = "auto"
+    features: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: no YAML, an unknown section or field, an override without a value.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
-    if not isinstance(content, dict):
-        raise InputError(f"`{path}` holds no sections; it needs `model`, `data` and `training`")
-    content = deepcopy(content)
+    content = read_yaml(path)
     for name, value in parse_overrides(overrides):
         _set(content, name.split("."), value, name)
     unknown = set(content) - {"model", "data", "training"}
@@ -100,6 +105,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         training=content.get("training") or {},
         folder=path.parent,
     )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of named sections.
+
+    Raises:
+        InputError: no such file, no YAML, no sections.
+    """
+    try:
+        content = yaml.load(read_text(path), _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
+    if not isinstance(content, dict):
+        raise InputError(f"`{path}` holds no sections, such as `model`, `data` and `training`; mend it")
+    return content
 
 
 def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
@@ -119,7 +139,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
                 raise InputError(f"`--{name}` has no value; write `--{name} VALUE`")
             text = rest.pop(0)
         try:
-            pairs.append((name, yaml.safe_load(text)))
+            pairs.append((name, yaml.load(text, _Loader)))
         except yaml.YAMLError:
             raise InputError(f"`--{name}` has the value `{text}`, which is not YAML; quote it") from None
     return pairs

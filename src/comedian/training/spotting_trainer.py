@@ -6,11 +6,9 @@ import time
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
 
-from comedian.data.augmentation import augment, draw_parameters, mix_neighbours
-from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowSampler
+from comedian.data.augmentation import mix_neighbours
+from comedian.data.window_dataset import HalfDataset, WindowDataset
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
@@ -19,14 +17,11 @@ from comedian.evaluation.spotting_evaluator import (
 )
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import keep_tubelets
-from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.training.base_trainer import StageTrainer
 from comedian.training.spotting_config import SpottingConfig
 
-# learned tables and tokens, which weight decay would pull to a meaningless 0
-UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
 
-
-class SpottingTrainer(Trainer):
+class SpottingTrainer(StageTrainer):
     """Fine-tune [`ComedianForActionSpotting`].
 
     Args:
@@ -57,15 +52,6 @@ class SpottingTrainer(Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self.add_callback(EpochOfSampler(self))
-
-    def _get_train_sampler(self, train_dataset: WindowDataset | None = None) -> Sampler:
-        self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)
-        return self.window_sampler
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weight matrices alone decay: no biases, norms, position tables, class or mask tokens."""
-        return [name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
@@ -96,27 +82,16 @@ class SpottingTrainer(Trainer):
             group["params"].append(parameter)
         return list(groups.values())
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
-        """Augment the windows on the device, then step as usual."""
-        return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
-
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `labels` and `seed` of a batch to the arguments of the model's `forward`."""
-        config, settings, processor = self.model.config, self.args.augmentation, self.processing_class
-        labels = windows["labels"]
-        parameters = draw_parameters(windows["seed"], settings, labels.shape[1])
-        parameters = {name: values.to(labels.device) for name, values in parameters.items()}
-        # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
-        frames = windows["frames"].movedim(-1, 2).contiguous()
-        frames = resize_frames(frames.flatten(0, 1), tuple(config.image_size)).unflatten(0, frames.shape[:2])
-        frames = augment(frames, parameters, settings)
-        pixels = normalize_frames(frames, processor.image_mean, processor.image_std, 1.0)
+        settings, labels = self.args.augmentation, windows["labels"]
+        pixels, parameters = self.augment_planes(self.planes_of(windows["frames"]), windows["seed"], settings)
         inputs = {"pixel_values_videos": pixels, "labels": labels}
         if settings.mixup_alpha > 0:
             inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
-        kept = keep_tubelets(parameters["mask_noise"], config.temporal_mask_ratio)
+        kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
         if kept is not None:
             inputs["kept_tubelets"] = kept
         return inputs
@@ -153,17 +128,6 @@ class SpottingTrainer(Trainer):
         if self.args.world_size > 1:
             scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)
-
-
-class EpochOfSampler(TrainerCallback):
-    """Tells the window sampler the epoch, which accelerate's wrappers do not pass on in every resumed run."""
-
-    def __init__(self, trainer: SpottingTrainer):
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        """Set the epoch before the epoch's first window is drawn."""
-        self.trainer.window_sampler.set_epoch(int(state.epoch))
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:

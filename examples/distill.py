@@ -1,0 +1,27 @@
+"""Run stage 2, the features of a teacher, from a recipe, on one process or many.
+
+    accelerate launch --config_file examples/accelerate_configs/multi_gpu.yaml examples/distill.py \\
+        --config recipe.yaml --training.output_dir run
+
+The same as `comedian distill`; copy it where you want to change what happens.
+"""
+
+import argparse
+
+from comedian.training.distill import distill
+from comedian.training.recipe import load_recipe
+
+
+def main() -> None:
+    """Read the recipe and train."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--config", required=True, help="the YAML recipe; any other --section.field VALUE overrides it"
+    )
+    args, overrides = parser.parse_known_args()
+    log = distill(load_recipe(args.config, overrides))
+    print([entry["loss"] for entry in log if "loss" in entry][-1])
+
+
+if __name__ == "__main__":
+    main()

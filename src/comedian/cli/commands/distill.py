@@ -1,0 +1,25 @@
+"""Stage 2: train a backbone to tell the features of a teacher apart, from a YAML recipe and a feature bank.
+
+Any field can be overridden: `--training.num_train_epochs 3 --data.features BANK --model.checkpoint STAGE_1`.
+A run that broke off goes on from its last checkpoint when the same command is given again.
+Several processes: `accelerate launch examples/distill.py --config recipe.yaml ...`.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the YAML recipe")
+    parser.add_argument("--restart", action="store_true", help="start anew instead of going on from a checkpoint")
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and say where the backbone is."""
+    from comedian.training.distill import distill
+    from comedian.training.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    distill(recipe, resume=not args.restart)
+    print(f"the backbone is in {recipe.training['output_dir']}")

@@ -1,0 +1,25 @@
+"""Stage 1: train a spatial encoder on one-second clips, without labels, from a YAML recipe.
+
+Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
+A run that broke off goes on from its last checkpoint when the same command is given again.
+Several processes: `accelerate launch examples/pretrain.py --config recipe.yaml ...`.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--config", required=True, metavar="RECIPE", help="the YAML recipe")
+    parser.add_argument("--restart", action="store_true", help="start anew instead of going on from a checkpoint")
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train and say where the encoder is."""
+    from comedian.training.pretrain import pretrain
+    from comedian.training.recipe import load_recipe
+
+    recipe = load_recipe(args.config, args.overrides)
+    pretrain(recipe, resume=not args.restart)
+    print(f"the spatial encoder is in {recipe.training['output_dir']}")

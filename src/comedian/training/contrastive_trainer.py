@@ -1,0 +1,84 @@
+"""Trainer of stage 1: clips of one tubelet in two views, momentum branch, nearest-neighbour probe."""
+
+import math
+
+from torch import Tensor
+
+from comedian.data.window_dataset import ClipDataset, HalfDataset
+from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
+from comedian.models import ComedianForContrastivePretraining, ComedianVideoProcessor
+from comedian.training.base_trainer import QueuedTrainer
+from comedian.training.contrastive_config import ContrastiveConfig
+
+
+class ContrastiveTrainer(QueuedTrainer):
+    """Train [`ComedianForContrastivePretraining`].
+
+    Args:
+        model: the model.
+        args: the settings.
+        train_dataset: clips.
+        eval_dataset: annotated halves to find neighbours in, and halves to look for.
+        processing_class: the model's processor; saved with every checkpoint.
+        kwargs: as [`transformers.Trainer`].
+    """
+
+    def __init__(
+        self,
+        model: ComedianForContrastivePretraining,
+        args: ContrastiveConfig,
+        train_dataset: ClipDataset | None = None,
+        eval_dataset: tuple[HalfDataset, HalfDataset] | None = None,
+        processing_class: ComedianVideoProcessor | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            model,
+            args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+    def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`frames` and `seed` of a batch to two views."""
+        planes = self.planes_of(windows["frames"])
+        # neighbouring seeds draw unrelated numbers
+        views = [
+            self.augment_planes(planes, 2 * windows["seed"] + view, settings)[0]
+            for view, settings in enumerate(self.args.view_augmentations)
+        ]
+        return {"pixel_values_videos": views[0], "second_view": views[1]}
+
+    def after_optimizer_step(self) -> None:
+        """Move the queue, and the momentum branch by the schedule."""
+        super().after_optimizer_step()
+        progress = self.state.global_step / self.state.max_steps
+        self.model.update_momentum_branch(cosine_momentum(self.args.ema_momentum, progress))
+
+    def evaluate(
+        self,
+        eval_dataset: tuple[HalfDataset, HalfDataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measure how well nearest neighbours tell the labels of seconds, see [`nearest_neighbour_probe`].
+
+        Returns:
+            `{prefix}_knn_accuracy`, a fraction.
+        """
+        known, asked = self.eval_dataset if eval_dataset is None else eval_dataset
+        training = self.model.training
+        self.model.eval()
+        accuracy = nearest_neighbour_probe(self.model.comedian, self.processing_class, known, asked)
+        self.model.train(training)
+        metrics = {f"{metric_key_prefix}_knn_accuracy": accuracy}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def cosine_momentum(start: float, progress: float) -> float:
+    """Momentum that rises from `start` to 1 by half a cosine; `progress` from 0 to 1."""
+    return 1 - (1 - start) * (1 + math.cos(math.pi * progress)) / 2

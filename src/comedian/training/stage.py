@@ -1,0 +1,162 @@
+"""What running a stage takes, whichever it is: settings, model, processor, halves, and where a broken run goes on."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
+from comedian.data.frame_store import FrameStore
+from comedian.data.soccernet import SoccerNet
+from comedian.data.window_dataset import HalfDataset
+from comedian.errors import InputError
+from comedian.models import (
+    ComedianConfig,
+    ComedianForContrastivePretraining,
+    ComedianModel,
+    ComedianPreTrainedModel,
+    ComedianVideoProcessor,
+)
+from comedian.training.base_config import StageConfig
+from comedian.training.base_trainer import StageTrainer
+from comedian.training.recipe import DataSection, ModelSection, Recipe
+
+Settings = TypeVar("Settings", bound=StageConfig)
+Model = TypeVar("Model", bound=ComedianPreTrainedModel)
+
+
+def read_settings(training: dict[str, Any], settings_class: type[Settings]) -> Settings:
+    """Build the settings from a recipe's `training` section, and seed everything: a model's first weights depend on it.
+
+    Raises:
+        InputError: an unknown field, a value that cannot be, no `output_dir`.
+    """
+    known = {item.name for item in fields(settings_class) if item.init}
+    for name in training:
+        if name not in known:
+            raise InputError(
+                f"the recipe's section `training` has the unknown field `{name}`; see `{settings_class.__name__}`"
+            )
+    if not training.get("output_dir"):
+        raise InputError("`training.output_dir` is missing; say where the model goes")
+    try:
+        settings = settings_class(**training)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"the recipe's section `training`: {' '.join(str(error).split())}") from None
+    set_seed(settings.seed)
+    return settings
+
+
+def build_model(
+    model_class: type[Model], section: ModelSection, folder: Path, labels: Sequence[str] | None = None
+) -> Model:
+    """Make a model from scratch, or around the backbone of a checkpoint; what the checkpoint lacks starts afresh.
+
+    Args:
+        model_class: the stage's.
+        section: the recipe's `model`.
+        folder: the recipe's, where `model.config` starts from.
+        labels: for a model with a classifier: a checkpoint of the same labels keeps its own.
+
+    Raises:
+        InputError: no such file or checkpoint, or fields that cannot be.
+    """
+    names = (
+        {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        if labels
+        else {}
+    )
+    try:
+        if section.config is not None:
+            path = folder / section.config
+            if not path.is_file():
+                raise InputError(f"`model.config` is `{path}`, which is no file")
+            return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
+        stored = AutoConfig.from_pretrained(section.checkpoint)
+        if stored.model_type != ComedianConfig.model_type:
+            raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
+        if labels and stored.label_names == list(labels):
+            config = ComedianConfig.from_dict(stored.to_dict() | dict(section.overrides))
+            return model_class.from_pretrained(section.checkpoint, config=config)
+        # what belongs to the labels of another data set does not count here
+        fields_of_labels = {"class_weights": None, "label_thresholds": None, "nms_window_s": 10.0} if labels else {}
+        config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
+        backbone = ComedianModel.from_pretrained(section.checkpoint, config=config)
+        model = model_class(backbone.config)
+        model.comedian.load_state_dict(backbone.state_dict())
+        if isinstance(model, ComedianForContrastivePretraining):
+            model.reset_momentum_branch()
+        return model
+    except (StrictDataclassError, OSError) as error:
+        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+
+
+def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
+    """Processor for the model's image size."""
+    height, width = config.image_size
+    return ComedianVideoProcessor(size={"height": height, "width": width})
+
+
+def read_labels(data: DataSection) -> Sequence[str]:
+    """The data set's labels: those of its file, or SoccerNet-v2's."""
+    return read_label_list(data.labels) if data.labels else SOCCERNET_V2_LABELS
+
+
+def load_halves(data: DataSection, fps: float, splits: Sequence[str], annotated: bool = True) -> list[HalfDataset]:
+    """Open the halves of some splits.
+
+    Raises:
+        InputError: a missing path or split, or halves without annotations where they are needed.
+    """
+    for name in ("root", "frames"):
+        if getattr(data, name) is None:
+            raise InputError(f"`data.{name}` is missing; give it in the recipe or as `--data.{name} FOLDER`")
+    store, labels = FrameStore(data.frames), read_labels(data)
+    builder = SoccerNet(data_dir=data.root, labels=list(labels), splits=data.splits)
+    builder.download_and_prepare()
+    halves = []
+    for split in splits:
+        if split not in builder.info.splits:
+            raise InputError(f"`{data.root}` has no split `{split}`; it has {', '.join(builder.info.splits)}")
+        rows = list(builder.as_dataset(split=split))
+        if annotated and not any(row["annotated"] for row in rows):
+            raise InputError(f"no half of the split `{split}` in `{data.root}` has a label file")
+        halves.append(HalfDataset([row for row in rows if row["annotated"] or not annotated], store, labels, fps))
+    return halves
+
+
+def train(trainer: StageTrainer, resume: bool) -> None:
+    """Train, from the last checkpoint of a run that broke off if there is one and `resume` is set."""
+    output = trainer.args.output_dir
+    checkpoint = get_last_checkpoint(output) if resume and Path(output).is_dir() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:
+    """Leave the trained backbone alone in the output folder: no heads, no momentum branch, no queue.
+
+    Args:
+        trainer: after training.
+        recipe: saved beside it.
+        parts: the modules of [`ComedianModel`] that were trained; the others are left out and start afresh where it is loaded.
+    """
+    trainer.save_state()
+    if not trainer.is_world_process_zero():
+        return
+    model, output = trainer.model, Path(trainer.args.output_dir)
+    config = copy.deepcopy(model.config)
+    config.contrastive_config = config.distillation_config = None
+    backbone = ComedianModel(config)
+    weights = {
+        name: tensor.contiguous()
+        for name, tensor in model.comedian.state_dict().items()
+        if name.startswith(tuple(f"{part}." for part in parts))
+    }
+    backbone.save_pretrained(output, state_dict=weights)
+    trainer.processing_class.save_pretrained(output)
+    recipe.save(output / "recipe.yaml")

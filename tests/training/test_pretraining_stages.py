@@ -1,0 +1,226 @@
+"""Stages 1 and 2: what is trained and left behind, and that a broken, shared or split run equals a whole one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from comedian.cli.main import main
+from comedian.data.feature_bank import FeatureHeader, features_path, write_features
+from comedian.data.frame_store import StoreSettings, prepare
+from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.training.contrastive_config import ContrastiveConfig
+from comedian.training.contrastive_trainer import cosine_momentum
+from comedian.training.distill import distill
+from comedian.training.finetune import finetune
+from comedian.training.pretrain import pretrain
+from comedian.training.recipe import load_recipe
+from match_factory import write_matches, write_recipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CPU_PROCESSES = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
+FEATURE_DIM = 6
+HEADS = {
+    "pretrain": {
+        "contrastive_config": {"projector_sizes": [12, 6], "predictor_sizes": [10, 6], "queue_size": 21},
+    },
+    "distill": {"distillation_config": {"projector_sizes": [12, FEATURE_DIM], "queue_size": 21}},
+}
+STAGES = {"pretrain": pretrain, "distill": distill}
+# clips or windows of the four training halves of 12 seconds, in batches of 4: 3 or 11 steps an epoch
+STEPS = {"pretrain": 11, "distill": 3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    root = write_matches(folder / "root")
+    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
+    rng = np.random.default_rng(0)
+    for video_id in ("league/one", "league/two"):
+        for half in (1, 2):
+            features = rng.standard_normal((24, FEATURE_DIM)).astype(np.float32)
+            header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
+            write_features(features_path(folder / "bank", video_id, half), features, header)
+    return root, folder / "store", folder / "bank"
+
+
+def recipe_of(stage: str, folder: Path, data, **training):
+    """A recipe of one epoch for a model of a few thousand weights."""
+    root, store, bank = data
+    training = {
+        "num_train_epochs": 1,
+        "base_learning_rate": 0.05,
+        "warmup_steps": 0.0,
+        "eval_strategy": "no",
+    } | training
+    path = write_recipe(folder, root, store, **training)
+    content = yaml.safe_load(path.read_text())
+    content["model"]["overrides"] = HEADS[stage]
+    if stage == "pretrain":
+        del content["training"]["windows_per_half"]
+    else:
+        content["data"]["features"] = str(bank)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: dict, other: dict):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_trains_its_part_and_moves_the_queue(stage, data, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 20}
+    log = STAGES[stage](load_recipe(recipe_of(stage, tmp_path, data, **settings)))
+    output = tmp_path / "output"
+    first, last = weights(output / "checkpoint-1"), weights(output / f"checkpoint-{STEPS[stage]}")
+    unchanged = [name for name in last if torch.equal(first[name], last[name])]
+    # the momentum branch and the queue move too; what stage 1 does not train stays
+    untrained = "comedian.temporal_encoder." if stage == "pretrain" else "nothing"
+    assert [name for name in unchanged if not name.startswith(untrained)] == []
+    assert stage == "distill" or len(unchanged) > 5
+    keys_a_step = 4 * (2 if stage == "pretrain" else 4)
+    assert last["queue_ptr"].item() == STEPS[stage] * keys_a_step % 21
+    entry = next(entry for entry in log if "loss" in entry)
+    assert {"positive_similarity", "negative_similarity", "embedding_std"} <= set(entry)
+    assert 0 < entry["embedding_std"] < 2 and -1 <= entry["negative_similarity"] <= 1
+
+
+def test_stage_1_leaves_the_spatial_encoder_alone_and_probes_it(data, tmp_path):
+    log = pretrain(load_recipe(recipe_of("pretrain", tmp_path, data, eval_strategy="epoch")))
+    output = tmp_path / "output"
+    left = weights(output)
+    assert left and all(name.startswith("spatial_encoder.") for name in left)
+    trained = weights(output / f"checkpoint-{STEPS['pretrain']}")
+    assert all(torch.equal(trained[f"comedian.{name}"], value) for name, value in left.items())
+    config = json.loads((output / "config.json").read_text())
+    assert config["architectures"] == ["ComedianModel"] and config["contrastive_config"] is None
+    assert ComedianVideoProcessor.from_pretrained(output).size["height"] == 16
+    assert yaml.safe_load((output / "recipe.yaml").read_text())["training"]["seed"] == 3
+    (probe,) = [entry["eval_knn_accuracy"] for entry in log if "eval_knn_accuracy" in entry]
+    assert 0 <= probe <= 1
+    model = ComedianModel.from_pretrained(output)
+    assert all(torch.isfinite(value).all() and value.abs().max() < 10 for value in model.state_dict().values())
+
+
+def test_stage_1_starts_stage_2_and_stage_2_stage_3(data, tmp_path):
+    pretrain(load_recipe(recipe_of("pretrain", tmp_path / "one", data)))
+    frozen = {"learning_rate": 0.0, "base_learning_rate": None}
+    recipe = load_recipe(
+        recipe_of("distill", tmp_path / "two", data, **frozen),
+        ["--model.config", "null", "--model.checkpoint", str(tmp_path / "one" / "output")],
+    )
+    distill(recipe)
+    spatial, backbone = weights(tmp_path / "one" / "output"), weights(tmp_path / "two" / "output")
+    assert all(torch.equal(backbone[name], value) for name, value in spatial.items())
+    assert any(name.startswith("temporal_encoder.") for name in backbone)
+    recipe = load_recipe(
+        write_recipe(tmp_path / "three", *data[:2], num_train_epochs=1, **frozen),
+        ["--model.config", "null", "--model.checkpoint", str(tmp_path / "two" / "output")]
+        + ["--model.overrides.class_weights", "[[1, 1], [4, 4]]"],
+    )
+    finetune(recipe)
+    spotting = ComedianForActionSpotting.from_pretrained(tmp_path / "three" / "output")
+    assert_same(spotting.comedian.state_dict(), backbone)
+    assert spotting.config.class_weights == [[1, 1], [4, 4]]
+    assert spotting.config.distillation_config is None
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_broke_off_ends_bit_identical(stage, data, tmp_path):
+    """Weights, momentum branch, queue and pointer."""
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 30, "num_train_epochs": 2}
+    recipe = load_recipe(recipe_of(stage, tmp_path, data, **settings))
+    STAGES[stage](recipe)
+    last = 2 * STEPS[stage]
+    whole = weights(tmp_path / "output" / f"checkpoint-{last}")
+    for step in range(3, last + 1):
+        shutil.rmtree(tmp_path / "output" / f"checkpoint-{step}")
+    STAGES[stage](recipe)
+    assert_same(whole, weights(tmp_path / "output" / f"checkpoint-{last}"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_accumulated_micro_batches_train_as_one_batch(stage, data, tmp_path):
+    """The queue too: it is filled once a step, in the order of the whole batch."""
+    ends = []
+    for batch, accumulated in ((4, 1), (2, 2)):
+        folder = tmp_path / str(batch)
+        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        STAGES[stage](load_recipe(recipe_of(stage, folder, data, **settings)))
+        ends.append(weights(folder / "output" / f"checkpoint-{STEPS[stage]}"))
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], atol=5e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_as_one(stage, data, tmp_path):
+    """Same total batch, float32: losses, weights, momentum branch and queue are equal up to the order of sums."""
+    ends, losses = [], []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        settings = {"per_device_train_batch_size": 4 // processes, "logging_strategy": "steps", "logging_steps": 1}
+        recipe = recipe_of(stage, folder, data, **settings)
+        overrides = ["--model.overrides.contrastive_config.use_batch_keys", "true"] if stage == "pretrain" else []
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_PROCESSES)]
+        command += ["--num_processes", str(processes), "--main_process_port", str(28500 + os.getpid() % 1000)]
+        command += [str(EXAMPLES / f"{stage}.py"), "--config", str(recipe), *overrides]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        ends.append(weights(folder / "output" / f"checkpoint-{STEPS[stage]}"))
+        history = json.loads((folder / "output" / "trainer_state.json").read_text())["log_history"]
+        names = ("loss", "grad_norm", "positive_similarity", "negative_similarity")
+        losses.append([[entry[name] for name in names] for entry in history if "loss" in entry])
+    assert len(losses[0]) == STEPS[stage]
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4, rtol=1e-3)
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], atol=5e-5, rtol=1e-3, msg=name)
+
+
+def test_the_momentum_rises_by_half_a_cosine():
+    assert cosine_momentum(0.9, 0.0) == pytest.approx(0.9)
+    assert cosine_momentum(0.9, 0.5) == pytest.approx(0.95)
+    assert cosine_momentum(0.9, 1.0) == pytest.approx(1.0)
+    rises = np.diff([cosine_momentum(0.9, step / 20) for step in range(21)])
+    assert (rises > 0).all() and rises[10] > rises[0] and rises[10] > rises[-1]
+
+
+def test_the_views_are_augmented_by_their_own_settings(tmp_path):
+    first, second = ContrastiveConfig(output_dir=str(tmp_path), use_cpu=True).view_augmentations
+    assert (first.blur_prob, first.solarize_prob) == (1.0, 0.0)
+    assert (second.blur_prob, second.solarize_prob) == (0.1, 0.2)
+    assert (first.hue, first.min_crop_scale, first.mixup_alpha) == (0.1, 0.2, 0.0)
+
+
+def test_bad_input_is_one_line(data, tmp_path, capsys):
+    recipes = {stage: str(recipe_of(stage, tmp_path / stage, data)) for stage in STAGES}
+    bank = ["--data.features"]
+    for stage, words, message in (
+        ("pretrain", ["--training.per_device_train_batch_size", "100"], "44 clips, fewer than a batch of 100"),
+        ("pretrain", ["--training.ema_momentum", "2"], "`ema_momentum` is 2"),
+        ("pretrain", ["--training.windows_per_half", "2"], "unknown field `windows_per_half`"),
+        ("pretrain", ["--model.overrides.contrastive_config.queue_size", "0"], "queue_size"),
+        ("distill", [*bank, "null"], "comedian extract-features"),
+        ("distill", [*bank, "/nowhere"], "/nowhere"),
+        ("distill", ["--model.overrides.distillation_config.projector_sizes", "[12, 7]"], "7"),
+        ("distill", ["--model.overrides.fps", "4", "--model.overrides.tubelet_size", "1"], "features a second"),
+        ("distill", ["--model.checkpoint", "x"], "not both"),
+    ):
+        assert main([stage, "--config", recipes[stage], *words]) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error and "\n" not in error, error
