@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
-from comedian.models import ComedianConfig, ComedianVideoProcessor
+from comedian.models import ComedianConfig, ComedianDistillationConfig, ComedianVideoProcessor
+from comedian.training.contrastive_config import ContrastiveConfig
+from comedian.training.distillation_config import DistillationConfig
+from comedian.training.pipeline import read_plan
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "hub_configs").glob("*/*.yaml"))
+PLANS = sorted((ROOT / "hub_configs").glob("*/train.yaml"))
+RECIPES = sorted(set((ROOT / "hub_configs").glob("*/*.yaml")) - set(PLANS))
+SETTINGS = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
 
 
 def run(*words: str) -> str:
@@ -41,15 +47,39 @@ def test_the_shipped_files_are_small():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_has_settings_a_config_and_a_processor_that_fit(recipe, tmp_path):
     content = yaml.safe_load(recipe.read_text())
-    starts_from = ["--model.checkpoint", "x"] if not content["model"] else []
+    starts_from = [] if "config" in content["model"] else ["--model.checkpoint", "x"]
     loaded = load_recipe(recipe, [*starts_from, "--training.output_dir", str(tmp_path), "--training.bf16", "false"])
-    assert read_settings(loaded.training, SpottingConfig).output_dir == str(tmp_path)
-    config = ComedianConfig.from_pretrained(recipe.parent)
+    settings = read_settings(loaded.training, SETTINGS.get(recipe.stem, SpottingConfig))
+    assert settings.output_dir == str(tmp_path)
+    overrides = {name: value for name, value in loaded.model.overrides.items() if name != "class_weights"}
+    config = ComedianConfig.from_pretrained(recipe.parent, **overrides)
     size = ComedianVideoProcessor.from_pretrained(recipe.parent).size
     assert [size["height"], size["width"]] == list(config.image_size)
 
 
-@pytest.mark.parametrize("script", ["finetune.py", "plot_spots.py", "results_table.py", "demo/demo.py"])
+@pytest.mark.parametrize("plan", PLANS, ids=lambda path: path.parent.name)
+def test_every_plan_names_recipes_that_are_there_and_features_that_fit(plan):
+    content = read_plan(plan)
+    for stage in content.stages:
+        assert (plan.parent / f"{stage}.yaml").is_file(), stage
+    overrides = yaml.safe_load((plan.parent / "distill.yaml").read_text())["model"].get("overrides", {})
+    distillation = ComedianDistillationConfig(**overrides.get("distillation_config", {}))
+    assert content.features.dim == distillation.projector_sizes[-1]
+    config = ComedianConfig.from_pretrained(plan.parent)
+    assert [content.frames.height, content.frames.width] == config.image_size
+    assert content.frames.fps % config.fps == 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "accelerate_configs").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_accelerate_takes_every_config(path):
+    assert load_config_from_file(str(path)).num_processes >= 1
+
+
+@pytest.mark.parametrize(
+    "script", ["pretrain.py", "distill.py", "finetune.py", "plot_spots.py", "results_table.py", "demo/demo.py"]
+)
 def test_every_example_has_help(script):
     assert "usage:" in run(f"examples/{script}", "--help")
 

@@ -1,5 +1,6 @@
 """Batched augmentation against the naive way, sample by sample and pixel by pixel."""
 
+import colorsys
 import math
 
 import pytest
@@ -10,11 +11,14 @@ from comedian.data.augmentation import (
     AugmentationSettings,
     augment,
     blur,
+    crop_and_resize,
     draw_parameters,
     flip,
+    hue_matrix,
     jitter_colours,
     mix_neighbours,
     shift,
+    solarize,
 )
 
 
@@ -74,6 +78,65 @@ def test_colour_jitter_equals_brightness_contrast_saturation_one_after_the_other
         luma = (expected * grey).sum(1, keepdim=True)
         expected = saturation * expected + (1 - saturation) * luma
         torch.testing.assert_close(jittered[sample], expected)
+
+
+def test_crop_takes_the_named_part_of_the_frame_and_mirrors_it():
+    """Against torch's own resizing of the cut-out pixels: crops on whole pixels, of whole multiples of the size."""
+    pixels = torch.rand(3, 2, 3, 8, 12, dtype=torch.float64)
+    crops = torch.tensor([[0.5, 0.5, 0.25, 0.5], [1.0, 1.0, 0.0, 0.0], [0.25, 0.75, 0.75, 0.25]], dtype=torch.float64)
+    cut = crop_and_resize(pixels, crops, torch.tensor([True, False, False]))
+    for sample, (top, bottom, left, right) in enumerate([(2, 6, 6, 12), (0, 8, 0, 12), (6, 8, 3, 12)]):
+        part = pixels[sample, :, :, top:bottom, left:right]
+        expected = F.interpolate(part, size=(8, 12), mode="bilinear", align_corners=False)
+        expected = expected.flip(-1) if sample == 0 else expected
+        # the last row and column of a crop blend with what lies outside it
+        torch.testing.assert_close(cut[sample, ..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2])
+    torch.testing.assert_close(cut[1], pixels[1])
+
+
+def test_crops_keep_their_share_of_the_area_and_stay_inside():
+    drawn = draw_parameters(torch.arange(2000), AugmentationSettings(min_crop_scale=0.3), 1)["crop"]
+    height, width, top, left = drawn.T
+    area, aspect = height * width, width / height
+    assert area.min() > 0.25 and area.max() <= 1
+    inside = (height < 1) & (width < 1)
+    assert area[inside].min() >= 0.3 - 1e-6
+    assert aspect.min() >= 0.75 - 1e-6 and aspect.max() <= 1.24 + 1e-6
+    assert (top >= 0).all() and (top + height <= 1 + 1e-6).all() and (left + width <= 1 + 1e-6).all()
+    whole = draw_parameters(torch.arange(5), AugmentationSettings(min_crop_scale=1.0), 1)["crop"]
+    assert (whole[:, :2] > 0.85).all()
+
+
+def test_hue_turns_keep_the_luma_and_come_round():
+    colours = torch.rand(3, 100, dtype=torch.float64)
+    turns = torch.tensor([0.0, 0.25, 1 / 3, 1.0], dtype=torch.float64)
+    turned = hue_matrix(turns) @ colours
+    luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
+    torch.testing.assert_close(luma @ turned, (luma @ colours).expand(4, -1))
+    torch.testing.assert_close(turned[0], colours)
+    torch.testing.assert_close(turned[3], colours)
+    torch.testing.assert_close(hue_matrix(turns[1:2]).matrix_power(4)[0], torch.eye(3, dtype=torch.float64))
+
+
+def test_a_small_hue_turn_goes_the_way_of_the_colour_circle():
+    """The chroma plane of YIQ only approximates HSV, but red turns towards the same neighbour by about as much."""
+    red = torch.tensor([0.6, 0.3, 0.3], dtype=torch.float64)
+    turned = (hue_matrix(torch.tensor([0.08], dtype=torch.float64)) @ red)[0]
+    hue = colorsys.rgb_to_hsv(*turned.tolist())[0]
+    assert min(abs(hue - 0.08), abs(hue - 0.92)) < 0.04
+
+
+def test_grey_takes_all_colour_and_solarize_the_bright_half(frames):
+    settings = AugmentationSettings(flip_prob=0, jitter_prob=0, blur_prob=0, grey_prob=1.0)
+    grey = augment(frames, draw_parameters(torch.arange(3), settings, 1), settings)
+    torch.testing.assert_close(grey, grey[:, :, :1].expand_as(grey))
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    torch.testing.assert_close(grey[:, :, 0], (frames / 255 * luma).sum(2))
+    pixels = frames / 255
+    inverted = solarize(pixels, torch.tensor([True, False, True]))
+    assert torch.equal(inverted[1], pixels[1])
+    for before, after in zip(pixels[0].flatten().tolist(), inverted[0].flatten().tolist(), strict=True):
+        assert after == pytest.approx(1 - before if before >= 0.5 else before, abs=1e-6)
 
 
 def test_blur_equals_a_convolution_per_window():

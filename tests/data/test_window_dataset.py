@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from comedian.data.feature_bank import FeatureBank, FeatureHeader, features_path, write_features
 from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import HalfDataset, WindowDataset, WindowKey, WindowSampler, WindowShape
+from comedian.data.window_dataset import (
+    ClipDataset,
+    DistillationDataset,
+    HalfDataset,
+    WindowDataset,
+    WindowKey,
+    WindowSampler,
+    WindowShape,
+)
 from comedian.errors import InputError
 from match_factory import LABELS, write_matches
 
@@ -83,3 +92,66 @@ def test_references_hold_the_events_of_both_halves(rows_and_store):
     events = references["league/one"]
     assert {event["gameTime"][0] for event in events} == {"1", "2"}
     assert [event["position"] for event in events if event["gameTime"][0] == "2"] == ["2000", "5000", "8000", "11000"]
+
+
+@pytest.mark.parametrize("tubelet_size", [1, 2, 3, 5])
+def test_clips_tile_every_half_from_a_new_start_each_epoch(rows_and_store, tubelet_size):
+    halves = HalfDataset(*rows_and_store, LABELS, fps=2)
+    dataset = ClipDataset(halves, tubelet_size)
+    sampler = WindowSampler(dataset, seed=0)
+    firsts = set()
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(dataset) == len(set(keys))
+        for index in range(len(halves)):
+            starts = sorted(key.start for key in keys if key.half_index == index)
+            firsts.add(starts[0])
+            # 48 frames at the store's rate, twice the model's: no overlap, at most one clip left out
+            assert np.all(np.diff(starts) == 2 * tubelet_size)
+            assert starts[-1] + 2 * tubelet_size <= 48
+            assert len(starts) >= 48 // (2 * tubelet_size) - 1
+    assert len(firsts) > 1
+    item = dataset[WindowKey(0, 3, 9)]
+    whole = halves[0].read(0, 48)
+    assert np.array_equal(item["frames"].numpy(), whole[3 : 3 + 2 * tubelet_size : 2])
+
+
+@pytest.fixture
+def bank(rows_and_store, tmp_path):
+    """Features that are their own time and half, three a second, the first at 0.1 s."""
+    for number, row in enumerate(rows_and_store[0]):
+        times_s = 0.1 + np.arange(36) / 3
+        features = np.stack([times_s, np.full(36, number)], axis=1).astype(np.float32)
+        header = FeatureHeader(fps=3.0, offset_s=0.1, duration_s=12.0, source="clock", video={})
+        write_features(features_path(tmp_path, row["video_id"], row["half"]), features, header)
+    return FeatureBank(tmp_path)
+
+
+@pytest.mark.parametrize("start", [0, 5, 32])
+def test_features_are_those_of_each_tokens_time(rows_and_store, bank, start):
+    halves = HalfDataset(*rows_and_store, LABELS, fps=2)
+    dataset = DistillationDataset(halves, WindowShape(8, 2, 3, "random"), bank, feature_dim=2)
+    features = dataset[WindowKey(2, start, 0)]["teacher_features"].numpy()
+    assert features.shape == (4, 2) and (features[:, 1] == 2).all()
+    for token, time_s in enumerate(features[:, 0]):
+        # the mean of the token's two frames, half a second apart, in a store of four frames a second
+        token_s = start / 4 + token + 0.25
+        assert abs(time_s - token_s) <= 1 / 6 + 1e-6
+
+
+def test_a_half_shorter_than_the_window_repeats_its_last_feature(rows_and_store, bank):
+    halves = HalfDataset(*rows_and_store, LABELS, fps=2)
+    dataset = DistillationDataset(halves, WindowShape(32, 2, 3, "random"), bank, feature_dim=2)
+    features = dataset[WindowKey(0, 0, 0)]["teacher_features"]
+    assert torch.equal(features[12:], features[11:12].expand(4, -1))
+    assert len(features[:12].unique(dim=0)) == 12
+
+
+def test_a_bank_that_does_not_fit_is_refused(rows_and_store, bank):
+    halves = HalfDataset(*rows_and_store, LABELS, fps=2)
+    with pytest.raises(InputError, match="7"):
+        DistillationDataset(halves, WindowShape(8, 2, 3, "random"), bank, feature_dim=7)
+    fast = HalfDataset(*rows_and_store, LABELS, fps=4)
+    with pytest.raises(InputError, match="features a second"):
+        DistillationDataset(fast, WindowShape(8, 1, 3, "random"), bank, feature_dim=2)

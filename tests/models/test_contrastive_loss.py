@@ -15,7 +15,7 @@ def unit(*shape, dtype=torch.float64):
 
 
 def query_loss(query, teacher, candidates, positives, zeroed, temperature, momentum_temperature, weight):
-    """Loss of one query over a list of keys; `positives` are indices, `zeroed` counts them as similarity 0 instead of none."""
+    """Loss of one query over a list of keys; `positives` are indices, `zeroed` counts them as similarity 0, not none."""
     scores = [math.exp(float(query @ key) / temperature) for key in candidates]
     similar = []
     for index, key in enumerate(candidates):

@@ -193,8 +193,10 @@ def test_depths_of_swin_follow_its_stages():
 
 def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):
     path = str(write_recipe(tmp_path, *data))
-    recipe = load_recipe(path, ["--training.seed", "9", "--model.overrides.fps=4"])
+    words = ["--training.seed", "9", "--model.overrides.fps=4", "--training.learning_rate", "3e-4"]
+    recipe = load_recipe(path, words)
     assert recipe.training["seed"] == 9
+    assert recipe.training["learning_rate"] == 3e-4
     assert recipe.model.overrides == {"fps": 4}
     for words, message in {
         ("--training.sed", "9"): "unknown field `sed`",

@@ -169,8 +169,8 @@ def jitter_colours(
 ) -> Tensor:
     """Scale brightness, then contrast about the window's mean grey, then saturation, turn the hue, and clip once to [0, 1].
 
-    All are linear in the pixel, so each window has one 3 x 3 colour matrix and one offset, applied in one pass. The hue turns
-    in the chroma plane of YIQ, which keeps the luma.
+    All are linear in the pixel, so each window has one 3 x 3 colour matrix and one offset, applied in one pass. The hue
+    turns in the chroma plane of YIQ, which keeps the luma.
 
     Args:
         frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].

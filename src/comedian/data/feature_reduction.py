@@ -24,8 +24,6 @@ from comedian.files import atomic_path
 FORMAT = "comedian-feature-reduction-1"
 FILE_NAME = "reduction.safetensors"
 ROWS_AT_ONCE = 2048
-# a spread below this share of the mean is rounding
-CONSTANT_SPREAD = 1e-12
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +143,7 @@ def fit_reduction(halves: Collection[HalfFeatures], dim: int, *, progress: bool 
         )
     mean, covariance = mean_and_covariance(tqdm(_chunks(halves), unit="chunk", disable=not progress), width)
     scale = np.sqrt(covariance.diagonal())
-    scale[scale <= CONSTANT_SPREAD * np.abs(mean)] = 1.0
+    scale[scale == 0] = 1.0  # sums of a chunk of equal float32 values are exact in float64, and so is their mean
     covariance /= scale[:, None]
     covariance /= scale
     variances, vectors = np.linalg.eigh(covariance)

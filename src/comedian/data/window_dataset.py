@@ -126,7 +126,8 @@ class FrameWindows(Dataset):
         """Read one window.
 
         Returns:
-            `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last frame.
+            `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last
+            frame.
         """
         available = self.available_frames(key)
         frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)

@@ -99,8 +99,8 @@ class _Chunk(NamedTuple):
 class _SoftContrastiveEntropy(torch.autograd.Function):
     """Sum over queries of the cross-entropy between soft targets `w` and scores `p` over local keys and queue.
 
-    The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is taken while the scores of a chunk are at
-    hand, so none of them is kept: memory is that of one chunk, in the forward and in the backward pass.
+    The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is taken while the scores of a chunk are
+    at hand, so none of them is kept: memory is that of one chunk, in the forward and in the backward pass.
     """
 
     @staticmethod

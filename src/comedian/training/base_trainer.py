@@ -19,7 +19,7 @@ DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
 
 class StageTrainer(Trainer):
-    """A [`transformers.Trainer`] on windows of a frame store; each stage says in `augment_windows` what its model is given."""
+    """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -42,7 +42,7 @@ class StageTrainer(Trainer):
         raise NotImplementedError
 
     def planes_of(self, frames: Tensor) -> Tensor:
-        """Frames uint8 `(batch, num_frames, height, width, 3)` to `(batch, num_frames, 3, height, width)` of the model's size."""
+        """Frames uint8 `(batch, num_frames, height, width, 3)` to planes `(batch, num_frames, 3, ...)`, resized."""
         # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
         planes = frames.movedim(-1, 2).contiguous()
         size = tuple(self.model.config.image_size)

@@ -11,8 +11,8 @@ class ContrastiveConfig(StageConfig):
     r"""
     Settings of [`ContrastiveTrainer`]: those of [`StageConfig`] and the ones below; the defaults are the published ones.
 
-    Defaults that differ: 100 epochs of batches of 1024 clips, a tenth of them warm-up, `base_learning_rate` 5e-4 falling to 0,
-    a nearest-neighbour probe on labelled seconds once an epoch (`eval_strategy: "no"` where there are no labels), and the
+    Defaults that differ: 100 epochs of batches of 1024 clips, a tenth of them warm-up, `base_learning_rate` 5e-4 falling to
+    0, a nearest-neighbour probe on labelled seconds once an epoch (`eval_strategy: "no"` where there are no labels), and the
     published augmentation of the first view.
 
     Args:

@@ -10,8 +10,8 @@ class DistillationConfig(WindowConfig):
     r"""
     Settings of [`DistillationTrainer`]: those of [`WindowConfig`]; the defaults are the published ones.
 
-    Defaults that differ: 100 epochs of batches of 32 windows, 38 of them jittered in each half, a tenth of the steps warm-up,
-    `base_learning_rate` 4e-3 falling to a hundredth, and stronger colours.
+    Defaults that differ: 100 epochs of batches of 32 windows, 38 of them jittered in each half, a tenth of the steps
+    warm-up, `base_learning_rate` 4e-3 falling to a hundredth, and stronger colours.
     """
 
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Windows per device and step."})

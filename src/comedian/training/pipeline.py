@@ -112,8 +112,8 @@ def overrides_of_stages(words: Sequence[str], seed: int | None = None) -> dict[s
 def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     """Run the stages of a recipe folder in order, skipping what is done and continuing what broke off.
 
-    `output` gets `frames` (unless the data has its own), a folder for each stage, `features`, and at the end `scores.json` and
-    `curves.svg`.
+    `output` gets `frames` (unless the data has its own), a folder for each stage, `features`, and at the end `scores.json`
+    and `curves.svg`.
 
     Args:
         run: what to train, on what, and where it goes.

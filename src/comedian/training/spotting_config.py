@@ -10,8 +10,8 @@ class SpottingConfig(WindowConfig):
     r"""
     Settings of [`SpottingTrainer`]: those of [`WindowConfig`] and the ones below.
 
-    Defaults that differ: 20 epochs of batches of 64, evaluation once an epoch, the best model by validation tight average-mAP
-    loaded at the end.
+    Defaults that differ: 20 epochs of batches of 64, evaluation once an epoch, the best model by validation tight
+    average-mAP loaded at the end.
 
     Args:
         layer_decay (`float`, *optional*): Factor of the learning rate from one layer to the one below (layer-wise decay).

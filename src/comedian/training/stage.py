@@ -143,7 +143,8 @@ def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -
     Args:
         trainer: after training.
         recipe: saved beside it.
-        parts: the modules of [`ComedianModel`] that were trained; the others are left out and start afresh where it is loaded.
+        parts: the modules of [`ComedianModel`] that were trained; the others are left out and start afresh when it is
+            loaded.
     """
     trainer.save_state()
     if not trainer.is_world_process_zero():

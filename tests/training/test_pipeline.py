@@ -1,0 +1,149 @@
+"""`comedian train`: all stages of a folder, in order, done ones skipped, and what comes out at the end."""
+
+import json
+import shutil
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from comedian.cli.main import main
+from comedian.data.feature_bank import FeatureBank
+from comedian.models import ComedianForActionSpotting
+from comedian.training.curves import draw_curves, read_curve
+from match_factory import write_matches, write_recipe
+
+HEAD = {"projector_sizes": [8, 6], "queue_size": 16}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A recipe folder with every stage, and a data set."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    root = write_matches(folder / "root")
+    recipes = folder / "recipes"
+    training = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "base_learning_rate": 0.05}
+    training |= {"use_cpu": True, "disable_tqdm": True, "seed": 3}
+    windows = training | {"windows_per_half": 2}
+    # for its config.json alone
+    write_recipe(recipes, root, folder / "nowhere").unlink()
+    teacher = {"num_frames": 6, "temporal_depth": 1, "edge_trim_s": 0.0, "window_stride_s": 1.0}
+    sections = {
+        "pretrain": ({"contrastive_config": HEAD | {"predictor_sizes": [8, 6]}}, training),
+        "teacher": (teacher, windows),
+        "distill": ({"distillation_config": HEAD}, windows),
+        "finetune_head": ({}, windows | {"freeze_backbone": True}),
+        "finetune": ({"class_weights": [[1, 1], [4, 4]]}, windows),
+    }
+    for name, (overrides, settings) in sections.items():
+        content = {"model": {"overrides": overrides}, "training": settings}
+        (recipes / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    plan = {
+        "frames": {"fps": 2, "height": 16},
+        "features": {"teacher": "teacher.yaml", "dim": 6},
+        "stages": ["pretrain", "distill", "finetune_head", "finetune"],
+    }
+    (recipes / "train.yaml").write_text(yaml.safe_dump(plan))
+    return recipes, root
+
+
+def command(folders, output, *words) -> list[str]:
+    recipes, root = map(str, folders)
+    return ["train", recipes, "--data", root, "--labels", f"{root}/labels.txt", "--output", str(output), *words]
+
+
+@pytest.fixture(scope="module")
+def trained(folders, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert main(command(folders, output)) == 0
+    return output
+
+
+def test_every_stage_starts_from_the_one_before(trained):
+    before = None
+    for stage in ("pretrain", "distill", "finetune_head", "finetune"):
+        recipe = yaml.safe_load((trained / stage / "recipe.yaml").read_text())
+        assert recipe["model"]["checkpoint"] == (None if before is None else str(trained / before))
+        before = stage
+    assert yaml.safe_load((trained / "teacher" / "recipe.yaml").read_text())["model"]["config"] == "config.json"
+
+
+def test_the_teacher_saw_the_training_split_alone_and_so_did_the_bank(trained):
+    videos = {video_id for video_id, _ in FeatureBank(trained / "features").halves}
+    assert videos == {"league/one", "league/two"}
+    assert FeatureBank(trained / "features_reduced").first.dim == 6
+
+
+def test_it_ends_with_scores_and_curves(trained, capsys):
+    scores = json.loads((trained / "scores.json").read_text())
+    # the model's labels and thresholds are the fine-tuned ones, and there is no test split here
+    assert list(scores) == ["validation"]
+    assert scores == {"validation": json.loads((trained / "finetune" / "validation_scores.json").read_text())}
+    picture = ElementTree.fromstring((trained / "curves.svg").read_text())
+    assert "pretrain + distill" in "".join(picture.itertext())
+    model = ComedianForActionSpotting.from_pretrained(trained / "finetune")
+    assert model.config.class_weights == [[1, 1], [4, 4]]
+
+
+def test_what_is_done_is_not_done_again(folders, trained, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(trained, copied)
+    for state in copied.rglob("recipe.yaml"):
+        state.write_text(state.read_text().replace(str(trained), str(copied)))
+    weights = {path: path.stat().st_mtime_ns for path in copied.rglob("model.safetensors")}
+    # the last stage broke off before it was done
+    (copied / "finetune" / "recipe.yaml").unlink()
+    assert main(command(folders, copied)) == 0
+    changed = {path.parent.name for path, time in weights.items() if path.stat().st_mtime_ns != time}
+    assert changed == {"finetune"}
+    assert json.loads((copied / "scores.json").read_text()) == json.loads((trained / "scores.json").read_text())
+
+
+def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):
+    words = ["--stages", "finetune", "--frames", str(trained / "frames"), "--seed", "7"]
+    assert main(command(folders, tmp_path, *words, "--finetune.training.windows_per_half", "3")) == 0
+    recipe = yaml.safe_load((tmp_path / "finetune" / "recipe.yaml").read_text())
+    assert recipe["training"]["seed"] == 7 and recipe["training"]["windows_per_half"] == 3
+    assert recipe["model"]["checkpoint"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "finetune", "scores.json"]
+
+
+def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
+    recipes, root = folders
+    without_plan = tmp_path / "without"
+    shutil.copytree(recipes, without_plan)
+    (without_plan / "train.yaml").write_text("frames: {fps: 2, height: 16}\nfeatures: {taecher: x}\n")
+    frames = ["--frames", str(trained / "frames")]
+    for folder, words, message in (
+        (tmp_path, [], "train.yaml"),
+        (without_plan, [], "taecher"),
+        (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
+        (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
+        (recipes, ["--tune.training.seed", "1"], "begins with no stage"),
+        (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
+    ):
+        assert main(command((folder, root), tmp_path / "out", *words)) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error and "\n" not in error, error
+    words = ["--stages", "finetune", *frames]
+    assert main(command(folders, trained, *words)) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def test_curves_are_drawn_to_scale_and_escaped(tmp_path):
+    state = {"log_history": [{"epoch": 1, "loss": 2}, {"epoch": 2, "eval_average_map_tight": 0.25}]}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert read_curve(tmp_path / "state.json") == [(2, 0.25)]
+    curves = {"<scratch>": [(0, 0.0), (10, 0.5)], "both": [(5, 0.2), (10, 0.27)]}
+    picture = ElementTree.fromstring(draw_curves(curves, {"both": [0.1, 0.0]}))
+    lines = [item for item in picture if item.tag.endswith("polyline")]
+    first = [tuple(map(float, point.split(","))) for point in lines[0].get("points").split()]
+    second = [tuple(map(float, point.split(","))) for point in lines[1].get("points").split()]
+    # half the epochs lie half way between the axis and the end
+    assert second[0][0] == pytest.approx((first[0][0] + first[1][0]) / 2, abs=0.1)
+    # 20 % of 50 %: two fifths of the way up
+    rise = (first[0][1] - second[0][1]) / (first[0][1] - first[1][1])
+    assert rise == pytest.approx(0.4, abs=0.01)
+    band = next(item for item in picture if item.tag.endswith("polygon")).get("points").split()
+    assert band[1] == band[2] and band[0] != band[3]
+    assert "<scratch>" in "".join(picture.itertext())
