@@ -386,13 +386,13 @@ def test_other_weights_need_another_bank(tmp_path):
     save_ours(tmp_path / "model")
     root = write_matches(tmp_path / "root")
     extractor = load_extractor(str(tmp_path / "model"))
-    extract_features(root, tmp_path / "bank", extractor, splits=["valid"], progress=False)
+    extract_features(root, tmp_path / "bank", extractor, video_ids=["league/three"], progress=False)
     assert FeatureBank(tmp_path / "bank").halves == [("league/three", 1), ("league/three", 2)]
     torch.manual_seed(1)
     save_ours(tmp_path / "model")
     extractor = load_extractor(str(tmp_path / "model"))
     with pytest.raises(InputError, match="holds features of source .*; give another folder"):
-        extract_features(root, tmp_path / "bank", extractor, splits=["train"], progress=False)
+        extract_features(root, tmp_path / "bank", extractor, video_ids=["league/one"], progress=False)
 
 
 def test_no_videos(tmp_path):

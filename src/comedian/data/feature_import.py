@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from comedian.data.annotations import find_halves
+from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import probe
 from comedian.data.feature_bank import FeatureHeader, FeatureJob, FillReport, fill_bank
 from comedian.data.frame_store import source_of
-from comedian.data.soccernet import matches_of_splits
 from comedian.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def import_features(
     bank: str | Path,
     kind: str,
     *,
-    splits: Sequence[str] | None = None,
+    video_ids: Sequence[str] | None = None,
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
@@ -57,7 +56,7 @@ def import_features(
         root: the data set's folder, in SoccerNet's layout.
         bank: the bank's folder; made when missing.
         kind: a key of `PUBLISHED`.
-        splits: only the matches of these splits; all by default.
+        video_ids: only these matches, see `matches_of_splits`; all by default.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
@@ -68,7 +67,7 @@ def import_features(
     published = PUBLISHED[kind]
     root = Path(root)
     jobs = []
-    for video_id in matches_of_splits(root, splits):
+    for video_id in find_matches(root) if video_ids is None else video_ids:
         found = {int(path.name.split("_")[0]): path for path in (root / video_id).glob(f"[1-9]*_{published.suffix}")}
         if not found:
             logger.warning("`%s` has no *_%s: left out", root / video_id, published.suffix)

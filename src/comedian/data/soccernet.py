@@ -266,16 +266,18 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
     return {"train": video_ids}
 
 
-def matches_of_splits(root: Path, splits: Sequence[str] | None = None) -> list[str]:
-    """Return the match folders of some splits, relative to `root`; all matches where no split is named.
+def matches_of_splits(root: Path, names: Sequence[str] | None = None, splits: str = "auto") -> list[str]:
+    """Return the match folders of the named splits, relative to `root`; all matches where none is named.
+
+    `splits` tells where the splits come from, see `SoccerNetConfig.splits`.
 
     Raises:
         InputError: `root` is no folder, or has no such split.
     """
-    if not splits:
+    if not names:
         return find_matches(root)
-    found = find_splits(root)
-    names = [SPLIT_NAMES.get(name, name) for name in splits]
+    found = find_splits(root, splits)
+    names = [SPLIT_NAMES.get(name, name) for name in names]
     for name in names:
         if name not in found:
             raise InputError(f"`{root}` has no split {name!r}; it has {', '.join(found)}")

@@ -15,11 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from comedian.data.annotations import find_halves
+from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import iter_frames, probe
 from comedian.data.feature_bank import FeatureHeader, FeatureJob, FillReport, fill_bank
 from comedian.data.frame_store import source_of
-from comedian.data.soccernet import matches_of_splits
 from comedian.data.windows import token_timestamps_s
 from comedian.errors import InputError
 from comedian.inference.scoring import WINDOWS_PER_BATCH, autocast, encode_half
@@ -175,7 +174,7 @@ def extract_features(
     bank: str | Path,
     extractor: Extractor,
     *,
-    splits: Sequence[str] | None = None,
+    video_ids: Sequence[str] | None = None,
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
@@ -185,7 +184,7 @@ def extract_features(
         root: the data set's folder, in SoccerNet's layout.
         bank: the bank's folder; made when missing.
         extractor: see `load_extractor`.
-        splits: only the matches of these splits; all by default.
+        video_ids: only these matches, see `matches_of_splits`; all by default.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
@@ -195,7 +194,7 @@ def extract_features(
     root = Path(root)
     jobs = [
         FeatureJob(video_id, half, _header(extractor, video), partial(extractor, video))
-        for video_id in matches_of_splits(root, splits)
+        for video_id in (find_matches(root) if video_ids is None else video_ids)
         for half, video in find_halves(root / video_id).items()
     ]
     if not jobs:

@@ -176,13 +176,14 @@ def make_features(run: Run, source: FeatureSource | None) -> Path:
     bank, reduced = run.output / "features", run.output / "features_reduced"
 
     def fill() -> None:
+        video_ids = matches_of_splits(Path(run.data.root), ["train"], run.data.splits)
         if source.published is not None:
-            import_features(run.data.root, bank, source.published, splits=["train"])
+            import_features(run.data.root, bank, source.published, video_ids=video_ids)
         else:
             extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
-            extract_features(run.data.root, bank, extractor, splits=["train"])
+            extract_features(run.data.root, bank, extractor, video_ids=video_ids)
         if source.dim is not None:
-            reduce_features(bank, reduced, source.dim, matches_of_splits(Path(run.data.root), ["train"]))
+            reduce_features(bank, reduced, source.dim, video_ids)
 
     on_main_process(fill)
     return bank if source.dim is None else reduced

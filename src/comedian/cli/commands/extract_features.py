@@ -6,6 +6,7 @@ token, from the window in which the token is most central), or any video or imag
 """
 
 import argparse
+from pathlib import Path
 
 from comedian.errors import InputError
 
@@ -33,8 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fill the bank and print what was done."""
+    from comedian.data.soccernet import matches_of_splits
+
+    video_ids = matches_of_splits(Path(args.root), args.split)
     if args.published:
-        report = _import(args)
+        report = _import(args, video_ids)
     else:
         from comedian.inference.feature_extraction import extract_features, load_extractor
 
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
             device=args.device,
             trust_remote_code=args.trust_remote_code,
         )
-        report = extract_features(args.root, args.bank, extractor, splits=args.split, dtype=args.dtype)
+        report = extract_features(args.root, args.bank, extractor, video_ids=video_ids, dtype=args.dtype)
 
     from comedian.data.feature_bank import FeatureBank
 
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _import(args: argparse.Namespace):
+def _import(args: argparse.Namespace, video_ids: list[str]):
     from comedian.data.feature_import import import_features
 
     names = ("clip_s", "fps", "hop_s", "batch_size", "device")
@@ -67,4 +71,4 @@ def _import(args: argparse.Namespace):
     ] * args.trust_remote_code
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for --model; leave it out with --from")
-    return import_features(args.root, args.bank, args.published, splits=args.split, dtype=args.dtype)
+    return import_features(args.root, args.bank, args.published, video_ids=video_ids, dtype=args.dtype)

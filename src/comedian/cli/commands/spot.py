@@ -142,17 +142,10 @@ def _score(args: argparse.Namespace, is_folder: bool):
 
 def _matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
     """Return video_id -> half -> video, of the split or of the whole folder."""
-    from comedian.data.annotations import find_halves, find_matches
+    from comedian.data.annotations import find_halves
+    from comedian.data.soccernet import matches_of_splits
 
-    if split is None:
-        video_ids = find_matches(root)
-    else:
-        from comedian.data.soccernet import SPLIT_NAMES, find_splits
-
-        splits = find_splits(root)
-        if (name := SPLIT_NAMES.get(split, split)) not in splits:
-            raise InputError(f"`{root}` has no split {split!r}; it has {', '.join(splits)}")
-        video_ids = splits[name]
+    video_ids = matches_of_splits(root, None if split is None else [split])
     matches = {video_id: find_halves(root / video_id) for video_id in video_ids}
     without_video = [video_id for video_id, videos in matches.items() if not videos]
     if len(without_video) == len(matches):
