@@ -54,6 +54,7 @@ def finish(trainer: SpottingTrainer, recipe: Recipe) -> dict[str, dict]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         output = Path(trainer.args.output_dir)
-        recipe.save(output / "recipe.yaml")
         atomic_write_text(output / "validation_scores.json", json.dumps(scores, indent=1) + "\n")
+        # last: a folder that has it is done
+        recipe.save(output / "recipe.yaml")
     return scores
