@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, set_seed
+from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
@@ -77,7 +77,7 @@ def build_model(
             if not path.is_file():
                 raise InputError(f"`model.config` is `{path}`, which is no file")
             return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
-        stored = AutoConfig.from_pretrained(section.checkpoint)
+        stored = load_config(section.checkpoint)
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         if labels and stored.label_names == list(labels):
@@ -94,6 +94,19 @@ def build_model(
         return model
     except (StrictDataclassError, OSError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+
+
+def load_config(checkpoint: str) -> PreTrainedConfig:
+    """Read the configuration of a checkpoint of any kind.
+
+    Raises:
+        InputError: there is none, or it names no model that is known.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"`model.checkpoint` `{checkpoint}` has no configuration to load: {reason}") from None
 
 
 def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
