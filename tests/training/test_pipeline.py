@@ -1,7 +1,11 @@
 """`comedian train`: all stages of a folder, in order, done ones skipped, and what comes out at the end."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,8 +15,10 @@ from comedian.cli.main import main
 from comedian.data.feature_bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
+from comedian.training.pipeline import STAGES
 from match_factory import write_matches, write_recipe
 
+CPU_PROCESSES = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "cpu_two_processes.yaml"
 HEAD = {"projector_sizes": [8, 6], "queue_size": 16}
 
 
@@ -97,6 +103,21 @@ def test_what_is_done_is_not_done_again(folders, trained, tmp_path):
     changed = {path.parent.name for path, time in weights.items() if path.stat().st_mtime_ns != time}
     assert changed == {"finetune"}
     assert json.loads((copied / "scores.json").read_text()) == json.loads((trained / "scores.json").read_text())
+
+
+def test_two_processes_run_the_stages_as_one(folders, trained, tmp_path):
+    """Half the batch each: the same scores, and every file written once."""
+    halved = [f"--{stage}.training.per_device_train_batch_size=2" for stage in ("teacher", *STAGES)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_PROCESSES)]
+    launch += ["--main_process_port", str(27500 + os.getpid() % 1000), "-m", "comedian.cli.main"]
+    words = command(folders, tmp_path / "run", "--frames", str(trained / "frames"), *halved)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("the model is in") == 1
+    one, two = (json.loads((output / "scores.json").read_text()) for output in (trained, tmp_path / "run"))
+    for metric in ("tight", "loose"):
+        assert one["validation"][metric]["a_mAP"] == pytest.approx(two["validation"][metric]["a_mAP"], abs=1e-3)
 
 
 def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):

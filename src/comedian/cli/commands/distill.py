@@ -17,9 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and say where the backbone is."""
+    from accelerate import PartialState
+
     from comedian.training.distill import distill
     from comedian.training.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
     distill(recipe, resume=not args.restart)
-    print(f"the backbone is in {recipe.training['output_dir']}")
+    PartialState().print(f"the backbone is in {recipe.training['output_dir']}")

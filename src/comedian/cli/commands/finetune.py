@@ -17,11 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and print the validation scores."""
+    from accelerate import PartialState
+
     from comedian.training.finetune import finetune
     from comedian.training.recipe import load_recipe
 
     recipe = load_recipe(args.config, args.overrides)
     scores = finetune(recipe, resume=not args.restart)
     for metric, values in scores.items():
-        print(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
-    print(f"the model is in {recipe.training['output_dir']}")
+        PartialState().print(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
+    PartialState().print(f"the model is in {recipe.training['output_dir']}")

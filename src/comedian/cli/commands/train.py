@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and print the scores."""
+    from accelerate import PartialState
+
     from comedian.training.pipeline import Run, overrides_of_stages, train_all
     from comedian.training.recipe import DataSection
 
@@ -33,5 +35,7 @@ def run(args: argparse.Namespace) -> None:
     scores = train_all(Run(args.recipe_dir, args.output, data, overrides), args.stages)
     for split, metrics in scores.items():
         for metric, values in metrics.items():
-            print(f"{split} average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
-    print(f"the model is in {args.output / 'finetune'}, its learning curve in {args.output / 'curves.svg'}")
+            PartialState().print(f"{split} average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
+    PartialState().print(
+        f"the model is in {args.output / 'finetune'}, its learning curve in {args.output / 'curves.svg'}"
+    )
