@@ -13,6 +13,12 @@ for _variable, _folder in {
 }.items():
     os.environ[_variable] = os.path.join(_CACHE.name, _folder)
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+from hub_stand_in import TOKEN, HubStandIn  # noqa: E402
+
+_HUB = HubStandIn()
+os.environ["HF_ENDPOINT"] = _HUB.url
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -23,3 +29,20 @@ torch.set_num_threads(2)
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in of the Hub for one test, empty and reachable, with `hub_stand_in.USER` logged in."""
+    import datasets
+    import huggingface_hub
+
+    _HUB.reset()
+    _HUB.start()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    return _HUB

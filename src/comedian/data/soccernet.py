@@ -31,21 +31,14 @@ from comedian.data.annotations import (
     read_annotations,
 )
 from comedian.data.decoding import probe
+from comedian.data.download import Selection, fetch, plan_download
+from comedian.data.official_splits import SPLIT_NAMES, official_splits
 from comedian.errors import InputError
 from comedian.files import inside, read_json
 
 logger = logging.getLogger(__name__)
 
 SPLITS_FILE_NAME = "splits.json"
-# What splits are called in files and folders -> what `datasets` calls them.
-SPLIT_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "challenge": "challenge",
-}
 SOCCERNET_LEAGUES = frozenset(
     (
         "england_efl",  # ball action spotting
@@ -86,6 +79,8 @@ class SoccerNetConfig(datasets.BuilderConfig):
             folders (`train`, `valid`, ...), then, where the leagues are SoccerNet's, in the lists of the `SoccerNet`
             package. Without any of them all matches are in `train`.
         quality: which video to take where a half has several, such as "720p"; None takes the smallest picture.
+        download: what to fetch from the Hub into `data_dir` first, where it is missing; None fetches nothing. As the cache
+            is named after the contents, it is fetched when the builder is made.
         contents: fingerprint of labels, videos and splits, filled in by the builder.
     """
 
@@ -93,10 +88,13 @@ class SoccerNetConfig(datasets.BuilderConfig):
     label_file: str | None = None
     splits: str = "auto"
     quality: str | None = None
+    download: Selection | None = None
     contents: str = ""
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
         """Name the cache folder after everything that the rows depend on, so that a change on disk finds no cache."""
+        if self.download is not None:
+            fetch(plan_download(self.root, self.download))
         self.contents = self.fingerprint()
         return super().create_config_id({"contents": self.contents}, custom_features)
 
@@ -259,7 +257,7 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
         splits_of_folders = ((SPLIT_NAMES.get(video_id.split("/")[0]), video_id) for video_id in video_ids)
         return _group(splits_of_folders, root, "in no split folder")
     if any(video_id.split("/")[0] in SOCCERNET_LEAGUES for video_id in video_ids):
-        official = _official_splits(label_file)
+        official = official_splits(label_file)
         return _group(
             ((official.get(video_id), video_id) for video_id in video_ids), root, "in none of SoccerNet's lists"
         )
@@ -304,24 +302,6 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
             listed.add(video_id)
             splits.setdefault(split, []).append(video_id)
     return splits
-
-
-def _official_splits(label_file: str | None) -> dict[str, str]:
-    """Return match -> split by the lists in the `SoccerNet` package."""
-    try:
-        from SoccerNet.utils import getListGames
-    except ImportError as error:
-        raise InputError(
-            "the official splits are in the package `SoccerNet`: `pip install SoccerNet`, or write a `splits.json`"
-        ) from error
-    # The two tasks share no match; a folder may hold both, and then the label file's name tells which is meant.
-    tasks = {"Labels-v2.json": ["spotting"], "Labels-ball.json": ["spotting-ball"]}
-    return {
-        Path(game).as_posix(): SPLIT_NAMES[split]
-        for task in tasks.get(label_file, ["spotting", "spotting-ball"])
-        for split in ("train", "valid", "test", "challenge")
-        for game in getListGames(split, task)
-    }
 
 
 def _group(splits_of_matches: Iterable[tuple[str | None, str]], root: Path, where: str) -> dict[str, list[str]]:

@@ -1,0 +1,43 @@
+"""Download SoccerNet's labels, features and videos from the Hugging Face Hub into SoccerNet's folder layout.
+
+Only what is missing is fetched; run it again to go on after an interruption. The videos are gated: ask for access at
+https://huggingface.co/datasets/SoccerNet/SoccerNet_raw_HQ (the challenge's at SoccerNet/SoccerNet_raw_HQ_Challenge), then
+log in with `hf auth login` or set HF_TOKEN. Named splits need SoccerNet's lists: `pip install SoccerNet`.
+"""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--output", required=True, metavar="DIR", help="the data set's folder; made when missing")
+    parser.add_argument(
+        "--split", nargs="+", default=(), metavar="NAME", help="train, valid, test, challenge (default: all there is)"
+    )
+    parser.add_argument("--labels", choices=("v2", "v1"), help="v2: 17 labels, v1: 3 labels")
+    parser.add_argument("--features", choices=("baidu", "resnet", "resnet-pca512"), help="published features")
+    parser.add_argument("--videos", choices=("224p", "720p", "HQ"), help="size of the picture")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be fetched and how big it is")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fetch what is missing and print what was done."""
+    from comedian.data.download import Selection, fetch, plan_download
+
+    selection = Selection(splits=tuple(args.split), labels=args.labels, features=args.features, videos=args.videos)
+    plan = plan_download(args.output, selection)
+    for path in plan.differing:
+        print(f"kept, of another size than the Hub's: {path}; delete it to fetch it again", file=sys.stderr)
+    if plan.missing:
+        print(f"not on the Hub: {len(plan.missing)} files, such as {plan.missing[0]}", file=sys.stderr)
+    if args.dry_run:
+        for file in plan.files:
+            print(f"{file.size_bytes / 1e6:12.1f} MB  {file.path}")
+    else:
+        fetch(plan)
+    done = "to fetch" if args.dry_run else "fetched"
+    print(
+        f"files: {len(plan.files)} {done} ({plan.size_bytes / 1e6:.1f} MB), {plan.present} there already, "
+        f"{len(plan.differing)} of another size, {len(plan.missing)} not on the Hub"
+    )
