@@ -7,7 +7,6 @@ fetched lies beside its place as `<name>.partial`; the next one goes on from the
 """
 
 import hashlib
-import logging
 import os
 import shutil
 import threading
@@ -28,8 +27,6 @@ from comedian.data.hub_errors import hub_errors, hub_url
 from comedian.data.official_splits import SPLIT_NAMES, official_splits
 from comedian.errors import InputError
 from comedian.files import inside
-
-logger = logging.getLogger(__name__)
 
 LABELS = {"v2": "Labels-v2.json", "v1": "Labels.json"}
 # kind of features -> branch of SoccerNet/SN-Features
