@@ -27,6 +27,8 @@ class ComedianVideoProcessor(BaseVideoProcessor):
     do_convert_rgb = False
     do_sample_frames = False
     model_input_names = ["pixel_values_videos"]
+    # `save_pretrained` leaves this file beside the processor's JSON, for those who have not installed the package
+    _auto_class = "AutoVideoProcessor"
 
     def _preprocess(
         self,

@@ -1,7 +1,9 @@
 """What the trainers of all stages share: windows drawn by seed and epoch, augmentation on the device, decay, diagnostics."""
 
 import re
+import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,13 @@ class StageTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
         """Augment the windows on the device, then step as usual."""
         return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the code too: transformers takes weights and `config.json`, which names it, from the checkpoint."""
+        if self.is_world_process_zero():
+            for path in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(path, self.args.output_dir)
+        super()._push_from_checkpoint(checkpoint_folder)
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch of the data set to the arguments of the model's `forward`."""

@@ -1,0 +1,235 @@
+"""`pipeline("action-spotting")` finds what `ActionSpotter` finds, from paths, parts and decoded frames."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from comedian import ActionSpotter
+from comedian.data.decoding import iter_frames
+from comedian.inference.scoring import encode_half, score_half, spots_of_half
+from comedian.models import (
+    ActionSpottingPipeline,
+    ComedianForActionSpotting,
+    ComedianModel,
+    ComedianVideoProcessor,
+    pipeline_comedian,
+)
+from comedian.models.pipeline_comedian import read_frames
+from testing_utils import tiny_config
+from video_factory import corrupt, truncate, write_video
+
+TASK = "action-spotting"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    # windows and trims of its own, so that the pipeline cannot pass with the defaults
+    settings = {"window_stride_s": 1.0, "edge_trim_s": 1.0, "nms_window_s": 3.0, "label_thresholds": [0.2, 0.4, 0.6]}
+    ComedianForActionSpotting(tiny_config(initializer_range=0.5, **settings)).save_pretrained(path)
+    ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos")
+    # 35 and 46 frames at the model's rate: the last tubelet of the first is not full
+    return [str(write_video(path / f"{half}.mkv", num_frames=120 + 55 * half, fps=10)) for half in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def spotter(folder):
+    return ActionSpotter.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def spot(folder):
+    return pipeline(TASK, model=str(folder), device="cpu")
+
+
+def test_the_package_is_its_own_code(spot):
+    assert type(spot) is ActionSpottingPipeline and type(spot.model) is ComedianForActionSpotting
+    assert type(spot.video_processor) is ComedianVideoProcessor
+
+
+def test_halves_of_a_match(spot, spotter, videos):
+    found = spot(videos)
+    assert found == spotter(videos) and {event["half"] for event in found} == {1, 2}
+    assert spot(videos[0]) == spotter(videos[0])
+    assert list(found[0]) == ["label", "timestamp_s", "half", "score"]
+    assert [type(value) for value in found[0].values()] == [str, float, int, float]
+
+
+def test_a_generator_is_many_matches(spot, spotter, videos):
+    assert list(spot(match for match in (videos[0], videos))) == [spotter(videos[0]), spotter(videos)]
+
+
+def test_a_video_shorter_than_a_window(spot, spotter, tmp_path):
+    video = write_video(tmp_path / "short.mkv", num_frames=15)
+    assert spot(video, threshold=0.0) == spotter(video, threshold=0.0) != []
+
+
+def test_parameters_of_a_call_and_of_the_pipeline(folder, spot, spotter, videos):
+    candidates = spotter(videos[0], keep_all=True)
+    assert spot(videos[0], threshold=0.0) == candidates != spot(videos[0])
+    assert spot(videos[0], threshold=0.7) == [event for event in candidates if event["score"] >= 0.7]
+    strict = pipeline(TASK, model=str(folder), device="cpu", threshold=0.7)
+    assert strict(videos[0]) == spot(videos[0], threshold=0.7)
+    assert strict(videos[0], threshold=0.0) == candidates
+
+    scores, config = spotter.score(videos[0]), spotter.config
+    for changed, given in (({"nms_type": "hard"}, {"nms": "hard"}), ({"nms_window_s": 8.0}, {"nms_window_s": 8.0})):
+        settings = type(config).from_dict(config.to_dict() | changed)
+        expected = spots_of_half(scores, settings, 1, config.label_thresholds)
+        assert spot(videos[0], **given) == expected != spot(videos[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_batch_size_changes_nothing_but_memory(folder, spot, videos, monkeypatch, batch_size):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    expected = [{**event, "score": pytest.approx(event["score"], abs=1e-5)} for event in spot(videos[1], threshold=0)]
+    sizes = []
+    encode = ComedianForActionSpotting.encode_spatial
+    monkeypatch.setattr(
+        ComedianForActionSpotting,
+        "encode_spatial",
+        lambda self, pixels: sizes.append(pixels.shape[1]) or encode(self, pixels),
+    )
+    assert spot(videos[1], batch_size=batch_size, threshold=0) == expected
+    assert max(sizes) == 2 * batch_size and sum(sizes) == 46
+    sizes.clear()
+    other = pipeline(TASK, model=str(folder), device="cpu", batch_size=batch_size)
+    assert other(videos[1], threshold=0) == expected and max(sizes) == 2 * batch_size
+
+
+def test_frames_are_read_as_the_model_draws_them(spot, videos, monkeypatch):
+    drawn, ahead = [], []
+    read = read_frames
+    monkeypatch.setattr(
+        pipeline_comedian, "read_frames", lambda *args: (drawn.append(frame) or frame for frame in read(*args))
+    )
+    encode = ComedianForActionSpotting.encode_spatial
+    monkeypatch.setattr(
+        ComedianForActionSpotting,
+        "encode_spatial",
+        lambda self, pixels: ahead.append(len(drawn)) or encode(self, pixels),
+    )
+    spot(videos, batch_size=4)
+    assert ahead == [8, 16, 24, 32, 35, 43, 51, 59, 67, 75, 81]
+
+
+def test_decoded_frames_are_spotted_as_the_evaluator_does(spot, spotter):
+    frames = np.random.default_rng(0).integers(0, 255, (35, 20, 24, 3), np.uint8)
+    model, processor = spotter.models[0], spotter.processors[0]
+    scores = score_half(model, encode_half(model, processor, frames))
+    expected = spots_of_half(scores, model.config, 1, model.config.label_thresholds)
+    assert spot(frames) == expected != []
+    second = [{**event, "half": 2} for event in expected]
+    assert spot([frames, frames]) == expected + second
+
+
+def test_weights_in_bfloat16(folder, spot, videos):
+    half = pipeline(TASK, model=str(folder), device="cpu", dtype=torch.bfloat16)
+    assert half.model.dtype == torch.bfloat16
+    expected = {(event["label"], event["timestamp_s"]): event["score"] for event in spot(videos[0], threshold=0)}
+    found = {(event["label"], event["timestamp_s"]): event["score"] for event in half(videos[0], threshold=0)}
+    common = expected.keys() & found.keys()
+    assert len(common) > 0.5 * len(expected)
+    assert np.median([abs(expected[key] - found[key]) for key in common]) < 0.02
+
+
+def test_every_candidate_without_thresholds(folder, videos):
+    model = ComedianForActionSpotting.from_pretrained(folder)
+    model.config.label_thresholds = None
+    processor = ComedianVideoProcessor.from_pretrained(folder)
+    spot = pipeline(TASK, model=model.train(), video_processor=processor, device="cpu")
+    assert not model.training
+    assert spot(videos[0]) == ActionSpotter([model], [processor])(videos[0], keep_all=True)
+
+
+def test_a_saved_pipeline_is_whole(spot, videos, tmp_path):
+    spot.save_pretrained(tmp_path)
+    assert pipeline(TASK, model=str(tmp_path), device="cpu")(videos[0]) == spot(videos[0])
+
+
+WRONG_INPUTS = {
+    "URL": "https://example.org/match.mkv",
+    "no file": "/nowhere/match.mkv",
+    "empty": [],
+    "must be uint8": np.zeros((4, 8, 8, 3), np.float32),
+    r"\(4, 3, 8, 8\)": np.zeros((4, 3, 8, 8), np.uint8),
+    r"\(0, 8, 8, 3\)": np.zeros((0, 8, 8, 3), np.uint8),
+}
+
+
+@pytest.mark.parametrize("message, videos", WRONG_INPUTS.items())
+def test_inputs_that_are_refused(spot, message, videos):
+    with pytest.raises(ValueError, match=message):
+        spot(videos)
+
+
+def test_the_last_half_is_looked_for_before_the_first_is_scored(spot, videos, monkeypatch):
+    monkeypatch.setattr(ActionSpottingPipeline, "encode", lambda *args: pytest.fail("scored"))
+    with pytest.raises(ValueError, match="no file"):
+        spot([videos[0], "/nowhere/match.mkv"])
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [({"nms": "none"}, "`nms`"), ({"nms_window_s": -1}, "`nms_window_s`"), ({"batch_size": -1}, "`batch_size`")],
+)
+def test_parameters_that_are_refused(spot, videos, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        spot(videos[0], **parameters)
+
+
+def test_a_model_that_spots_nothing_is_refused():
+    with pytest.raises(ValueError, match="ComedianModel; action spotting needs"):
+        pipeline(TASK, model=ComedianModel(tiny_config()), device="cpu")
+
+
+@pytest.mark.parametrize("content", [b"no video", b""])
+def test_a_file_that_is_no_video(spot, tmp_path, content):
+    (tmp_path / "no.mkv").write_bytes(content)
+    with pytest.raises(ValueError, match="no.mkv"):
+        spot(str(tmp_path / "no.mkv"))
+
+
+def test_without_pyav_decoded_frames_are_spotted(spot, videos, monkeypatch):
+    monkeypatch.setattr(pipeline_comedian, "av", None)
+    assert isinstance(spot(np.zeros((8, 16, 16, 3), np.uint8)), list)
+    with pytest.raises(ImportError, match="pip install av"):
+        spot(videos[0])
+
+
+IRREGULAR = [0.0, 0.04, 0.3, 0.31, 0.32, 1.0, 1.5, 1.75, 3.1, 3.14]
+
+
+@pytest.mark.parametrize(
+    "fps, options",
+    [
+        (2, {"num_frames": 55, "fps": 25}),
+        (2, {"num_frames": 40, "fps": 30000 / 1001}),
+        (30, {"num_frames": 20, "fps": 10}),
+        (2, {"times_s": IRREGULAR}),
+        (12.5, {"times_s": IRREGULAR}),
+        (4, {"num_frames": 30, "start_s": 1.7}),
+        (4, {"num_frames": 30, "start_s": 1.7, "audio_s": 4.0}),
+    ],
+)
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_frames_are_those_of_the_package(tmp_path, fps, options, ending):
+    video = write_video(tmp_path / f"video.{ending}", **options)
+    expected = np.stack([frame for _, frame in iter_frames(video, fps, (32, 48))])
+    np.testing.assert_array_equal(np.stack(list(read_frames(str(video), fps, 32, 48))), expected)
+
+
+@pytest.mark.parametrize("break_video", [lambda path: truncate(path, 0.6), lambda path: corrupt(path, 0.4, 0.5)])
+def test_a_broken_video_is_read_as_far_as_it_goes(tmp_path, break_video):
+    video = break_video(write_video(tmp_path / "video.mkv", num_frames=60))
+    expected = np.stack([frame for _, frame in iter_frames(video, 5, (32, 48))])
+    np.testing.assert_array_equal(np.stack(list(read_frames(str(video), 5, 32, 48))), expected)
