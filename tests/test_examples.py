@@ -12,7 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from comedian.models import ComedianConfig, ComedianDistillationConfig, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
-from comedian.training.pipeline import read_plan
+from comedian.training.train_all import read_plan
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
@@ -32,10 +32,10 @@ def run(*words: str) -> str:
 def test_the_demo_finds_what_the_shipped_weights_found():
     printed = run("examples/demo/demo.py")
     hits, missed = (len(re.findall(rf"{word}$", printed, re.MULTILINE)) for word in ("hit", "missed"))
-    # 11 of 24 where the weights were made; bfloat16 may move a score over its threshold elsewhere
-    assert hits + missed == 24 and hits >= 9, printed
+    # 18 of 24 where the weights were made; bfloat16 may move a score over its threshold elsewhere
+    assert hits + missed == 24 and hits >= 15, printed
     score = re.search(r"average-mAP of the 12 labels that occur: tight ([\d.]+) %, loose [\d.]+ %", printed)
-    assert float(score[1]) > 50, printed
+    assert float(score[1]) > 65, printed
 
 
 def test_the_shipped_files_are_small():

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """Train and print the scores."""
     from accelerate import PartialState
 
-    from comedian.training.pipeline import Run, overrides_of_stages, train_all
+    from comedian.training.train_all import Run, overrides_of_stages, train_all
     from comedian.training.recipe import DataSection
 
     data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=args.splits)

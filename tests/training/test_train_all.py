@@ -15,7 +15,7 @@ from comedian.cli.main import main
 from comedian.data.feature_bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
-from comedian.training.pipeline import STAGES
+from comedian.training.train_all import STAGES
 from match_factory import write_matches, write_recipe
 
 CPU_PROCESSES = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "cpu_two_processes.yaml"
