@@ -12,10 +12,10 @@ from accelerate.commands.config.config_args import load_config_from_file
 from comedian.models import ComedianConfig, ComedianDistillationConfig, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
-from comedian.training.train_all import read_plan
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
+from comedian.training.train_all import read_plan
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "hub_configs").glob("*/train.yaml"))

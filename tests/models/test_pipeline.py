@@ -146,7 +146,8 @@ def test_every_candidate_without_thresholds(folder, videos):
     model = ComedianForActionSpotting.from_pretrained(folder)
     model.config.label_thresholds = None
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    spot = pipeline(TASK, model=model.train(), video_processor=processor, device="cpu")
+    # the model's size holds, not the processor's
+    spot = pipeline(TASK, model=model.train(), video_processor=ComedianVideoProcessor(size=224), device="cpu")
     assert not model.training
     assert spot(videos[0]) == ActionSpotter([model], [processor])(videos[0], keep_all=True)
 

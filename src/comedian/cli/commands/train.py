@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
     """Train and print the scores."""
     from accelerate import PartialState
 
-    from comedian.training.train_all import Run, overrides_of_stages, train_all
     from comedian.training.recipe import DataSection
+    from comedian.training.train_all import Run, overrides_of_stages, train_all
 
     data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=args.splits)
     overrides = overrides_of_stages(args.overrides, args.seed)
