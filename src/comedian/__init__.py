@@ -5,6 +5,7 @@ import importlib
 # public name -> module; imported on first use, so that `import comedian` stays fast.
 _EXPORTS = {
     "ActionSpotter": "comedian.inference.spotter",
+    "ActionSpottingPipeline": "comedian.models",
     "ComedianConfig": "comedian.models",
     "ComedianForActionSpotting": "comedian.models",
     "ComedianForContrastivePretraining": "comedian.models",
