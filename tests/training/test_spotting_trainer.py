@@ -194,9 +194,12 @@ def test_depths_of_swin_follow_its_stages():
 def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):
     path = str(write_recipe(tmp_path, *data))
     words = ["--training.seed", "9", "--model.overrides.fps=4", "--training.learning_rate", "3e-4"]
+    words += ["--training.eval_strategy", "no", "--training.bf16=true", "--training.fp16", "False"]
     recipe = load_recipe(path, words)
     assert recipe.training["seed"] == 9
     assert recipe.training["learning_rate"] == 3e-4
+    assert recipe.training["eval_strategy"] == "no"
+    assert recipe.training["bf16"] is True and recipe.training["fp16"] is False
     assert recipe.model.overrides == {"fps": 4}
     for words, message in {
         ("--training.sed", "9"): "unknown field `sed`",
