@@ -165,6 +165,10 @@ def test_curves_are_drawn_to_scale_and_escaped(tmp_path):
     # 20 % of 50 %: two fifths of the way up
     rise = (first[0][1] - second[0][1]) / (first[0][1] - first[1][1])
     assert rise == pytest.approx(0.4, abs=0.01)
+    # the point of 50 % lies on the grid line of 50 %
+    numbers = {item.text: float(item.get("y")) for item in picture if item.get("text-anchor") == "end"}
+    assert numbers["50"] - 4 == pytest.approx(first[1][1], abs=0.1)
+    assert numbers["0"] - 4 == pytest.approx(first[0][1], abs=0.1)
     band = next(item for item in picture if item.tag.endswith("polygon")).get("points").split()
     assert band[1] == band[2] and band[0] != band[3]
     assert "<scratch>" in "".join(picture.itertext())
