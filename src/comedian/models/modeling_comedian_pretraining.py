@@ -216,12 +216,13 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """Online predictions for clips, `(batch_size, dim)`, L2-normalised."""
         return F.normalize(self.predictor(self.projector(self.encode_clips(clips))).float(), dim=1)
 
-    def compute_contrastive_loss(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def compute_contrastive_loss(self, queries: Tensor, keys: Tensor, first_key: int = 0) -> Tensor:
         """Loss of both ways.
 
         Args:
             queries (`torch.Tensor` of shape `(2, batch_size, dim)`): of both views.
             keys (`torch.Tensor` of shape `(2, num_keys, dim)`): of both views, of all processes.
+            first_key (`int`): index in a view's keys of the first query's own.
 
         Returns:
             `torch.Tensor` of shape `()`.
@@ -236,14 +237,11 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
                 momentum_temperature=settings.momentum_temperature,
                 contrastive_weight=settings.contrastive_weight,
                 use_batch_keys=settings.use_batch_keys,
-                first_key=self._first_key(queries.shape[1], keys.shape[1]),
+                first_key=first_key,
             )
             for query, key in zip(queries, keys.flip(0), strict=True)
         ]
         return torch.stack(ways).mean()
-
-    def _first_key(self, batch_size: int, num_keys: int) -> int:
-        return torch.distributed.get_rank() * batch_size if num_keys > batch_size else 0
 
     @can_return_tuple
     def forward(
@@ -269,11 +267,12 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         keys = self.compute_keys(clips).unflatten(0, (len(views), -1))
         if second_view is None:
             return ComedianContrastiveOutput(query_embeddings=queries, key_embeddings=keys)
-        all_keys = torch.stack([gather_keys(view)[0] for view in keys])
+        (first_keys, first_key), (second_keys, _) = map(gather_keys, keys)
+        all_keys = torch.stack([first_keys, second_keys])
         if self.training:
             self.hold_keys(all_keys)
         return ComedianContrastiveOutput(
-            loss=self.compute_contrastive_loss(queries, all_keys),
+            loss=self.compute_contrastive_loss(queries, all_keys, first_key),
             query_embeddings=queries,
             key_embeddings=keys,
             **embedding_diagnostics(queries.flatten(0, 1), keys.flip(0).flatten(0, 1), self.queue),

@@ -4,11 +4,9 @@ import math
 
 from torch import Tensor
 
-from comedian.data.window_dataset import ClipDataset, HalfDataset
+from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
-from comedian.models import ComedianForContrastivePretraining, ComedianVideoProcessor
 from comedian.training.base_trainer import QueuedTrainer
-from comedian.training.contrastive_config import ContrastiveConfig
 
 
 class ContrastiveTrainer(QueuedTrainer):
@@ -22,24 +20,6 @@ class ContrastiveTrainer(QueuedTrainer):
         processing_class: the model's processor; saved with every checkpoint.
         kwargs: as [`transformers.Trainer`].
     """
-
-    def __init__(
-        self,
-        model: ComedianForContrastivePretraining,
-        args: ContrastiveConfig,
-        train_dataset: ClipDataset | None = None,
-        eval_dataset: tuple[HalfDataset, HalfDataset] | None = None,
-        processing_class: ComedianVideoProcessor | None = None,
-        **kwargs,
-    ):
-        super().__init__(
-            model,
-            args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""

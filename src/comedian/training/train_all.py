@@ -14,7 +14,7 @@ from comedian.data.frame_store import StoreSettings, prepare
 from comedian.data.soccernet import matches_of_splits
 from comedian.errors import InputError
 from comedian.evaluation.spotting_evaluator import average_map_of, score_halves, spots_of_halves
-from comedian.files import atomic_write_text
+from comedian.files import atomic_write_text, read_json
 from comedian.inference.feature_extraction import extract_features, load_extractor
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.training.curves import draw_curves, read_curve
@@ -217,19 +217,20 @@ def run_stage(
 
 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
-    """Score the last model on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
+    """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
     folder = run.output / "finetune"
     model = ComedianForActionSpotting.from_pretrained(folder)
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    scores = {}
-    for split in ("validation", "test"):
-        try:
-            (halves,) = load_halves(run.data, model.config.fps, [split])
-        except InputError:
-            # no test split, or one without labels
-            continue
+    # the stage has scored validation itself
+    scores = {"validation": read_json(folder / "validation_scores.json")}
+    try:
+        (halves,) = load_halves(run.data, model.config.fps, ["test"])
+    except InputError:
+        # no test split, or one without labels
+        pass
+    else:
         spots = spots_of_halves(score_halves(model, processor, halves, range(len(halves))), halves, model.config)
-        scores[split] = average_map_of(spots, halves)
+        scores["test"] = average_map_of(spots, halves)
 
     def write() -> None:
         atomic_write_text(run.output / "scores.json", json.dumps(scores, indent=1) + "\n")

@@ -7,12 +7,7 @@ Several processes: `accelerate launch examples/pretrain.py --config recipe.yaml 
 
 import argparse
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="the YAML recipe")
-    parser.add_argument("--restart", action="store_true", help="start anew instead of going on from a checkpoint")
-    parser.set_defaults(overrides=[])
+from comedian.cli.recipe_arguments import add_arguments as add_arguments
 
 
 def run(args: argparse.Namespace) -> None:
