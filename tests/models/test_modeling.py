@@ -85,6 +85,14 @@ def test_ignored_labels_and_mixup_reach_the_loss(encoder, pixels):
     torch.testing.assert_close(mixed, F.binary_cross_entropy_with_logits(outputs.logits, soft))
 
 
+def test_one_class_weight_holds_for_all_labels(pixels):
+    labels = torch.randint(0, 2, (2, 4, 3)).float()
+    model = tiny_model("vivit", class_weights=[[1.0] * 3, [4.0] * 3])
+    expected = model(pixels, labels=labels).loss
+    model.config = tiny_config(class_weights=[[1], [4]])
+    assert model(pixels, labels=labels).loss == expected
+
+
 @both_encoders
 def test_gradient_checkpointing_changes_nothing(encoder, pixels):
     model = tiny_model(encoder, temporal_mask_ratio=0.0, drop_path_rate=0.0).train()

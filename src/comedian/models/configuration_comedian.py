@@ -195,7 +195,7 @@ class ComedianConfig(PreTrainedConfig):
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
         class_weights (`list[list[float]]`, *optional*): Two rows of one weight a label: where the target is 0, where it
-            is 1.
+            is 1. Rows of a single weight hold for all labels.
         window_stride_s (`float`, *optional*): Hop between inference windows in seconds; half a window by default.
         edge_trim_s (`float`, *optional*): Seconds dropped at both ends of an inference window (not at the ends of the
             half); 12/64 of a window by default.
@@ -519,8 +519,9 @@ class ComedianConfig(PreTrainedConfig):
         lists = {"label_thresholds": self.label_thresholds}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s
-        for row, weights in enumerate(self.class_weights or []):
-            lists[f"class_weights[{row}]"] = weights
+        rows = self.class_weights or []
+        if any(len(weights) != 1 for weights in rows):
+            lists |= {f"class_weights[{row}]": weights for row, weights in enumerate(rows)}
         if self.class_weights is not None and len(self.class_weights) != 2:
             raise ValueError(f"`class_weights` has {len(self.class_weights)} rows; must have 2 (target 0, target 1)")
         for name, values in lists.items():
