@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
 from comedian.data.window_dataset import FrameWindows, WindowSampler
@@ -38,6 +39,22 @@ class StageTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
         """Augment the windows on the device, then step as usual."""
         return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+
+    def whole_model(self) -> PreTrainedModel:
+        """The model or, where FSDP shares its weights out, a copy with all of them; called on every process.
+
+        FSDP gathers weights for `forward` alone, and on all processes at once: elsewhere it takes the whole model.
+        """
+        if not self.is_fsdp_enabled:
+            return self.model
+        weights = {
+            name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            for name, tensor in self.model.state_dict().items()
+        }
+        # FSDP 2's classes make models of the class that they stand for
+        model = type(self.model)(self.model.config)
+        model.load_state_dict(weights)
+        return model.to(self.args.device)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the code too: transformers takes weights and `config.json`, which names it, from the checkpoint."""

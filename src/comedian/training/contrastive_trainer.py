@@ -49,10 +49,11 @@ class ContrastiveTrainer(QueuedTrainer):
             `{prefix}_knn_accuracy`, a fraction.
         """
         known, asked = self.eval_dataset if eval_dataset is None else eval_dataset
-        training = self.model.training
-        self.model.eval()
-        accuracy = nearest_neighbour_probe(self.model.comedian, self.processing_class, known, asked)
-        self.model.train(training)
+        model = self.whole_model()
+        training = model.training
+        model.eval()
+        accuracy = nearest_neighbour_probe(model.comedian, self.processing_class, known, asked)
+        model.train(training)
         metrics = {f"{metric_key_prefix}_knn_accuracy": accuracy}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

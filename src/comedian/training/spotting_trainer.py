@@ -119,12 +119,13 @@ class SpottingTrainer(StageTrainer):
 
     def spot_halves(self, halves: HalfDataset) -> dict[int, list[dict]]:
         """Every candidate of every half, on every process."""
-        training = self.model.training
-        self.model.eval()
+        model = self.whole_model()
+        training = model.training
+        model.eval()
         mine = range(self.args.process_index, len(halves), self.args.world_size)
         progress = not self.args.disable_tqdm and self.is_world_process_zero()
-        scores = score_halves(self.model, self.processing_class, halves, mine, progress)
-        self.model.train(training)
+        scores = score_halves(model, self.processing_class, halves, mine, progress)
+        model.train(training)
         if self.args.world_size > 1:
             scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)

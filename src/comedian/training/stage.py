@@ -160,9 +160,9 @@ def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -
             loaded.
     """
     trainer.save_state()
+    model, output = trainer.whole_model(), Path(trainer.args.output_dir)
     if not trainer.is_world_process_zero():
         return
-    model, output = trainer.model, Path(trainer.args.output_dir)
     config = copy.deepcopy(model.config)
     config.contrastive_config = config.distillation_config = None
     backbone = ComedianModel(config)

@@ -1,0 +1,110 @@
+"""FSDP 2 with the shipped config, on two CPU processes: every stage trains as one process does and leaves whole weights."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from comedian.data.feature_bank import FeatureHeader, features_path, write_features
+from comedian.data.frame_store import StoreSettings, prepare
+from comedian.models import ComedianForActionSpotting, ComedianModel
+from comedian.training.distill import distill
+from comedian.training.finetune import finetune
+from comedian.training.pretrain import pretrain
+from comedian.training.recipe import load_recipe
+from match_factory import write_matches, write_recipe
+
+TESTS, EXAMPLES = Path(__file__).parents[1], Path(__file__).parents[2] / "examples"
+STAGES = {"pretrain": pretrain, "distill": distill, "finetune": finetune}
+HEADS = {
+    "pretrain": {"contrastive_config": {"projector_sizes": [12, 6], "predictor_sizes": [10, 6], "queue_size": 21}},
+    "distill": {"distillation_config": {"projector_sizes": [12, 6], "queue_size": 21}},
+    "finetune": {},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    root = write_matches(folder / "root")
+    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
+    rng = np.random.default_rng(0)
+    for video_id, half in [("league/one", 1), ("league/one", 2), ("league/two", 1), ("league/two", 2)]:
+        header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
+        features = rng.standard_normal((24, 6)).astype(np.float32)
+        write_features(features_path(folder / "bank", video_id, half), features, header)
+    return folder
+
+
+def recipe_of(stage: str, folder: Path, data: Path, batch: int) -> Path:
+    settings = {"num_train_epochs": 1, "base_learning_rate": 0.05, "logging_strategy": "steps", "logging_steps": 1}
+    path = write_recipe(folder, data / "root", data / "store", per_device_train_batch_size=batch, **settings)
+    content = yaml.safe_load(path.read_text())
+    content["model"]["overrides"] = HEADS[stage]
+    content["data"]["features"] = str(data / "bank")
+    if stage == "pretrain":
+        del content["training"]["windows_per_half"]
+        # two processes see the negatives of the whole batch
+        content["model"]["overrides"]["contrastive_config"]["use_batch_keys"] = True
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def launch_with_fsdp(script: Path, recipe: Path, folder: Path) -> None:
+    """Two CPU processes in float32; all else as in the shipped config."""
+    config = yaml.safe_load((EXAMPLES / "accelerate_configs" / "fsdp2.yaml").read_text())
+    path = folder / "fsdp2.yaml"
+    path.write_text(yaml.safe_dump(config | {"use_cpu": True, "mixed_precision": "no"}))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path)]
+    command += ["--main_process_port", str(26500 + os.getpid() % 1000), str(TESTS / "fsdp_on_cpu.py")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    words = [*command, str(script), "--config", str(recipe)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def history_of(output: Path) -> list[dict]:
+    """What was logged of training and validation, without times."""
+    names = ("loss", "grad_norm", "negative_similarity", "eval_knn_accuracy", "eval_average_map_loose")
+    entries = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [{name: entry[name] for name in names if name in entry} for entry in entries]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_trains_as_on_one_process(stage, data, tmp_path):
+    """Same total batch, float32: losses and weights are equal up to the order of sums."""
+    STAGES[stage](load_recipe(recipe_of(stage, tmp_path / "one", data, batch=4)))
+    recipe = recipe_of(stage, tmp_path / "two", data, batch=2)
+    launch_with_fsdp(EXAMPLES / f"{stage}.py", recipe, tmp_path)
+    one, two = tmp_path / "one" / "output", tmp_path / "two" / "output"
+    assert history_of(two) == [pytest.approx(entry, abs=1e-4, rel=1e-3) for entry in history_of(one)]
+    wanted, found = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert wanted.keys() == found.keys()
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], atol=5e-5, rtol=1e-3, msg=name)
+    model_class = ComedianForActionSpotting if stage == "finetune" else ComedianModel
+    assert json.loads((two / "config.json").read_text())["architectures"] == [model_class.__name__]
+    assert (two / "modeling_comedian.py").is_file()
+
+
+def test_a_run_that_broke_off_goes_on(data, tmp_path):
+    recipe = recipe_of("finetune", tmp_path / "run", data, batch=2)
+    content = yaml.safe_load(recipe.read_text())
+    content["training"] |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "no"}
+    content["training"] |= {"save_total_limit": 5, "load_best_model_at_end": False}
+    recipe.write_text(yaml.safe_dump(content))
+    launch_with_fsdp(EXAMPLES / "finetune.py", recipe, tmp_path)
+    last = tmp_path / "run" / "output" / "checkpoint-3"
+    whole = load_file(last / "model.safetensors")
+    shutil.rmtree(last)
+    launch_with_fsdp(EXAMPLES / "finetune.py", recipe, tmp_path)
+    resumed = load_file(last / "model.safetensors")
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
