@@ -1,7 +1,7 @@
 """Run a script with FSDP on CPU processes, which torch can and accelerate does not ask it to.
 
-As `accelerate launch --config_file FSDP_CONFIG_WITH_USE_CPU tests/fsdp_on_cpu.py SCRIPT ARGUMENTS`: the state that accelerate
-makes for several GPUs, made for several CPU processes.
+As `accelerate launch --config_file FSDP_CONFIG_WITH_USE_CPU tests/fsdp_on_cpu.py SCRIPT ARGUMENTS`: the state that
+accelerate makes for several GPUs, made for several CPU processes.
 """
 
 import runpy

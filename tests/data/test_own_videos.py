@@ -1,0 +1,194 @@
+"""Own videos and a CSV of events: the layout that comes of them, and one line for each thing that cannot be."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from comedian.data.annotations import find_halves, read_label_list
+from comedian.data.own_videos import import_videos
+from comedian.data.soccernet import SoccerNet
+from comedian.errors import InputError
+from video_factory import write_video
+
+HEADER = "video,label,time_s\n"
+ROWS = "a.mp4,Goal,1.5\ncup/b.mkv,Corner,0:02.25\na.mp4,Corner,00:00:03\ncup/b.mkv,Goal,0\n"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Four seconds each."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a.mp4", "cup/b.mkv", "c.mp4", "same.mp4", "same.mkv", ".hidden/d.mp4"):
+        write_video(folder / name, num_frames=16, fps=4, height=32, width=32)
+    (folder / "notes.txt").write_text("no video\n")
+    (folder / "notes.mp4").write_text("no video\n")
+    return folder
+
+
+def write_csv(tmp_path, text=HEADER + ROWS):
+    path = tmp_path / "events.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_builder_reads_what_the_csv_says(videos, tmp_path):
+    made = import_videos(videos, write_csv(tmp_path), tmp_path / "out")
+    builder = SoccerNet(data_dir=str(made.root), labels=list(read_label_list(made.labels_path)))
+    builder.download_and_prepare()
+    rows = {row["video_id"]: row for split in made.splits for row in builder.as_dataset(split=split)}
+    found = {
+        video_id: [(event["label"], event["position_ms"]) for event in row["events"]] for video_id, row in rows.items()
+    }
+    assert found == {"a": [("Goal", 1500), ("Corner", 3000)], "cup/b": [("Goal", 0), ("Corner", 2250)]}
+    assert rows["a"]["video_path"].endswith("out/a/1_a.mp4") and rows["a"]["duration_s"] == pytest.approx(4)
+    assert os.path.samefile(rows["cup/b"]["video_path"], videos / "cup/b.mkv")
+    assert made.labels == ("Corner", "Goal")
+    assert sorted(map(len, made.splits.values())) == [1, 1]
+    assert made.count("train") + made.count("validation") == {"Goal": 2, "Corner": 2}
+    assert made.unlisted == (".hidden/d.mp4", "c.mp4", "notes.mp4", "same.mkv", "same.mp4")
+
+
+@pytest.mark.parametrize(
+    "time, position_ms", [("3", 3000), ("3.", 3000), ("0.0004", 0), ("0:01", 1000), ("00:00:02.5", 2500)]
+)
+def test_times(videos, tmp_path, time, position_ms):
+    made = import_videos(videos, write_csv(tmp_path, f"{HEADER}c.mp4,x,{time}\na.mp4,x,1\n"), tmp_path / "out")
+    assert made.events["c"][0].position_ms == position_ms
+
+
+def test_long_times(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("comedian.data.own_videos.probe", lambda path: type("Info", (), {"duration_s": 9000.0}))
+    text = f"{HEADER}c.mp4,x,95:10\na.mp4,x,1:35:10.5\n"
+    made = import_videos(videos, write_csv(tmp_path, text), tmp_path / "out")
+    assert [made.events[name][0].position_ms for name in ("c", "a")] == [5_710_000, 5_710_500]
+
+
+def test_other_columns_order_spaces_and_marks_do_not_count(videos, tmp_path):
+    text = '\ufefftime_s, who,label,video\n1, me, "Goal, own" ,a.mp4\n\n 2 ,,Élan, c.mp4\n'
+    made = import_videos(videos, write_csv(tmp_path, text), tmp_path / "out")
+    assert made.labels == ("Goal, own", "Élan")
+    assert read_label_list(made.labels_path) == made.labels
+
+
+BAD = {
+    "a.mp4,,1": "line 2: `label` is empty; write what happened",
+    'a.mp4,"x\ny",1': "a label is one line",
+    ",x,1": "line 2: `video` is empty; write the name of the video's file",
+    "a.mp4,x": "line 2: `time_s` is ''; write seconds from the video's start, `mm:ss` or `hh:mm:ss`",
+    "a.mp4,x,-1": "line 2: `time_s` is '-1'",
+    "a.mp4,x,nan": "`time_s` is 'nan'",
+    "a.mp4,x,1:60": "`time_s` is '1:60'",
+    "a.mp4,x,1:75:00": "`time_s` is '1:75:00'",
+    "a.mp4,x,4": "line 2: 4 is after the end of `a.mp4`, which is 4.0 s long; mend the time",
+    "c.mp4,x,1\na.mp4,x,0:09": "line 3: 0:09 is after the end of `a.mp4`",
+    "b.mkv,x,1": "line 2: there is no video `b.mkv` in `VIDEOS`; did you mean `cup/b.mkv`?",
+    "cup,x,1": "there is no video `cup`",
+    "notes.txt,x,1": "`notes.txt` does not end as a video does (.avi, .m4v",
+    "notes.mp4,x,1": "line 2: `VIDEOS/notes.mp4` ",
+    "../a.mp4,x,1": "line 2: '../a.mp4' leads out of `VIDEOS`",
+    "/etc/a.mp4,x,1": "leads out of",
+    ".hidden/d.mp4,x,1": "`.hidden/d.mp4` is hidden",
+    "a.mp4,x,1\nc.mp4,x,1\na.mp4,x,0:01": "line 4: 'x' at 0:01 in `a.mp4` stands in line 2 already; delete one",
+    "same.mp4,x,1\nsame.mkv,x,1": "`same.mkv` and `same.mp4` differ in their ending alone; rename one",
+    "a.mp4,x,1": "has events of one video; training and validation need two or more",
+    "": "has no event; write one a line, such as",
+}
+
+
+@pytest.mark.parametrize("rows", BAD)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(videos, tmp_path, rows):
+    path = write_csv(tmp_path, HEADER + rows + "\n")
+    with pytest.raises(InputError) as caught:
+        import_videos(videos, path, tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith(f"`{path}`") and BAD[rows].replace("VIDEOS", str(videos)) in message, message
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("header", ["", "video,label\n", "video;label;time_s\n", "a.mp4,Goal,1\n"])
+def test_a_missing_column_is_named_with_all_that_there_must_be(videos, tmp_path, header):
+    with pytest.raises(InputError, match=re.escape("no column `")) as caught:
+        import_videos(videos, write_csv(tmp_path, header), tmp_path / "out")
+    assert "line 1: " in str(caught.value) and "must be `video,label,time_s`" in str(caught.value)
+
+
+def test_a_file_that_is_no_utf_8_or_not_there(videos, tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_bytes(f"{HEADER}a.mp4,But marqué,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8 text .* save it as UTF-8"):
+        import_videos(videos, path, tmp_path / "out")
+    with pytest.raises(InputError, match="cannot be read"):
+        import_videos(videos, tmp_path / "none.csv", tmp_path / "out")
+    with pytest.raises(InputError, match="is no folder"):
+        import_videos(tmp_path / "none", path, tmp_path / "out")
+
+
+def test_the_same_again_changes_nothing_and_a_changed_csv_counts(videos, tmp_path):
+    path, output = write_csv(tmp_path), tmp_path / "out"
+    first = import_videos(videos, path, output)
+    before = files_of(output)
+    assert import_videos(videos, path, output) == first
+    assert files_of(output) == before
+    path.write_text(HEADER + ROWS + "c.mp4,Foul,1\n")
+    assert import_videos(videos, path, output).labels == ("Corner", "Foul", "Goal")
+    assert find_halves(output / "c") == {1: output / "c" / "1_c.mp4"}
+
+
+def test_a_folder_with_other_things_is_left_alone(videos, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "splits.json").write_text("mine")
+    with pytest.raises(InputError, match="holds other things; give a new folder"):
+        import_videos(videos, write_csv(tmp_path), output)
+    assert files_of(output) == {"splits.json": b"mine"}
+
+
+def test_an_output_inside_the_videos_is_no_video(videos, tmp_path):
+    made = import_videos(videos, write_csv(tmp_path), videos / "out")
+    try:
+        assert not any(name.startswith("out/") for name in made.unlisted)
+        assert import_videos(videos, tmp_path / "events.csv", videos / "out") == made
+    finally:
+        shutil.rmtree(videos / "out")
+
+
+def test_without_hard_links_the_links_are_soft(videos, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(os, "link", refuse)
+    made = import_videos(videos, write_csv(tmp_path), tmp_path / "out")
+    assert (made.root / "a" / "1_a.mp4").readlink() == (videos / "a.mp4").resolve()
+    assert not list(made.root.rglob("*.partial"))
+
+
+def test_splits_follow_the_seed_and_move_few_videos_when_some_are_added(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("comedian.data.own_videos.probe", lambda path: type("Info", (), {"duration_s": 4.0}))
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for index in range(50):
+        (folder / f"{index}.mp4").touch()
+
+    def splits(count, **settings):
+        rows = "".join(f"{index}.mp4,x,1\n" for index in range(count))
+        made = import_videos(folder, write_csv(tmp_path, HEADER + rows), tmp_path / "out", **settings)
+        assert not set(made.splits["train"]) & set(made.splits["validation"])
+        assert json.loads((made.root / "splits.json").read_text()) == made.splits
+        return set(made.splits["validation"])
+
+    small, large = splits(45), splits(50)
+    assert (len(small), len(large)) == (9, 10)
+    assert len(small - large) <= 2
+    assert splits(50) == large != splits(50, seed=1)
+    assert len(splits(50, validation_share=0.5)) == 25
+    assert len(splits(2)) == 1
+    with pytest.raises(InputError, match="share between 0 and 1"):
+        splits(2, validation_share=1.0)
