@@ -24,8 +24,8 @@ ARROWS = {
     "inference": {"data", "models"},
     "evaluation": {"inference", "data", "models"},
     "training": {"hub", "evaluation", "inference", "data", "models"},
-    "conversion": {"data", "models"},
-    "hub": {"data", "models"},
+    "conversion": {"hub", "data", "models"},
+    "hub": {"inference", "data", "models"},
     "cli": {"training", "conversion", "hub", "evaluation", "inference", "data", "models"},
 }
 SHARED = {"errors", "files"}

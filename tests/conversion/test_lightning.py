@@ -74,7 +74,7 @@ def test_spotting(encoder, suffix, tmp_path):
         save(tensors | buffers, path)
     folder = convert_checkpoint(path, tmp_path / "deep" / "out", **HEADS[encoder], fps=25.0)
     assert folder == tmp_path / "deep" / "out"
-    files = {"config.json", "model.safetensors", "video_preprocessor_config.json"}
+    files = {"config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
     assert {file.name for file in folder.iterdir() if file.suffix != ".py"} == files
     assert not list(folder.parent.glob("*.partial"))
     model, info = ComedianForActionSpotting.from_pretrained(folder, output_loading_info=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.errors import InputError
+from comedian.hub.model_record import ModelRecord
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -65,12 +66,14 @@ class ConvertedCheckpoint:
         model (`ComedianPreTrainedModel`): [`ComedianForActionSpotting`] for spotting, else [`ComedianModel`].
         assumed (`list[str]`): what the tensors do not tell, and was neither given.
         skipped (`dict[str, int]`): groups of tensors left out, and how many each.
+        checkpoint (`str`): name of the authors' file.
     """
 
     stage: str
     model: ComedianPreTrainedModel
     assumed: list[str]
     skipped: dict[str, int]
+    checkpoint: str
 
 
 def convert_checkpoint(
@@ -133,6 +136,7 @@ def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Pa
         partial.mkdir(parents=True)
         converted.model.save_pretrained(partial)
         ComedianVideoProcessor(size={"height": height, "width": width}).save_pretrained(partial)
+        ModelRecord(converted_from=converted.checkpoint).save(partial)
         os.replace(partial, output_dir)
     except OSError as error:
         raise InputError(f"`{output_dir}` cannot be written: {error.strerror or error}") from error
@@ -179,7 +183,9 @@ def read_checkpoint(
     skipped = {name for name in tensors if _is_skipped(name, stage)}
     _load_weights(model, {name: tensors[name] for name in tensors.keys() - skipped}, stage, checkpoint)
     groups = Counter(name.split(".")[-1 if DERIVED.match(name) else 0] for name in skipped)
-    return ConvertedCheckpoint(stage, model.eval(), shapes.assumed, dict(sorted(groups.items())))
+    return ConvertedCheckpoint(
+        stage, model.eval(), shapes.assumed, dict(sorted(groups.items())), Path(checkpoint).name
+    )
 
 
 def load_tensors(checkpoint: str | Path) -> dict[str, Tensor]:

@@ -47,6 +47,9 @@ def _explain(error: Exception, url: str) -> str:
         case HfHubHTTPError() if error.response.status_code in (401, 403):
             reason = error.server_message or "no reason given"
             return f"the Hub refuses this login at `{url}` ({reason}): log in with `hf auth login`, or set HF_TOKEN"
+        case HfHubHTTPError() if error.response.status_code in (409, 412):
+            reason = error.server_message or "no reason given"
+            return f"`{url}` was changed by somebody else meanwhile ({reason}); look at it and run this again"
         case HfHubHTTPError():
             reason = error.server_message or "no reason given"
             return f"the Hub answered {error.response.status_code} at `{url}` ({reason}); run this again later"

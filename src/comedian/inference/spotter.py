@@ -195,7 +195,7 @@ def load_model(
     """Load a spotting model, in float32, and its processor.
 
     Args:
-        name: a folder or a Hub repository.
+        name: a folder or a Hub repository, or a folder in one (`user/repository/folder`).
         device: where to put the model; an accelerator by default, where there is one.
 
     Raises:
@@ -203,14 +203,18 @@ def load_model(
     """
     remedy = "give a folder that `save_pretrained` wrote, or a Hub repository"
     try:
-        content, _ = PreTrainedConfig.get_config_dict(name)
+        source, subfolder = _split_subfolder(name)
+        content, _ = PreTrainedConfig.get_config_dict(source, subfolder=subfolder)
         if not content:
             raise InputError(f"`{name}` holds no config.json; {remedy}")
         if content.get("model_type") != ComedianConfig.model_type:
             raise InputError(f"`{name}` holds a model of type {content.get('model_type')!r}, not 'comedian'; {remedy}")
-        model, loading = ComedianForActionSpotting.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+        model, loading = ComedianForActionSpotting.from_pretrained(
+            source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True
+        )
         height, width = model.config.image_size
-        processor = ComedianVideoProcessor.from_pretrained(name, size={"height": height, "width": width})
+        size = {"height": height, "width": width}
+        processor = ComedianVideoProcessor.from_pretrained(source, subfolder=subfolder, size=size)
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
@@ -224,6 +228,14 @@ def load_model(
         return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu"), processor
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device `{device}` cannot be used: {_reason(error)}; try `cpu`") from error
+
+
+def _split_subfolder(name: str) -> tuple[str, str]:
+    """`user/repository/folder/...` to repository and folder; a folder on disk stays whole."""
+    parts = name.split("/")
+    if os.path.isdir(name) or len(parts) < 3 or not parts[0]:
+        return name, ""
+    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def _reason(error: Exception) -> str:
@@ -243,6 +255,7 @@ def _frames(video: str | Path, fps: float, size: tuple[int, int], progress: bool
     bar = tqdm(
         desc=Path(video).name,
         total=total_s,
+        unit="s of video",
         bar_format=BAR_FORMAT if total_s else BAR_FORMAT_WITHOUT_TOTAL,
         disable=not progress,
     )

@@ -82,6 +82,10 @@ class StageConfig(TrainingArguments):
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
 
+    def __getstate__(self) -> dict:
+        """All but the token: `training_args.bin` is a pickle of the settings, which goes where checkpoints go."""
+        return self.__dict__ | {"hub_token": None}
+
     @property
     def augmentation(self) -> AugmentationSettings:
         """The settings of the augmentation alone."""

@@ -3,17 +3,23 @@
 import re
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
-from comedian.data.window_dataset import FrameWindows, WindowSampler
+from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
+from comedian.hub.model_card import write_card
+from comedian.hub.model_publish import publish
+from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.training.run_record import RunClock, record_stage
 
 # learned tables and tokens, which weight decay would pull to a meaningless 0
 UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
@@ -22,11 +28,41 @@ DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
 
 class StageTrainer(Trainer):
-    """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given."""
+    """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given.
+
+    Every folder it saves has a record of what made the model, from which the card is written.
+
+    Attributes:
+        title: the stage's, for records and cards.
+    """
+
+    title: str
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.add_callback(EpochOfSampler(self))
+        self.clock = RunClock()
+        self.add_callback(self.clock)
+        self._start = record_of_start(self.model.config.name_or_path)
+
+    def record(self) -> ModelRecord:
+        """What made the model as it stands now: the stages before, and this one."""
+        stage = record_stage(self, self.title, self.recorded_halves(), self.clock.read_s(), self.recorded_features())
+        return replace(self._start, stages=[*self._start.stages, stage])
+
+    def recorded_halves(self) -> dict[str, HalfDataset]:
+        """Halves of each split that the stage uses."""
+        halves = {"train": self.train_dataset and self.train_dataset.halves, "validation": self.eval_dataset}
+        return {split: of_split for split, of_split in halves.items() if of_split}
+
+    def recorded_features(self) -> str | None:
+        """What made the features that the stage learns from."""
+        return None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.record().save(output_dir or self.args.output_dir)
 
     def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
         self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)
@@ -56,11 +92,59 @@ class StageTrainer(Trainer):
         model.load_state_dict(weights)
         return model.to(self.args.device)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the code too: transformers takes weights and `config.json`, which names it, from the checkpoint."""
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **settings,
+    ) -> CommitInfo | None:
+        """Save and publish the model; see [`comedian.hub.model_publish.publish`] for what is sent and what is refused.
+
+        Args:
+            commit_message: of the commit.
+            blocking: return when all is sent; otherwise a future.
+            token: instead of `args.hub_token`.
+            revision: branch, instead of `args.hub_revision`.
+            private: of a repository that is made now; `args.hub_private_repo` by default.
+            settings: further arguments of `publish`.
+
+        Returns:
+            The commit, on the main process.
+
+        Raises:
+            InputError: the Hub refuses.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self._finish_current_push()
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        arguments = {
+            "commit_message": commit_message,
+            "token": token or self.args.hub_token,
+            "revision": revision or self.args.hub_revision,
+            "private": bool(self.args.hub_private_repo if private is None else private),
+        }
+        repo_id = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        if blocking:
+            return publish(self.args.output_dir, repo_id, **arguments, **settings)
+        return HfApi().run_as_future(publish, self.args.output_dir, repo_id, **arguments, **settings)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write the card of the model in `args.output_dir`; it needs no more than what the folder holds."""
         if self.is_world_process_zero():
-            for path in Path(checkpoint_folder).glob("*.py"):
+            write_card(self.args.output_dir, self.hub_model_id)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push code, record and card too: transformers takes weights and `config.json` alone from the checkpoint."""
+        if self.is_world_process_zero():
+            for path in [*Path(checkpoint_folder).glob("*.py"), Path(checkpoint_folder, RECORD_FILE_NAME)]:
                 shutil.copy(path, self.args.output_dir)
+            write_card(checkpoint_folder, self.hub_model_id)
+            shutil.copy(Path(checkpoint_folder, "README.md"), self.args.output_dir)
         super()._push_from_checkpoint(checkpoint_folder)
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,13 @@ class ContrastiveTrainer(QueuedTrainer):
         kwargs: as [`transformers.Trainer`].
     """
 
+    title = "Stage 1: contrastive pre-training of the spatial encoder"
+
+    def recorded_halves(self) -> dict[str, HalfDataset]:
+        """Halves of each split; those of validation serve the probe."""
+        asked = self.eval_dataset and {"validation": self.eval_dataset[1]}
+        return {"train": self.train_dataset.halves} | (asked or {})
+
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""
         planes = self.planes_of(windows["frames"])

@@ -9,6 +9,12 @@ from comedian.training.base_trainer import QueuedTrainer
 class DistillationTrainer(QueuedTrainer):
     """Train [`ComedianForFeatureDistillation`] on a [`DistillationDataset`] with the settings of [`DistillationConfig`]."""
 
+    title = "Stage 2: distillation of a teacher's features"
+
+    def recorded_features(self) -> str | None:
+        """What made the feature bank."""
+        return self.train_dataset.features[0].source
+
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `teacher_features` and `seed` of a batch to the arguments of the model's `forward`."""
         planes = self.planes_of(windows["frames"])

@@ -1,11 +1,8 @@
 """Stage 3 from a recipe: data, model, trainer, thresholds, the folder that is published."""
 
-import json
 from pathlib import Path
 
 from comedian.data.window_dataset import WindowDataset, WindowShape
-from comedian.evaluation.spotting_evaluator import average_map_of, choose_thresholds
-from comedian.files import atomic_write_text
 from comedian.models import ComedianForActionSpotting
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
@@ -41,20 +38,10 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
         processing_class=build_processor(config),
     )
     train(trainer, resume)
-    return finish(trainer, recipe)
-
-
-def finish(trainer: SpottingTrainer, recipe: Recipe) -> dict[str, dict]:
-    """Choose thresholds, save model, processor, recipe, learning curve and validation scores; return the scores."""
-    halves, config = trainer.eval_dataset, trainer.model.config
-    spots = trainer.spot_halves(halves)
-    config.label_thresholds = choose_thresholds(spots, halves, config.label_names)
-    scores = average_map_of(spots, halves)
-    trainer.save_model()
-    trainer.save_state()
+    scores = trainer.finish()
     if trainer.is_world_process_zero():
-        output = Path(trainer.args.output_dir)
-        atomic_write_text(output / "validation_scores.json", json.dumps(scores, indent=1) + "\n")
         # last: a folder that has it is done
-        recipe.save(output / "recipe.yaml")
+        recipe.save(Path(args.output_dir) / "recipe.yaml")
+    if args.push_to_hub:
+        trainer.push_to_hub()
     return scores

@@ -1,23 +1,31 @@
 """Trainer of stage 3: windows from a frame store, augmentation on the device, average-mAP on whole halves."""
 
+import json
 import re
 import time
+from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
+    choose_thresholds,
     flatten_scores,
     score_halves,
     spots_of_halves,
 )
+from comedian.files import atomic_write_text
+from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
+from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import keep_tubelets
 from comedian.training.base_trainer import StageTrainer
+from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
 
 
@@ -32,6 +40,8 @@ class SpottingTrainer(StageTrainer):
         processing_class: the model's processor; saved with every checkpoint.
         kwargs: as [`transformers.Trainer`].
     """
+
+    title = "Stage 3: fine-tuning to spotting"
 
     def __init__(
         self,
@@ -52,6 +62,7 @@ class SpottingTrainer(StageTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        self._finished_at_step: int | None = None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
@@ -117,6 +128,36 @@ class SpottingTrainer(StageTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def finish(self) -> dict[str, dict]:
+        """Choose thresholds on the validation halves, save the model and, beside it, what it does there.
+
+        Written are the model, `validation_scores.json`, `predictions_validation.zip` and `learning_curve.svg`; scores of an
+        earlier model in the folder go.
+
+        Returns:
+            Official scores on validation (`tight`, `loose`, fractions).
+        """
+        halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
+        spots = self.spot_halves(halves)
+        config.label_thresholds = choose_thresholds(spots, halves, config.label_names)
+        scores = average_map_of(spots, halves)
+        self.save_model(_internal_call=True)
+        self.save_state()
+        if self.is_world_process_zero():
+            for path in (*output.glob(f"*{SCORES_SUFFIX}"), *output.glob("predictions_*.zip")):
+                path.unlink()
+            write_scores(output, "validation", scores, spots, halves)
+            curve = read_curve(output / "trainer_state.json")
+            atomic_write_text(output / CURVE_FILE_NAME, draw_curves({"validation": curve}))
+        self._finished_at_step = self.state.global_step
+        return scores
+
+    def push_to_hub(self, *args, **kwargs) -> CommitInfo | None:
+        """Finish, unless that is done, and publish; see [`StageTrainer.push_to_hub`]."""
+        if self.eval_dataset is not None and self._finished_at_step != self.state.global_step:
+            self.finish()
+        return super().push_to_hub(*args, **kwargs)
+
     def spot_halves(self, halves: HalfDataset) -> dict[int, list[dict]]:
         """Every candidate of every half, on every process."""
         model = self.whole_model()
@@ -129,6 +170,17 @@ class SpottingTrainer(StageTrainer):
         if self.args.world_size > 1:
             scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)
+
+
+def write_scores(
+    folder: Path, split: str, scores: dict[str, dict], spots: dict[int, list[dict]], halves: HalfDataset
+) -> None:
+    """Leave a split's scores and the predictions that were scored beside a model."""
+    matches: dict[str, list[dict]] = {row["video_id"]: [] for row in halves.rows}
+    for index, found in spots.items():
+        matches[halves.rows[index]["video_id"]].extend(found)
+    write_results_zip(folder / f"predictions_{split}.zip", matches)
+    atomic_write_text(folder / f"{split}{SCORES_SUFFIX}", json.dumps(scores, indent=1) + "\n")
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:

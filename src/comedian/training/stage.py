@@ -173,4 +173,5 @@ def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -
     }
     backbone.save_pretrained(output, state_dict=weights)
     trainer.processing_class.save_pretrained(output)
+    trainer.record().save(output)
     recipe.save(output / "recipe.yaml")

@@ -22,6 +22,7 @@ from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_yaml
+from comedian.training.spotting_trainer import write_scores
 from comedian.training.stage import load_halves
 
 # what a recipe folder may hold, in the order of training; each stage starts from the model of the one before
@@ -231,6 +232,7 @@ def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
     else:
         spots = spots_of_halves(score_halves(model, processor, halves, range(len(halves))), halves, model.config)
         scores["test"] = average_map_of(spots, halves)
+        on_main_process(lambda: write_scores(folder, "test", scores["test"], spots, halves))
 
     def write() -> None:
         atomic_write_text(run.output / "scores.json", json.dumps(scores, indent=1) + "\n")

@@ -1,0 +1,330 @@
+"""Model cards: what the folder of a model really holds and records, and what its publisher knows (`card.yaml`)."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import StrictDataclassError
+
+from comedian import models
+from comedian.errors import InputError
+from comedian.files import atomic_write_text, read_json, read_text
+from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
+from comedian.models import ComedianConfig
+
+CARD_FILE_NAME = "README.md"
+CURVE_FILE_NAME = "learning_curve.svg"
+SCORES_SUFFIX = "_scores.json"
+ENSEMBLE_PREFIX = "ensemble_"
+
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
+SPOTTING = "ComedianForActionSpotting"
+ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin"}
+# fields of a configuration that other parts of the card tell, or that tell nobody anything
+UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
+UNTOLD_FIELDS |= {"transformers_version", "model_type", "_name_or_path"}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What no run records: the publisher's `card.yaml`.
+
+    Attributes:
+        title: the card's heading; the repository's name by default.
+        summary: a paragraph.
+        license: of the weights, as the Hub names it.
+        license_note: a sentence on it.
+        dataset: name of the data that the model was trained and scored on.
+        dataset_id: its repository on the Hub.
+        data_note: a sentence on its licence.
+        limits: a sentence.
+        quoted_scores: published figures: `source`, `url`, and `rows` of `model`, `split`, `tight`, `loose` in percent.
+    """
+
+    title: str | None = None
+    summary: str = (
+        "It tells *when* things happen in a long sports video: a label, a second and a score for each event."
+    )
+    license: str = "other"
+    license_note: str | None = None
+    dataset: str = "the publisher's own matches"
+    dataset_id: str | None = None
+    data_note: str | None = None
+    limits: str | None = None
+    quoted_scores: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_facts(path: str | Path) -> CardFacts:
+    """Read a `card.yaml`.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown field.
+    """
+    try:
+        content = yaml.safe_load(read_text(path))
+        facts = CardFacts(**content)
+        for row in facts.quoted_scores.get("rows", []):
+            float(row["tight"]), float(row["loose"])
+        return facts
+    except yaml.YAMLError as error:
+        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        known = ", ".join(item.name for item in fields(CardFacts))
+        raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None
+
+
+def read_config(folder: str | Path) -> ComedianConfig:
+    """Read the configuration of a model's folder; of a spotting model where it names no class.
+
+    Raises:
+        InputError: there is none, or it is not of a COMEDIAN model.
+    """
+    path = Path(folder) / "config.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("model_type") != ComedianConfig.model_type:
+        raise InputError(f"`{path}` is not the configuration of a COMEDIAN model; give a folder that training wrote")
+    try:
+        config = ComedianConfig.from_dict({"architectures": [SPOTTING]} | content)
+    except (StrictDataclassError, TypeError) as error:
+        raise InputError(f"`{path}` does not fit: {' '.join(str(error).split())}") from None
+    if not set(config.architectures) <= set(models.__all__):
+        raise InputError(f"`{path}` names the class `{config.architectures[0]}`, which is none of comedian's")
+    return config
+
+
+def write_card(folder: str | Path, repo_id: str) -> None:
+    """Write the card of a folder into it; see [`render_card`]."""
+    atomic_write_text(Path(folder) / CARD_FILE_NAME, render_card(folder, repo_id))
+
+
+def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None, members: Sequence[str] = ()) -> str:
+    """Render a model's card, metadata included.
+
+    Args:
+        folder: with `config.json`; `model_record.json`, `<split>_scores.json` (from `comedian evaluate --output`)
+            and `learning_curve.svg` where they are there.
+        repo_id: of the model on the Hub.
+        facts: what its publisher knows.
+        members: the other models of an ensemble, as `comedian spot --model` takes them.
+
+    Raises:
+        InputError: a file of the folder cannot be read, or its record and scores are of other weights.
+    """
+    folder, facts = Path(folder), facts or CardFacts()
+    config, record = read_config(folder), read_record(folder) or ModelRecord()
+    scores, ensemble_scores = read_scores(folder, config.label_names)
+    check_record(folder, record, bool(scores))
+    last = record.stages[-1] if record.stages else None
+    text = _template().render(
+        title=facts.title or repo_id.split("/")[-1],
+        summary=facts.summary.strip(),
+        unfinished=last if last and last.epochs < last.planned_epochs else None,
+        repo_id=repo_id,
+        spots=config.architectures[0] == SPOTTING,
+        members=list(members),
+        encoder=ENCODERS[config.spatial_encoder],
+        million_weights=f"{_count_weights(config) / 1e6:.1f}",
+        has_weights=any(folder.glob(WEIGHT_FILES)),
+        config=config,
+        labels=[_cell(label) for label in config.label_names],
+        config_changes=_config_changes(config),
+        dataset=facts.dataset,
+        scores=_score_table(scores),
+        label_scores=_label_table(scores, config.label_names),
+        ensemble_scores=_score_table(ensemble_scores),
+        quoted=_quoted_table(facts.quoted_scores.get("rows", [])),
+        quoted_source=_link(facts.quoted_scores),
+        quoted_link=facts.quoted_scores.get("url"),
+        curve=(folder / CURVE_FILE_NAME).is_file(),
+        converted_from=record.converted_from,
+        started_from=record.started_from,
+        stages=[_told(stage) for stage in record.stages],
+        limits=facts.limits,
+        license=facts.license,
+        license_note=facts.license_note,
+        data_note=facts.data_note,
+    )
+    metadata = _metadata(repo_id, facts, record, scores)
+    # blocks that say nothing leave blank lines behind
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
+
+
+def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Read the `<split>_scores.json` of a folder.
+
+    Returns:
+        Split -> official scores of the model, and of the ensemble (`ensemble_<split>_scores.json`).
+
+    Raises:
+        InputError: a file that is none, or of other labels.
+    """
+    scores, ensemble_scores = {}, {}
+    for path in sorted(folder.glob(f"*{SCORES_SUFFIX}"), key=lambda path: ("valid" not in path.name, path.name)):
+        content = read_json(path)
+        try:
+            per_class = {metric: [float(score) for score in of["a_mAP_per_class"]] for metric, of in content.items()}
+            read = {
+                metric: {"a_mAP": float(of["a_mAP"]), "labels": per_class[metric]} for metric, of in content.items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InputError(f"`{path}` holds no scores; write it with `comedian evaluate --output`") from None
+        if any(len(of_labels) != len(labels) for of_labels in per_class.values()):
+            raise InputError(f"`{path}` has scores of other labels than the model's {len(labels)}; score it again")
+        split = path.name.removesuffix(SCORES_SUFFIX)
+        if split.startswith(ENSEMBLE_PREFIX):
+            ensemble_scores[split.removeprefix(ENSEMBLE_PREFIX)] = read
+        else:
+            scores[split] = read
+    return scores, ensemble_scores
+
+
+def check_record(folder: Path, record: ModelRecord, has_scores: bool) -> None:
+    """Refuse a record, and with it scores, of other weights than the folder's.
+
+    Raises:
+        InputError: the weights have changed, or there are scores and nothing says of which weights.
+    """
+    if not any(folder.glob(WEIGHT_FILES)):
+        return
+    if record.weights_sha256 is None:
+        if has_scores:
+            raise InputError(
+                f"`{folder}` has scores and no model_record.json that says of which weights; take the scores out"
+            )
+    elif record.weights_sha256 != hash_weights(folder):
+        raise InputError(
+            f"the weights in `{folder}` are not those that its model_record.json and scores are about; train again, or "
+            "delete record and scores"
+        )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _metadata(
+    repo_id: str, facts: CardFacts, record: ModelRecord, scores: Mapping[str, Mapping[str, dict]]
+) -> ModelCardData:
+    rows = [
+        (split, metric, 100 * of["a_mAP"], {}) for split, of_split in scores.items() for metric, of in of_split.items()
+    ]
+    if record.converted_from:
+        source = {"source_name": facts.quoted_scores.get("source"), "source_url": facts.quoted_scores.get("url")}
+        for row in facts.quoted_scores.get("rows", [])[:1]:
+            rows += [(row["split"], metric, row[metric], source) for metric in ("tight", "loose")]
+    results = [
+        EvalResult(
+            task_type="video-classification",
+            task_name="Action spotting",
+            dataset_type=facts.dataset_id or re.sub(r"\W+", "-", facts.dataset.lower()),
+            dataset_name=facts.dataset,
+            dataset_split=split,
+            metric_type="soccernet_average_map",
+            metric_config=metric,
+            metric_name=f"average-mAP {metric} (%)",
+            metric_value=round(float(value), 2),
+            **source,
+        )
+        for split, metric, value, source in rows
+    ]
+    start = record.started_from
+    return ModelCardData(
+        license=facts.license,
+        library_name="transformers",
+        pipeline_tag="video-classification",
+        tags=["action-spotting", "comedian", "sports", "video"],
+        datasets=[facts.dataset_id] if facts.dataset_id else None,
+        base_model=start if start and "/" in start else None,
+        model_name=repo_id.split("/")[-1],
+        eval_results=results or None,
+    )
+
+
+def _told(stage: StageRecord) -> dict[str, Any]:
+    """The fields of a stage as the card shows them."""
+    hours, minutes = divmod(round(stage.train_time_s / 60), 60)
+    rows = [
+        [_cell(split), of["matches"], of["halves"], f"{of['hours']:.2f}", of["events"]]
+        for split, of in stage.data.items()
+    ]
+    return vars(stage) | {
+        "epochs": f"{stage.epochs:g}",
+        "planned_epochs": f"{stage.planned_epochs:g}",
+        "time": f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min"
+        if minutes
+        else f"{stage.train_time_s:.0f} s",
+        "data": _table(["split", "matches", "halves", "hours", "events"], rows),
+        "versions": ", ".join(f"{name} {number}" for name, number in stage.versions.items()),
+        "settings": _yaml(stage.settings),
+    }
+
+
+def _count_weights(config: ComedianConfig) -> int:
+    with torch.device("meta"):
+        model = getattr(models, config.architectures[0])(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _config_changes(config: ComedianConfig) -> str:
+    values, defaults = config.to_dict(), ComedianConfig().to_dict()
+    return _yaml({n: v for n, v in values.items() if n not in UNTOLD_FIELDS and v != defaults.get(n)})
+
+
+def _score_table(scores: Mapping[str, Mapping[str, dict]]) -> str:
+    metrics = list(dict.fromkeys(metric for of_split in scores.values() for metric in of_split))
+    rows = [[_cell(split), *(_percent(of_split, metric) for metric in metrics)] for split, of_split in scores.items()]
+    return _table(["split", *metrics], rows) if rows else ""
+
+
+def _percent(scores: Mapping[str, dict], metric: str) -> str:
+    return f"{100 * scores[metric]['a_mAP']:.1f}" if metric in scores else ""
+
+
+def _label_table(scores: Mapping[str, Mapping[str, dict]], labels: Sequence[str]) -> str:
+    columns = {
+        f"{split} {metric}": of["labels"] for split, of_split in scores.items() for metric, of in of_split.items()
+    }
+    rows = [
+        [_cell(label), *(f"{100 * column[index]:.1f}" for column in columns.values())]
+        for index, label in enumerate(labels)
+    ]
+    return _table(["label", *columns], rows) if columns else ""
+
+
+def _quoted_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [[row.get("model", ""), row.get("split", ""), row["tight"], row["loose"]] for row in rows]
+    return _table(["model", "split", "tight", "loose"], cells) if rows else ""
+
+
+def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _link(quoted: Mapping[str, Any]) -> str:
+    source, url = quoted.get("source", ""), quoted.get("url")
+    return f"[{source}]({url})" if url else source
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(values), sort_keys=True, default_flow_style=None, width=110, allow_unicode=True)
+    # a fence within would end the block
+    return text.strip().replace("```", "'''") if values else ""
+
+
+def _cell(text: str) -> str:
+    """A name from a file as text of a table: no markup of its own."""
+    return html.escape(" ".join(str(text).split())).replace("|", "\\|")

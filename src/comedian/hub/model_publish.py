@@ -1,0 +1,192 @@
+"""A model as a repository of the Hugging Face Hub: weights, code, processor, recipe, scores and card."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+import yaml
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from comedian import models
+from comedian.data.hub_errors import hub_errors
+from comedian.errors import InputError
+from comedian.files import inside, read_json, read_text
+from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
+from comedian.hub.model_record import RECORD_FILE_NAME
+from comedian.inference.spotter import ActionSpotter
+from comedian.models import ComedianVideoProcessor
+
+RECIPE_FILE_NAME = "recipe.yaml"
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PREDICTIONS = "predictions_*.zip"
+MEMBER_FOLDER = "ensemble"
+# of a repository, what an earlier publication or a Trainer left and this one no longer has
+REPLACED = (
+    "*.py",
+    "*.safetensors",
+    WEIGHTS_INDEX,
+    f"*{SCORES_SUFFIX}",
+    PREDICTIONS,
+    CURVE_FILE_NAME,
+    RECIPE_FILE_NAME,
+)
+REPLACED += (RECORD_FILE_NAME, "training_args.bin", f"{MEMBER_FOLDER}/*")
+# what says where things lay on the machine that trained
+LOCAL_FIELDS = {"data": ("root", "frames", "labels", "features", "splits"), "training": ("output_dir", "hub_token")}
+
+# a path, or the content itself
+Content = Path | bytes
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    ensemble_of: Sequence[str | Path] = (),
+    facts: CardFacts | None = None,
+    commit_message: str = "Publish with comedian",
+    revision: str | None = None,
+    token: str | None = None,
+) -> CommitInfo:
+    """Send a model in one commit; run again, only what changed is sent.
+
+    Files of an earlier publication that this one no longer has are taken out; any others stay.
+
+    Args:
+        folder: what training or `comedian convert` wrote.
+        repo_id: `<user>/<name>`; made when there is no such model.
+        private: who may see a repository that is made now.
+        ensemble_of: the other members of an ensemble: folders, which are sent too, or repositories, which are named.
+        facts: for the card, what no run records.
+        commit_message: of the commit.
+        revision: branch; the main one by default.
+        token: instead of the login's.
+
+    Returns:
+        The commit; `repo_url.url` is the model's address.
+
+    Raises:
+        InputError: the weights do not load, a file cannot be read, or the Hub refuses.
+    """
+    check_weights(folder, ensemble_of)
+    # whatever is wrong with a file shows before a repository is made
+    files = files_to_publish(folder, repo_id, ensemble_of=ensemble_of, facts=facts)
+    api = HfApi(library_name="comedian", token=token)
+    with hub_errors(repo_id, "model"):
+        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        before = api.repo_info(full_id, revision=revision)
+        present = {sibling.rfilename for sibling in before.siblings}
+    if full_id != repo_id:  # a name alone, which the login's user was put before
+        files = files_to_publish(folder, full_id, ensemble_of=ensemble_of, facts=facts)
+    stale = {name for name in present - set(files) if _is_replaced(name)}
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+    operations += [CommitOperationDelete(name) for name in sorted(stale)]
+    with hub_errors(full_id, "model"):
+        return api.create_commit(
+            full_id, operations, commit_message=commit_message, revision=revision, parent_commit=before.sha
+        )
+
+
+def files_to_publish(
+    folder: str | Path, repo_id: str, *, ensemble_of: Sequence[str | Path] = (), facts: CardFacts | None = None
+) -> dict[str, Content]:
+    """What [`publish`] sends, name in the repository -> content; needs neither network nor weights.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    folder, local, named = Path(folder), [], []
+    for member in ensemble_of:
+        (local if Path(member).is_dir() else named).append(str(member))
+    subfolders = {f"{MEMBER_FOLDER}/{index}": Path(member) for index, member in enumerate(local, 1)}
+    members = [*(f"{repo_id}/{subfolder}" for subfolder in subfolders), *named]
+
+    files = _model_files(folder)
+    for subfolder, member in subfolders.items():
+        # the code is at the top, once
+        member_files = _model_files(member).items()
+        files |= {f"{subfolder}/{name}": content for name, content in member_files if not name.endswith(".py")}
+    kept = [RECORD_FILE_NAME, CURVE_FILE_NAME, f"*{SCORES_SUFFIX}", PREDICTIONS]
+    files |= {path.name: path for pattern in kept for path in sorted(folder.glob(pattern))}
+    if (folder / RECIPE_FILE_NAME).is_file():
+        files[RECIPE_FILE_NAME] = _portable_recipe(folder / RECIPE_FILE_NAME).encode()
+    files[CARD_FILE_NAME] = render_card(folder, repo_id, facts, members).encode()
+    return files
+
+
+def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) -> None:
+    """Load a folder's weights as anyone will.
+
+    Raises:
+        InputError: they are missing, broken, not finite, or not those of the model that `config.json` names.
+    """
+    folder = Path(folder)
+    architecture = read_config(folder).architectures[0]
+    if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
+        raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
+    try:
+        model, loading = getattr(models, architecture).from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise InputError(f"the weights in `{folder}` do not load: {' '.join(str(error).split())[:300]}") from None
+    # stage 1 trains the spatial encoder alone
+    missing = {name for name in loading["missing_keys"] if not name.startswith("temporal_encoder.")}
+    for reason, names in (("lack", missing), ("hold more than the model:", loading["unexpected_keys"])):
+        if names:
+            raise InputError(f"the weights in `{folder}` {reason} `{sorted(names)[0]}`; save the model again")
+    for name, tensor in model.state_dict().items():
+        if name not in loading["missing_keys"] and not torch.isfinite(tensor).all():
+            raise InputError(f"`{name}` in `{folder}` is not finite; the training diverged")
+    if ensemble_of:
+        ActionSpotter.from_pretrained(folder, *ensemble_of, device="cpu")
+
+
+def _model_files(folder: Path) -> dict[str, Content]:
+    """Configuration and code as they are saved now, processor and weights."""
+    config = read_config(folder)
+    height, width = config.image_size
+    with tempfile.TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        try:
+            processor = ComedianVideoProcessor.from_pretrained(folder, local_files_only=True)
+        except OSError:
+            processor = ComedianVideoProcessor(size={"height": height, "width": width})
+        processor.save_pretrained(scratch)
+        files: dict[str, Content] = {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}
+    return files | {name: folder / name for name in _weight_names(folder)}
+
+
+def _weight_names(folder: Path) -> list[str]:
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return [WEIGHTS] if (folder / WEIGHTS).is_file() else []
+    content = read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, Mapping) or not all(isinstance(name, str) for name in shards.values()):
+        raise InputError(f"`{index}` is no index of weights; save the model again")
+    return [WEIGHTS_INDEX, *sorted({inside(folder, name).name for name in shards.values()})]
+
+
+def _portable_recipe(path: Path) -> str:
+    """The recipe without what lay where on the machine that trained."""
+    try:
+        recipe = yaml.safe_load(read_text(path))
+        for section, names in LOCAL_FIELDS.items():
+            recipe[section] = {name: value for name, value in recipe[section].items() if name not in names}
+        checkpoint = recipe["model"].get("checkpoint")
+        if checkpoint is not None and (Path(checkpoint).exists() or checkpoint.count("/") != 1):
+            recipe["model"]["checkpoint"] = None
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        raise InputError(f"`{path}` is no recipe of comedian; take it out") from None
+    return yaml.safe_dump(recipe, sort_keys=False)
+
+
+def _is_replaced(name: str) -> bool:
+    patterns = (pattern for pattern in REPLACED if pattern.count("/") == min(name.count("/"), 1))
+    return any(fnmatch(name, pattern) for pattern in patterns)
