@@ -1,0 +1,195 @@
+"""The example scripts and the notebook, run as they stand."""
+
+import csv
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from comedian import ActionSpotter
+from comedian.data.annotations import read_results
+from comedian.data.frame_store import open_half
+from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from video_factory import write_video
+
+TESTS, EXAMPLES = Path(__file__).parent, Path(__file__).parents[1] / "examples"
+DEMO = EXAMPLES / "demo"
+WITHOUT_THE_PACKAGE = """
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "comedian":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(*words: object, code: int = 0, folder: Path = EXAMPLES) -> subprocess.CompletedProcess:
+    """Run Python with these words; what lies beside the interpreter, such as `comedian`, is found."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-W", "ignore", *map(str, words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, timeout=300, env=os.environ | {"PATH": path}
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys, tmp_path):
+    """Run a script in this process, which has imported what takes the most time; return its exit code and output."""
+
+    def run_script(script: str, *words: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        try:
+            runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+            code = 0
+        except SystemExit as done:
+            code = done.code
+        return code, *capsys.readouterr()
+
+    return run_script
+
+
+@pytest.fixture(scope="module")
+def demo_events():
+    """What the demo's model spots in each half."""
+    spotter = ActionSpotter.from_pretrained(DEMO / "model")
+    return spotter([DEMO / "match" / "1_224p.mkv", DEMO / "match" / "2_224p.mkv"])
+
+
+def found_by_auto_classes(printed: str) -> list[tuple[str, str, str]]:
+    return re.findall(r"^ +([\d.]+) s  (.+)  ([\d.]+)$", printed, re.MULTILINE)
+
+
+def of_half(events: list[dict], half: int) -> list[tuple[str, str, str]]:
+    wanted = [event for event in events if event["half"] == half]
+    return [(f"{event['timestamp_s']:.1f}", event["label"], f"{event['score']:.2f}") for event in wanted]
+
+
+def test_use_auto_model_finds_what_the_package_finds(demo_events):
+    printed = run("use_auto_model.py").stdout
+    assert "13 labels, windows of 25.6 s at 2.5 frames a second" in printed
+    assert "pixels (1, 64, 3, 64, 112) -> tokens (1, 32, 128) -> scores (1, 32, 13)" in printed
+    assert found_by_auto_classes(printed) == of_half(demo_events, 2)
+
+
+def test_use_auto_model_needs_no_package(demo_events, tmp_path):
+    for part in (ComedianForActionSpotting, ComedianVideoProcessor):
+        part.from_pretrained(DEMO / "model").save_pretrained(tmp_path)
+    words = [EXAMPLES / "use_auto_model.py", tmp_path, DEMO / "match" / "1_224p.mkv"]
+    assert found_by_auto_classes(run("-c", WITHOUT_THE_PACKAGE, *words).stdout) == of_half(demo_events, 1)
+    assert "No module named 'comedian'" in run("-c", WITHOUT_THE_PACKAGE, EXAMPLES / "spot_match.py", code=1).stderr
+
+
+def test_spot_match_writes_events_and_candidates(demo_events, tmp_path):
+    printed = run(EXAMPLES / "spot_match.py", folder=tmp_path).stdout
+    with (tmp_path / "spots" / "events.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], float(row["timestamp_s"])) for row in rows] == [
+        (event["label"], event["timestamp_s"]) for event in demo_events
+    ]
+    candidates = read_results(tmp_path / "spots" / "results_spotting.json")
+    assert len(candidates) > 10 * len(rows)
+    assert {(spot["half"], spot["label"]) for spot in candidates} >= {
+        (event["half"], event["label"]) for event in demo_events
+    }
+    sure = sum(event["score"] >= 0.7 for event in demo_events)
+    assert f"{len(rows)} events, {sure} of them above 0.7; {len(candidates)} candidates; see spots" in printed
+
+
+def test_spot_match_takes_an_ensemble(run_here, tmp_path):
+    """Of one model twice: the mean of its scores is what it scores."""
+    run_here("spot_match.py", "--output", tmp_path / "two", "--model", DEMO / "model", DEMO / "model")
+    run_here("spot_match.py", "--output", tmp_path / "one", "--match", DEMO / "match")
+    one, two = (read_results(tmp_path / name / "results_spotting.json") for name in ("one", "two"))
+    key = ("half", "label", "timestamp_s")
+    assert [[spot[name] for name in key] for spot in one] == [[spot[name] for name in key] for spot in two]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Three videos of 20 seconds and a CSV of five events in each."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = ["video,label,time_s"]
+    for name in ("one", "two", "three"):
+        write_video(folder / "videos" / f"{name}.mp4", num_frames=80, fps=4, height=32, width=56)
+        rows += [f"{name}.mp4,{('red', 'green')[second % 8 // 4]},0:{second:02d}" for second in range(1, 20, 4)]
+    (folder / "events.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_finetune_own_videos_trains_a_model_and_goes_on(own, run_here, tmp_path):
+    output = tmp_path / "out"
+    words = [own / "videos", own / "events.csv", output]
+    printed = run("finetune_own_videos.py", *words, "--epochs", 1).stdout
+    splits = json.loads((output / "matches" / "splits.json").read_text())
+    assert sorted(splits["train"] + splits["validation"]) == ["one", "three", "two"]
+    assert len(splits["validation"]) == 1
+    # seconds 1 and 9 and 17 of each video are red
+    assert re.search(r"^red +6 +3$", printed, re.MULTILINE) and re.search(r"^green +4 +2$", printed, re.MULTILINE)
+    scores = json.loads((output / "model" / "validation_scores.json").read_text())
+    assert f"validation average-mAP tight: {100 * scores['tight']['a_mAP']:.1f} %" in printed
+    assert f"comedian publish {output / 'model'} me/my-model" in printed
+    model = ComedianForActionSpotting.from_pretrained(output / "model")
+    assert model.config.label_names == ["green", "red"]
+    frames = output / "frames" / "one" / "1.frames"
+    assert open_half(frames).num_frames == 50
+    prepared_ns = frames.stat().st_mtime_ns
+
+    assert run_here("finetune_own_videos.py", *words, "--epochs", 2)[0] == 0
+    history = json.loads((output / "model" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["epoch"] for entry in history if "loss" in entry] == [1.0, 2.0]
+    assert (output / "model" / "checkpoint-6").is_dir()
+    assert frames.stat().st_mtime_ns == prepared_ns
+
+    code, _, refused = run_here("finetune_own_videos.py", *words, "--seed", 1)
+    assert code == 2
+    assert (
+        refused == f"finetune_own_videos: `{output}` was begun with other events, model or seed; give a new folder\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["videos", "bad.csv", "out"], "line 3: there is no video `four.mp4`"),
+        (["videos", "none.csv", "out"], "none.csv` cannot be read"),
+        (["none", "events.csv", "out"], "none` is no folder"),
+        (["videos", "events.csv", "out", "--model", "none"], "`none` has no configuration"),
+    ],
+)
+def test_finetune_own_videos_names_what_is_wrong(own, run_here, tmp_path, words, message):
+    (tmp_path / "videos").symlink_to(own / "videos")
+    (tmp_path / "events.csv").symlink_to(own / "events.csv")
+    (tmp_path / "bad.csv").write_text("video,label,time_s\none.mp4,red,1\nfour.mp4,red,1\n")
+    code, _, stderr = run_here("finetune_own_videos.py", *words)
+    assert code == 2
+    assert message in stderr and stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_notebook_goes_from_videos_to_what_would_be_published(tmp_path):
+    (tmp_path / "demo").symlink_to(DEMO)
+    printed = run(TESTS / "run_notebook.py", EXAMPLES / "own_videos.ipynb", folder=tmp_path).stdout
+    # flashes of two colours are easy to tell; scores of 90 to 100 where the notebook was written
+    tight = re.search(r"^tight: ([\d.]+) %$", printed, re.MULTILINE)
+    assert float(tight[1]) > 70, printed
+    assert "3 videos decoded, 0 there already" in printed
+    published = re.findall(r"^ +[\d.]+ MB  (\S+)$", printed, re.MULTILINE)
+    assert {"README.md", "config.json", "model.safetensors", "modeling_comedian.py", "recipe.yaml"} <= set(published)
+    assert "blue flash" in printed.partition("# my-model")[2]
+    ComedianForActionSpotting.from_pretrained(tmp_path / "own_videos_run" / "model")
+
+
+def test_the_notebook_is_committed_without_outputs():
+    for cell in json.loads((EXAMPLES / "own_videos.ipynb").read_text())["cells"]:
+        assert cell.get("outputs", []) == [] and cell.get("execution_count") is None
