@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from comedian import ActionSpotter
-from comedian.data.annotations import read_results
+from comedian.data.annotations import read_results, write_results
 from comedian.data.frame_store import open_half
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from video_factory import write_video
@@ -107,12 +108,23 @@ def test_spot_match_writes_events_and_candidates(demo_events, tmp_path):
 
 
 def test_spot_match_takes_an_ensemble(run_here, tmp_path):
-    """Of one model twice: the mean of its scores is what it scores."""
-    run_here("spot_match.py", "--output", tmp_path / "two", "--model", DEMO / "model", DEMO / "model")
-    run_here("spot_match.py", "--output", tmp_path / "one", "--match", DEMO / "match")
-    one, two = (read_results(tmp_path / name / "results_spotting.json") for name in ("one", "two"))
-    key = ("half", "label", "timestamp_s")
-    assert [[spot[name] for name in key] for spot in one] == [[spot[name] for name in key] for spot in two]
+    other = ComedianForActionSpotting.from_pretrained(DEMO / "model")
+    with torch.no_grad():
+        other.classifier.bias += torch.linspace(-2, 2, len(other.classifier.bias))
+    other.save_pretrained(tmp_path / "other")
+    ComedianVideoProcessor.from_pretrained(DEMO / "model").save_pretrained(tmp_path / "other")
+    members = [DEMO / "model", tmp_path / "other"]
+    assert run_here("spot_match.py", "--output", tmp_path / "spots", "--model", *members)[0] == 0
+    videos = [DEMO / "match" / f"{half}_224p.mkv" for half in (1, 2)]
+    wanted = ActionSpotter.from_pretrained(*members)(videos, keep_all=True)
+    write_results(tmp_path / "wanted.json", "match", wanted)
+    assert (tmp_path / "spots" / "results_spotting.json").read_text() == (tmp_path / "wanted.json").read_text()
+
+
+@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py", "finetune_own_videos.py"])
+def test_every_script_has_help(run_here, script):
+    code, printed, _ = run_here(script, "--help")
+    assert code == 0 and "usage:" in printed and f"python examples/{script}" in printed
 
 
 @pytest.fixture(scope="module")
