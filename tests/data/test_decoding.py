@@ -3,6 +3,7 @@ import av.logging
 import numpy as np
 import pytest
 
+from comedian.data import decoding
 from comedian.data.decoding import VideoInfo, iter_frames, probe, scaled_size
 from comedian.errors import InputError
 from video_factory import corrupt, draw_frame, frame_number, on_screen, truncate, write_video
@@ -175,3 +176,35 @@ def test_decoder_threads_never_log_into_python(tmp_path):
     next(frames)
     assert av.logging.get_level() is None
     frames.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    "codec, b_frames", [("libx264", 0), ("libx264", 3), ("libx264", 12), ("libx265", 4), ("mpeg4", 2)]
+)
+def test_frames_that_are_not_decoded_are_not_missed(tmp_path, codec, b_frames, threads):
+    """Bit for bit what decoding everything gives, on grids that need few frames and on grids that need them all."""
+    path = write_video(tmp_path / "1.mkv", num_frames=230, fps=25, codec=codec, b_frames=b_frames, gop=60)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for fps in (0.4, 2, 3.7, 12.5, 25):
+        truth = on_screen(steady(230, 25), fps, 230 / 25)
+        found = [frame for _, frame in iter_frames(path, fps, threads=threads)]
+        assert len(found) == len(truth)
+        assert all((frame == frames[number]).all() for frame, number in zip(found, truth, strict=True))
+
+
+def test_frames_off_the_grid_are_left_out(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "1.mkv", num_frames=250, fps=25, codec="mpeg4", b_frames=2, gop=50)
+    decoded = []
+
+    def count(*arguments, _decode=decoding._decode):
+        for frame in _decode(*arguments):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(decoding, "_decode", count)
+    few = len(list(iter_frames(path, 2)))
+    assert few == 20 and len(decoded) < 0.7 * 250
+    decoded.clear()
+    assert len(list(iter_frames(path, 25))) == 250 == len(decoded)

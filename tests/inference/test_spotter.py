@@ -70,7 +70,7 @@ def test_an_ensemble_is_the_mean_and_decodes_once_a_size(model, folder, videos, 
     expected = np.mean([ActionSpotter.from_pretrained(name).score(videos[0]) for name in (model, other)], axis=0)
     sizes = []
     monkeypatch.setattr(
-        spotter, "iter_frames", lambda path, fps, size: sizes.append(size) or iter_frames(path, fps, size)
+        spotter, "iter_frames", lambda path, fps, size, **o: sizes.append(size) or iter_frames(path, fps, size, **o)
     )
     pair = ActionSpotter.from_pretrained(model, other)
     np.testing.assert_allclose(pair.score(videos[0]), expected, atol=1e-6)

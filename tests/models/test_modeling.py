@@ -390,3 +390,20 @@ def test_masking_keeps_the_right_number_in_order():
     assert kept.shape == (5, 6)
     assert (kept.diff(dim=1) > 0).all()
     assert keep_tubelets(torch.rand(5, 3), 0.25) is None
+
+
+def test_bfloat16_on_a_cpu_is_as_exact_in_inference_as_in_training(pixels):
+    """Spatial attention takes another kernel where no gradient is asked for."""
+    model = tiny_model("vivit")
+    model.config.initializer_range = 0.3
+    model.init_weights()
+    exact = model.encode_spatial(pixels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = model.encode_spatial(pixels)
+        with torch.no_grad():
+            inferred = model.encode_spatial(pixels)
+    errors = [(tokens.float() - exact).norm() / exact.norm() for tokens in (trained, inferred)]
+    assert 0 < errors[1] < 0.03 and errors[1] < 1.5 * errors[0]
+    # a model of bfloat16 weights stays in bfloat16
+    with torch.no_grad():
+        assert model.to(torch.bfloat16).encode_spatial(pixels.bfloat16()).dtype == torch.bfloat16

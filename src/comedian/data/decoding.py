@@ -7,6 +7,9 @@ need no special case.
 """
 
 import logging
+import math
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # A stream shorter than its container claims by more than this has lost its tail.
 TRUNCATION_TOLERANCE_S = 1.0
+# More packets than any codec reorders frames by (H.264 and HEVC: 16).
+PACKETS_AHEAD = 40
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def iter_frames(
 
     There is a frame for every grid point before the end of the video's last frame; an `fps` above the source's repeats
     frames (the same array). Memory is bounded whatever the length: frames are decoded as they are asked for, and only
-    those on the grid are scaled (swscale, bilinear with anti-aliasing) and turned to RGB.
+    those on the grid are scaled (swscale, bilinear with anti-aliasing) and turned to RGB. Frames off the grid that no other
+    frame refers to are not even decoded.
 
     Args:
         path: any video that FFmpeg reads.
@@ -111,7 +117,15 @@ def iter_frames(
         to_array = _ArrayConverter(size, threads)
 
         shown, shown_s, start_s, index = None, 0.0, None, 0
-        for frame in _decode(container, stream, path, on_damage):
+
+        def is_off_grid(pts: int, next_pts: int) -> bool:
+            """Whether no grid point is near the time that a frame is on screen."""
+            if start_s is None:
+                return False
+            first = math.ceil((pts * time_base - start_s - 2 * tolerance_s) * fps)
+            return math.floor((next_pts * time_base - start_s + 2 * tolerance_s) * fps) < first
+
+        for frame in _decode(container, stream, path, on_damage, is_off_grid):
             if frame.pts is not None:
                 time_s = frame.pts * time_base
             else:
@@ -190,12 +204,20 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _decode(
-    container: InputContainer, stream: VideoStream, path: str | Path, on_damage: Callable[[str], None]
+    container: InputContainer,
+    stream: VideoStream,
+    path: str | Path,
+    on_damage: Callable[[str], None],
+    is_off_grid: Callable[[int, int], bool],
 ) -> Iterator[VideoFrame]:
-    """Yield every frame that decodes, in presentation order; what is broken is passed over or patched, and counted."""
-    broken = 0
-    for packet in _demux(container, stream, path, on_damage):
+    """Yield frames that decode, in presentation order, all on the grid among them; what is broken is counted."""
+    broken, context, skipping = 0, stream.codec_context, False
+    for packet, next_pts in _with_next_pts(_demux(container, stream, path, on_damage)):
         broken += packet is not None and packet.is_corrupt
+        skips = next_pts is not None and is_off_grid(packet.pts, next_pts)
+        if skips != skipping:
+            # what the decoder skips so is never referred to: the other frames do not change by a bit
+            context.skip_frame, skipping = "NONREF" if skips else "DEFAULT", skips
         try:
             for frame in stream.decode(packet):
                 broken += frame.is_corrupt
@@ -204,6 +226,28 @@ def _decode(
             broken += 1
     if broken:
         on_damage(f"`{path}` has broken data in {broken} places")
+
+
+def _with_next_pts(packets: Iterator[av.Packet | None]) -> Iterator[tuple[av.Packet | None, int | None]]:
+    """Yield packets, in order of decoding, with the time of the frame shown next; `None` where it is not known."""
+    ahead, shown = deque(), []
+    for packet in packets:
+        ahead.append(packet)
+        if packet is not None and packet.pts is not None:
+            insort(shown, packet.pts)
+        if len(ahead) > PACKETS_AHEAD:
+            yield ahead[0], _after(ahead[0], shown)
+            ahead.popleft()
+            del shown[: -2 * PACKETS_AHEAD]
+    # the last frame tells the video's end
+    yield from ((packet, _after(packet, shown)) for packet in ahead)
+
+
+def _after(packet: av.Packet | None, shown: list[int]) -> int | None:
+    if packet is None or packet.pts is None:
+        return None
+    index = bisect_right(shown, packet.pts)
+    return shown[index] if index < len(shown) else None
 
 
 def _demux(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import islice
 
 import numpy as np
@@ -24,6 +25,11 @@ def autocast(model: ComedianForActionSpotting) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
 
 
+def decoder_threads(model: ComedianForActionSpotting) -> int:
+    """Threads for the decoder that works ahead of a model: all cores (0), or a few where the model needs them too."""
+    return 0 if model.device.type != "cpu" else max(1, torch.get_num_threads() // 4)
+
+
 def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """Stack single frames `(height, width, 3)` into batches of at most `size`."""
     frames = iter(frames)
@@ -32,11 +38,15 @@ def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def read_ahead(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield batches, each made in a thread while the caller works on the one before; the thread's errors are raised."""
+    """Yield batches, each made in a thread while the caller works on the one before; the thread's errors are raised.
+
+    The thread has the caller's context variables, by which Gradio knows whose page shows the progress.
+    """
+    run = copy_context().run
     with ThreadPoolExecutor(1, "read-ahead") as pool:
-        coming = pool.submit(next, batches, None)
+        coming = pool.submit(run, next, batches, None)
         while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
+            coming = pool.submit(run, next, batches, None)
             yield batch
 
 
@@ -66,12 +76,13 @@ def encode_half_with_models(
     """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""
     size = models[0].config.tubelet_size
     tokens: list[list[Tensor]] = [[] for _ in models]
-    for batch in read_ahead(batches_of(frames, TUBELETS_PER_BATCH * size)):
-        if missing := -len(batch) % size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        for model, processor, encoded in zip(models, processors, tokens, strict=True):
-            pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
-            with autocast(model):
+    # once for all batches: weights are cast once
+    with autocast(models[0]):
+        for batch in read_ahead(batches_of(frames, TUBELETS_PER_BATCH * size)):
+            if missing := -len(batch) % size:
+                batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+            for model, processor, encoded in zip(models, processors, tokens, strict=True):
+                pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
                 encoded.append(model.encode_spatial(pixels)[0].float())
     return [torch.cat(encoded) for encoded in tokens]
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from comedian.data.decoding import iter_frames, probe
 from comedian.errors import InputError
-from comedian.inference.scoring import encode_half_with_models, score_half, spots_of_half
+from comedian.inference.scoring import decoder_threads, encode_half_with_models, score_half, spots_of_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
@@ -116,7 +116,7 @@ class ActionSpotter:
         members = sorted(zip(self.models, self.processors, strict=True), key=_image_size)
         for size, group in groupby(members, key=_image_size):
             models, processors = zip(*group, strict=True)
-            frames = _frames(video, self.config.fps, size, progress)
+            frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
             tokens = encode_half_with_models(models, processors, frames)
             scores += map(score_half, models, tokens)
         return np.mean(scores, axis=0)
@@ -249,7 +249,9 @@ def _image_size(member: tuple[ComedianForActionSpotting, ComedianVideoProcessor]
     return height, width
 
 
-def _frames(video: str | Path, fps: float, size: tuple[int, int], progress: bool) -> Iterator[np.ndarray]:
+def _frames(
+    video: str | Path, fps: float, size: tuple[int, int], threads: int, progress: bool
+) -> Iterator[np.ndarray]:
     """Yield frames of the model's size, with a bar in seconds of video."""
     total_s = _duration_s(video) if progress else None
     bar = tqdm(
@@ -261,7 +263,7 @@ def _frames(video: str | Path, fps: float, size: tuple[int, int], progress: bool
     )
     begin_s = time.perf_counter()
     with bar:
-        for _, frame in iter_frames(video, fps, size):
+        for _, frame in iter_frames(video, fps, size, threads=threads):
             yield frame
             bar.set_postfix_str(f"{bar.n / (time.perf_counter() - begin_s):.0f}x real time", refresh=False)
             bar.update(1 / fps)

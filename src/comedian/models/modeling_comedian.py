@@ -152,14 +152,28 @@ class ComedianAttention(nn.Module):
             dropout=self.dropout_prob if self.training else 0.0,
         )
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
-        """`(batch, tokens, width)` to the same, and the weights, if any."""
-        output, weights = self.attend(*self.split_heads(hidden_states), None, output_attentions)
+    def forward(
+        self, hidden_states: Tensor, output_attentions: bool = False, num_outputs: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`(batch, tokens, width)` to the same, or to the first `num_outputs` tokens alone, and the weights, if any."""
+        query, key, value = self.split_heads(hidden_states)
+        output, weights = self.attend(query[:, :, :num_outputs], key, value, None, output_attentions)
         return self.projection(output.flatten(2)), weights
 
 
 class ComedianSpatialAttention(ComedianAttention):
-    """Attention among the patches of one tubelet (its own class so that its weights can be told apart)."""
+    """Attention among the patches of one tubelet."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *options) -> tuple[Tensor, Tensor | None]:
+        """See [`ComedianAttention.attend`]."""
+        dtype = query.dtype
+        on_cpu = dtype == torch.bfloat16 and query.device.type == "cpu" and not torch.is_grad_enabled()
+        if not on_cpu or torch.cpu._is_amx_tile_supported():
+            return super().attend(query, key, value, *options)
+        # without matrix units, the fused kernel is faster in float32 than in bfloat16, and more exact
+        with torch.autocast("cpu", enabled=False):
+            output, weights = super().attend(query.float(), key.float(), value.float(), *options)
+        return output.to(dtype), weights
 
 
 class ComedianTemporalAttention(ComedianAttention):
@@ -295,10 +309,10 @@ class ComedianLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = ComedianDropPath(drop_path_rate)
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> Tensor:
-        """Same shape out as in."""
-        attended, _ = self.attention(self.norm1(hidden_states), output_attentions)
-        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
+    def forward(self, hidden_states: Tensor, output_attentions: bool = False, **narrowing) -> Tensor:
+        """Same shape out as in, but for what `narrowing` has the attention leave out."""
+        attended, _ = self.attention(self.norm1(hidden_states), output_attentions, **narrowing)
+        hidden_states = hidden_states[:, : attended.shape[1]] + self.drop_path(self.dropout(attended))
         return hidden_states + self.drop_path(self.dropout(self.mlp(self.norm2(hidden_states))))
 
 
@@ -339,14 +353,18 @@ class ComedianViTEncoder(nn.Module):
             resampled = torch.cat([table[:1], resample_grid(table[1:], old_grid, new_grid)])
             self.position_embeddings = nn.Parameter(resampled[None])
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False) -> Tensor:
-        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`."""
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = False) -> Tensor:
+        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.
+
+        The last layer answers for the class token alone, which is all that counts, unless `every_patch` is looked at.
+        """
         hidden_states = self.embeddings(tubelets).flatten(1, 2)
         class_token = self.class_token.expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([class_token, hidden_states], dim=1) + self.position_embeddings
         hidden_states = self.dropout(hidden_states)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, output_attentions)
+        hidden_states = self.layers[-1](hidden_states, output_attentions, num_outputs=None if every_patch else 1)
         return self.norm(hidden_states[:, 0])
 
 
@@ -408,8 +426,8 @@ class ComedianSwinEncoder(nn.Module):
             for index, layer in enumerate(stage["layers"]):
                 layer.attention.resize_window(window, shift * (index % 2))
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False) -> Tensor:
-        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`."""
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
+        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`; every patch counts."""
         hidden_states = self.dropout(self.embeddings(tubelets))
         for stage in self.stages:
             for layer in stage["layers"]:
@@ -689,9 +707,10 @@ class ComedianModel(ComedianPreTrainedModel):
             kept_tubelets = self.draw_kept_tubelets(batch_size, num_tubelets, tubelets.device)
         if kept_tubelets is not None:
             tubelets = tubelets[torch.arange(batch_size, device=tubelets.device)[:, None], kept_tubelets]
-        spatial_tokens = self.spatial_encoder(
-            tubelets.flatten(0, 1), kwargs.get("output_spatial_attentions", False)
-        ).unflatten(0, tubelets.shape[:2])
+        output_attentions = kwargs.get("output_spatial_attentions", False)
+        every_patch = output_attentions or kwargs.get("output_spatial_hidden_states", False)
+        spatial_tokens = self.spatial_encoder(tubelets.flatten(0, 1), output_attentions, every_patch)
+        spatial_tokens = spatial_tokens.unflatten(0, tubelets.shape[:2])
         tokens = spatial_tokens
         if kept_tubelets is not None:
             tokens = self.temporal_encoder.restore(spatial_tokens, kept_tubelets, num_tubelets)
