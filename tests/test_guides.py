@@ -41,7 +41,7 @@ NOT_RUN = "not-run:"
 # likewise, of what is printed: numbers may be others on another machine
 NUMBERS_DIFFER = "numbers-differ"
 # page -> blocks that are not run: no more of them without a look at this list
-MAX_NOT_RUN = {"examples/guides/how_to/train.md": 1}
+NOT_RUN_BLOCKS = {"examples/guides/how_to/train.md": 1}
 
 # files that the pages name
 MY_EVENTS = "video,label,time_s\nfirst_half.mkv,Goal,0:07\nsecond_half.mkv,Corner,7.5\n"
@@ -255,7 +255,7 @@ def test_blocks_are_of_known_languages_and_few_are_not_run(path):
     for block in blocks:
         assert block.language in ("python", "bash", *SHOWN), f"{name_of(path)}, line {block.line}: {block.info!r}"
     not_run = [block for block in blocks if NOT_RUN in block.info]
-    assert len(not_run) == MAX_NOT_RUN.get(name_of(path), 0)
+    assert len(not_run) == NOT_RUN_BLOCKS.get(name_of(path), 0)
     for block in not_run:
         assert block.info.partition(NOT_RUN)[2].strip(), f"line {block.line} does not say why it is not run"
         for command in block.text.replace("\\\n", " ").splitlines():

@@ -29,6 +29,8 @@ ROOMS = {
     "conversion": "the authors' checkpoints",
     "hub": "what goes to the Hub",
 }
+# the second is the page of a Space
+SKIPPED = ("__init__.py", "app.py")
 PACKAGE_PAGE, COMMANDS_PAGE = "package", "commands"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -70,7 +72,7 @@ def index_page() -> str:
 
 def room_page(room: str, modules: Iterable[Path]) -> str:
     """The page of some modules."""
-    parts = [part for path in sorted(modules) if path.name != "__init__.py" for part in module_parts(path)]
+    parts = [part for path in sorted(modules) if path.name not in SKIPPED for part in module_parts(path)]
     return "\n\n".join([f"# {room}", *parts]) + "\n"
 
 
