@@ -16,6 +16,8 @@ def make_state_with_fsdp(state, *args, fsdp_plugin=None, **kwargs):
     make_state(state, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fsdp_plugin is not None and state.distributed_type is DistributedType.MULTI_CPU:
         state.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        if state._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(state._mixed_precision)
         state.fsdp_plugin = fsdp_plugin
 
 

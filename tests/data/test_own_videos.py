@@ -71,7 +71,7 @@ def test_long_times(videos, tmp_path, monkeypatch):
 
 
 def test_other_columns_order_spaces_and_marks_do_not_count(videos, tmp_path):
-    text = '\ufefftime_s, who,label,video\n1, me, "Goal, own" ,a.mp4\n\n 2 ,,Élan, c.mp4\n'
+    text = '\ufefftime_s, who,label ,video\n1, me, "Goal, own" ,a.mp4\n\n 2 ,,Élan, c.mp4\n'
     made = import_videos(videos, write_csv(tmp_path, text), tmp_path / "out")
     assert made.labels == ("Goal, own", "Élan")
     assert read_label_list(made.labels_path) == made.labels
