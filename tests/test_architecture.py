@@ -17,6 +17,8 @@ REMOTE_CODE_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub", "
 # only inside `try`: transformers takes every other import for a requirement
 REMOTE_CODE_MAY_TRY = {"av"}
 METRIC_MAY_IMPORT = {"numpy", "evaluate", "datasets"} | sys.stdlib_module_names
+# the page of its Space, which has nothing but its folder
+METRIC_APP_MAY_IMPORT = {"gradio", METRIC.stem} | sys.stdlib_module_names
 # room -> the rooms it may import
 ARROWS = {
     "models": set(),
@@ -102,9 +104,14 @@ def test_configuration_fields_are_validated():
     assert not any(name.startswith("__future__") for name in imports_of(source))
 
 
-def test_the_metric_is_one_script():
-    source = METRIC.read_text(encoding="utf-8")
-    assert {name.split(".")[0] for name in imports_of(source)} <= METRIC_MAY_IMPORT
+@pytest.mark.parametrize(
+    "path, allowed",
+    [(METRIC, METRIC_MAY_IMPORT), (METRIC.with_name("app.py"), METRIC_APP_MAY_IMPORT)],
+    ids=["script", "app"],
+)
+def test_the_metric_is_one_script(path, allowed):
+    source = path.read_text(encoding="utf-8")
+    assert {name.split(".")[0] for name in imports_of(source)} <= allowed
     assert not relative_imports_of(source)
 
 

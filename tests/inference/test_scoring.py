@@ -1,4 +1,5 @@
 import threading
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
@@ -129,6 +130,12 @@ def test_reading_ahead_overlaps_by_one_and_keeps_errors():
         assert [int(batch[0]) for batch in ahead] == [1, 2]
     assert [index for index, _ in made] == [0, 1, 2]
     assert all(thread is not threading.current_thread() for _, thread in made)
+
+
+def test_reading_ahead_sees_the_callers_context_variables():
+    variable = ContextVar("variable")
+    variable.set("the caller's")
+    assert list(read_ahead(variable.get() for _ in range(3))) == ["the caller's"] * 3
 
 
 def test_reading_ahead_stops_with_its_reader():
