@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ COMMANDS = {
 
 INTERRUPTED_EXIT_CODE = 130
 BAD_INPUT_EXIT_CODE = 2
+# as a shell has it for a process that `| head` ends
+CLOSED_OUTPUT_EXIT_CODE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `comedian`; the process's own when left out.
 
     Returns:
-        The exit code: 0 done, 2 bad input, 130 interrupted.
+        The exit code: 0 done, 2 bad input, 130 interrupted, 141 nobody reads what is printed.
     """
     # torchvision's CPU-only fallback warns of its image codecs, which nothing here uses, at every start
     warnings.filterwarnings("ignore", module="torchvision.io.image")
@@ -83,7 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         command_parser.error(f"unknown argument {rest[0]}")
     try:
-        return module.run(arguments) or 0
+        code = module.run(arguments) or 0
+        # here, not at the interpreter's exit, a reader that has gone can be told from an error
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_OUTPUT_EXIT_CODE
     except InputError as error:
         print(f"comedian {options.command}: {error}", file=sys.stderr)
         return BAD_INPUT_EXIT_CODE

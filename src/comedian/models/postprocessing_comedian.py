@@ -7,6 +7,7 @@ Everything is counted in steps of the score grid (one step a token) until `find_
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 def stitch(
@@ -116,28 +117,30 @@ def _soft_nms(scores: np.ndarray, window: float, threshold: float, min_weight: f
     num_steps, num_labels = scores.shape
     radius = min(int(window / 2), num_steps)
     reach = max(2 * radius, 1)
-    offsets = np.arange(-radius, radius + 1)
-    distances = np.abs(offsets).astype(np.float32)
+    distances = np.abs(np.arange(-radius, radius + 1)).astype(np.float32)
     # below 2 steps the window holds the peak alone, whose weight is set apart
     weights = np.clip(min_weight + (1 - min_weight) * (distances / max(window / 2, 1)), 0, 1)
     weights[radius] = 0  # the peak itself leaves the field
 
-    # 0 = not a candidate: padding, below the threshold, or fixed
-    live = np.zeros((num_steps + 2 * reach, num_labels), dtype=np.float32)
-    candidates = live[reach : reach + num_steps]
-    candidates[:] = np.where(scores >= threshold, scores, 0)
+    # one label after the other, so that a peak's window is one piece of memory; 0 = not a candidate: padding, below the
+    # threshold, or fixed
+    live = np.zeros((num_labels, num_steps + 2 * reach), dtype=np.float32)
+    candidates = live[:, reach : reach + num_steps]
+    candidates[:] = np.where(scores >= threshold, scores, 0).T
     kept = np.zeros_like(live)
     flat_live, flat_kept = live.reshape(-1), kept.reshape(-1)
+    windows_of_live = sliding_window_view(flat_live, len(weights), writeable=True)
     while True:
-        highest = _sliding_max(live, reach)
-        peaks = np.flatnonzero((candidates > highest[:num_steps]) & (candidates >= highest[reach + 1 :]))
+        highest = _sliding_max(flat_live, reach)
+        # a step's own place is `reach` after the begin of the stretch before it
+        before, after = highest[: len(flat_live) - 2 * reach], highest[reach + 1 :]
+        inner = flat_live[reach:-reach]
+        peaks = np.flatnonzero((inner > before) & (inner >= after)) + reach
         if not peaks.size:
-            return kept[reach : reach + num_steps]
-        peaks += reach * num_labels
+            return np.ascontiguousarray(kept[:, reach : reach + num_steps].T)
         flat_kept[peaks] = flat_live[peaks]
-        around = peaks[:, None] + offsets * num_labels
-        suppressed = flat_live[around] * weights
-        flat_live[around] = np.where(suppressed >= threshold, suppressed, 0)
+        suppressed = windows_of_live[peaks - radius] * weights
+        windows_of_live[peaks - radius] = np.where(suppressed >= threshold, suppressed, 0)
 
 
 def _sliding_max(values: np.ndarray, width: int) -> np.ndarray:
