@@ -202,7 +202,8 @@ def workshop(tmp_path, monkeypatch) -> Path:
     (matches / "splits.json").write_text(json.dumps(splits))
     for name in ("MODEL", "SEED_0", "SEED_1"):
         save_demo_model(folder / name)
-    (folder / "my_events.csv").write_text(MY_EVENTS)
+    for name in ("my_events.csv", "EVENTS.csv"):
+        (folder / name).write_text(MY_EVENTS)
     (folder / "other_tool.csv").write_text(OTHER_TOOL)
     # the launcher is the real one; what it launches runs on this machine
     launchers = folder / "examples" / "accelerate_configs"

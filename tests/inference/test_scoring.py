@@ -1,12 +1,13 @@
 import threading
-from contextvars import ContextVar
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from comedian.inference import scoring
-from comedian.inference.scoring import encode_half, encode_half_with_models, read_ahead, score_half, spots_of_half
+from comedian.inference.scoring import encode_half, encode_half_with_models, map_batches, score_half, spots_of_half
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
 
@@ -115,32 +116,44 @@ def test_spots_are_on_the_grid_of_the_tokens():
     ]
 
 
-def test_reading_ahead_overlaps_by_one_and_keeps_errors():
-    made = []
+def test_batches_are_worked_on_in_order_while_the_next_are_made():
+    made, threads = [], set()
 
     def batches():
-        for index in range(3):
+        for index in range(40):
             made.append((index, threading.current_thread()))
             yield np.full(1, index)
+
+    def work(batch):
+        threads.add(threading.current_thread())
+        time.sleep(0.01 * (batch[0] % 3))
+        return int(batch[0]), torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    results = map_batches(work, batches(), torch.device("cpu"))
+    assert next(results) == (0, 1) and 1 < len(made) < 20
+    assert list(results) == [(index, 1) for index in range(1, 40)]
+    assert {thread for _, thread in made} == {threading.current_thread()}
+    assert len(threads) == before > 1 and torch.get_num_threads() == before
+    # a new thread has the old number too
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == before
+
+
+def test_errors_of_batches_and_of_the_work_on_them_are_raised():
+    def torn():
+        yield np.zeros(1)
         raise OSError("torn")
 
-    ahead = read_ahead(batches())
-    assert next(ahead) == 0
     with pytest.raises(OSError, match="torn"):
-        assert [int(batch[0]) for batch in ahead] == [1, 2]
-    assert [index for index, _ in made] == [0, 1, 2]
-    assert all(thread is not threading.current_thread() for _, thread in made)
+        list(map_batches(len, torn(), torch.device("cpu")))
+    with pytest.raises(ZeroDivisionError):
+        list(map_batches(lambda batch: 1 // int(batch[0]), np.zeros((100, 1)), torch.device("cpu")))
 
 
-def test_reading_ahead_sees_the_callers_context_variables():
-    variable = ContextVar("variable")
-    variable.set("the caller's")
-    assert list(read_ahead(variable.get() for _ in range(3))) == ["the caller's"] * 3
-
-
-def test_reading_ahead_stops_with_its_reader():
-    before = threading.active_count()
-    ahead = read_ahead(iter(np.zeros((1000, 1))))
-    next(ahead)
-    ahead.close()
-    assert threading.active_count() == before
+def test_threads_stop_with_their_reader():
+    before = threading.active_count(), torch.get_num_threads()
+    results = map_batches(len, iter(np.zeros((1000, 1))), torch.device("cpu"))
+    next(results)
+    results.close()
+    assert (threading.active_count(), torch.get_num_threads()) == before

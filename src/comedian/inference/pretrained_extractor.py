@@ -23,7 +23,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from comedian.data.decoding import iter_frames, probe
 from comedian.errors import InputError
 from comedian.inference.feature_extraction import LOADING_ERRORS, describe, loading_error, to_device
-from comedian.inference.scoring import autocast, batches_of, read_ahead
+from comedian.inference.scoring import autocast, batches_of, map_batches
 from comedian.models.video_processing_comedian import normalize_frames
 
 DEFAULT_FPS = 2.0
@@ -118,7 +118,6 @@ class PretrainedExtractor:
         described = describe(name, self.model, json.dumps(asdict(self.preprocessing)))
         self.source = f"{described}, clips of {self.num_frames} frames at {self.clip_fps:g} fps"
 
-    @torch.inference_mode()
     def __call__(self, video: Path) -> np.ndarray:
         """Return the features of a video, float32 `(num_features, dim)`.
 
@@ -140,16 +139,19 @@ class PretrainedExtractor:
 
     def _encode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield batches of features, float32 `(batch, dim)`, of clips or of frames."""
-        for batch in read_ahead(batches_of(inputs, self.batch_size)):
-            pixels = self.preprocessing(torch.from_numpy(batch).to(self.model.device))
-            try:
-                with autocast(self.model):
-                    outputs = self.model(**{self.model.main_input_name: pixels})
-            except (ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"`{self.name}` does not take {list(pixels.shape)} pixels: {str(error).splitlines()[0]}"
-                ) from error
-            yield self._pool(outputs).float().cpu().numpy()
+        return map_batches(self._encode_batch, batches_of(inputs, self.batch_size), self.model.device)
+
+    @torch.inference_mode()
+    def _encode_batch(self, batch: np.ndarray) -> np.ndarray:
+        pixels = self.preprocessing(torch.from_numpy(batch).to(self.model.device))
+        try:
+            with autocast(self.model):
+                outputs = self.model(**{self.model.main_input_name: pixels})
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"`{self.name}` does not take {list(pixels.shape)} pixels: {str(error).splitlines()[0]}"
+            ) from error
+        return self._pool(outputs).float().cpu().numpy()
 
     def _pool(self, outputs: Any) -> Tensor:
         pooled = outputs.get("pooler_output")

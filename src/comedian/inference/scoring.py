@@ -1,9 +1,10 @@
 """From frames to the scores of a half: each tubelet encoded once, windows of tokens stitched."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from comedian.models.postprocessing_comedian import spots_from_scores, stitch
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
 WINDOWS_PER_BATCH = 16
+
+Result = TypeVar("Result")
 
 
 def autocast(model: ComedianForActionSpotting) -> torch.autocast:
@@ -37,17 +40,29 @@ def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(batch)
 
 
-def read_ahead(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield batches, each made in a thread while the caller works on the one before; the thread's errors are raised.
+def map_batches(
+    work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray], device: torch.device
+) -> Iterator[Result]:
+    """Yield `work(batch)` in order, worked on in threads while the caller's own thread makes the next batches.
 
-    The thread has the caller's context variables, by which Gradio knows whose page shows the progress.
+    Each core of a CPU takes a batch of its own, so that none waits for another, nor for the one that is decoding; an
+    accelerator takes one after the other. The threads begin without `torch.inference_mode` and autocast.
     """
-    run = copy_context().run
-    with ThreadPoolExecutor(1, "read-ahead") as pool:
-        coming = pool.submit(run, next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(run, next, batches, None)
-            yield batch
+    num_threads = torch.get_num_threads()
+    workers = num_threads if device.type == "cpu" else 1
+    coming: deque[Future[Result]] = deque()
+    try:
+        with ThreadPoolExecutor(workers, "batch", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for batch in batches:
+                coming.append(pool.submit(work, batch))
+                # enough to keep all at work, few enough to hold in memory
+                if len(coming) > 2 * workers:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+    finally:
+        # threads that are yet to be made ask for the number that was set last
+        torch.set_num_threads(num_threads)
 
 
 def encode_half(
@@ -59,7 +74,7 @@ def encode_half(
         model: in eval mode.
         processor: resizes and normalises.
         frames: the half's frames in order, uint8 `(height, width, 3)` each, at the model's rate; the last one is repeated
-            to fill the last tubelet. They are drawn in a thread, ahead of the model.
+            to fill the last tubelet. Threads encode while the next ones are drawn.
 
     Returns:
         `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32, on the model's device.
@@ -67,7 +82,6 @@ def encode_half(
     return encode_half_with_models([model], [processor], frames)[0]
 
 
-@torch.inference_mode()
 def encode_half_with_models(
     models: Sequence[ComedianForActionSpotting],
     processors: Sequence[ComedianVideoProcessor],
@@ -75,16 +89,20 @@ def encode_half_with_models(
 ) -> list[Tensor]:
     """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""
     size = models[0].config.tubelet_size
-    tokens: list[list[Tensor]] = [[] for _ in models]
-    # once for all batches: weights are cast once
-    with autocast(models[0]):
-        for batch in read_ahead(batches_of(frames, TUBELETS_PER_BATCH * size)):
-            if missing := -len(batch) % size:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-            for model, processor, encoded in zip(models, processors, tokens, strict=True):
-                pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
-                encoded.append(model.encode_spatial(pixels)[0].float())
-    return [torch.cat(encoded) for encoded in tokens]
+
+    @torch.inference_mode()
+    def encode(batch: np.ndarray) -> list[Tensor]:
+        if missing := -len(batch) % size:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        tokens = []
+        for model, processor in zip(models, processors, strict=True):
+            pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
+            with autocast(model):
+                tokens.append(model.encode_spatial(pixels)[0].float())
+        return tokens
+
+    batches = map_batches(encode, batches_of(frames, TUBELETS_PER_BATCH * size), models[0].device)
+    return [torch.cat(tokens) for tokens in zip(*batches, strict=True)]
 
 
 @torch.inference_mode()

@@ -1,0 +1,99 @@
+"""What the benchmarks share: interleaved timing, memory of a process, the machine, long videos made of GF-Spot's halves."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+
+import av
+import torch
+
+
+def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> dict[str, float]:
+    """Median wall seconds of each way; the ways take turns, so that a busy machine slows all of them alike."""
+    times_s: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(warm_up + repeats):
+        for name, way in ways.items():
+            start_s = time.perf_counter()
+            way()
+            if turn >= warm_up:
+                times_s[name].append(time.perf_counter() - start_s)
+    return {name: median(of_way) for name, of_way in times_s.items()}
+
+
+def run_measured(words: Sequence[str]) -> tuple[float, float, float]:
+    """Run a command in a process of its own; return its wall seconds, CPU seconds and peak memory in bytes."""
+    start_s = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)} failed")
+    # kilobytes on Linux, bytes on a Mac
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - start_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that PyTorch holds at once on the CPU during `work`, beyond what it held before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> float:
+    """Measured operations a second of a large matrix product, two for each multiply and add."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / interleaved({"matmul": multiply}, repeats=7, warm_up=2)["matmul"]
+
+
+def machine() -> str:
+    """Processor, cores and versions, for the line under a table."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{cores} cores of {names[0] if names else 'an unknown CPU'}, torch {torch.__version__}, av {av.__version__}"
+    )
+
+
+def make_video(gfspot: Path, path: Path, duration_s: float, fps: int = 25) -> Path:
+    """Make one long H.264 video of 398 x 224 pixels out of GF-Spot's halves; keep one that is there.
+
+    Every frame is a new one, shown at `fps` in place of GF-Spot's 10, so motion is two and a half times as fast as real:
+    harder to decode than a broadcast. Encoded as x264 does by default (B-frames, key frames about every 10 s), at crf 26.
+    """
+    if path.is_file():
+        return path
+    wanted = round(duration_s * fps)
+    partial = path.with_suffix(".partial.mkv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(partial), "w") as output:
+        stream = output.add_stream("libx264", rate=fps, options={"crf": "26"})
+        stream.width, stream.height, stream.pix_fmt = 398, 224, "yuv420p"
+        count = 0
+        while count < wanted:
+            for half in sorted(gfspot.glob("*/*/*/[12]_224p.mkv")):
+                with av.open(str(half)) as source:
+                    for frame in source.decode(video=0):
+                        if count < wanted:
+                            frame.pts, frame.time_base, count = count, Fraction(1, fps), count + 1
+                            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    partial.rename(path)
+    return path

@@ -1,0 +1,119 @@
+"""Spotting a long video with ViViT-T, from file to events, against overlapping windows each encoded whole in float32.
+
+python examples/benchmarks/spotting.py /work/shared/gfspot /tmp/bench --minutes 45 180
+
+Videos of 398 x 224 pixels at 25 fps are made of GF-Spot's (see `common.make_video`); the weights are random, which costs the
+same. Each run is a process of its own, imports included. The straightforward way is what the published implementation does:
+windows of 64 s every 32 s, each put through spatial and temporal encoder whole. Limits: the decoder alone, and the
+operations of the spatial encoder at the measured rate of a large matrix product.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from common import machine, make_video, matmul_rate, run_measured
+from torch.utils.flop_counter import FlopCounterMode
+
+from comedian.data.annotations import SOCCERNET_V2_LABELS
+from comedian.data.decoding import iter_frames
+from comedian.inference.scoring import autocast, decoder_threads
+from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+
+MODELS = ("vivit-tiny", "viswin-tiny")
+
+
+@torch.inference_mode()
+def whole_windows(video: Path, folder: Path) -> np.ndarray:
+    """Score a video window by window, float32 `(num_windows, num_tokens, num_labels)`."""
+    model = ComedianForActionSpotting.from_pretrained(folder)
+    processor = ComedianVideoProcessor.from_pretrained(folder)
+    window, stride = model.config.num_frames, model.config.num_frames // 2
+    held, scores = [], []
+    for _, frame in iter_frames(video, model.config.fps, tuple(model.config.image_size)):
+        held.append(frame)
+        if len(held) == window:
+            pixels = processor(np.stack(held), return_tensors="pt")["pixel_values_videos"]
+            scores.append(model(pixels).logits[0].sigmoid())
+            held = held[stride:]
+    return torch.stack(scores).numpy()
+
+
+def decode(video: Path, folder: Path) -> None:
+    """Decode what spotting needs, and nothing else."""
+    config = ComedianConfig.from_pretrained(folder)
+    for _ in iter_frames(video, config.fps, tuple(config.image_size), threads=0):
+        pass
+
+
+def make_model(size: str, folder: Path) -> ComedianForActionSpotting:
+    """A published size with random weights, saved."""
+    config = ComedianConfig.published(size, id2label=dict(enumerate(SOCCERNET_V2_LABELS)))
+    model = ComedianForActionSpotting(config).eval()
+    model.save_pretrained(folder)
+    ComedianVideoProcessor().save_pretrained(folder)
+    return model
+
+
+def operations_a_second_of_video(model: ComedianForActionSpotting) -> float:
+    """Of the spatial encoder, two for each multiply and add."""
+    config = model.config
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        model.encode_spatial(torch.zeros(1, config.tubelet_size, 3, *config.image_size))
+    return counter.get_total_flops() * config.token_rate
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gfspot", type=Path)
+    parser.add_argument("work", type=Path, help="folder for videos, model and outputs")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[45])
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--skip-straightforward", action="store_true", help="which takes minutes")
+    parser.add_argument("--way", choices=("whole_windows", "decode"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    folder = args.work / args.model
+    videos = {minutes: args.work / f"{minutes:g}min.mkv" for minutes in args.minutes}
+    if args.way:
+        {"whole_windows": whole_windows, "decode": decode}[args.way](videos[args.minutes[0]], folder)
+        return
+    model = make_model(args.model, folder)
+    comedian = str(Path(sys.executable).with_name("comedian"))
+    dtype = (
+        torch.bfloat16 if autocast(model).fast_dtype == torch.bfloat16 and autocast(model)._enabled else torch.float32
+    )
+    rate = matmul_rate(dtype)
+    print("| minutes | way | wall s | x real time | CPU s | peak MB |\n|---|---|---|---|---|---|")
+    for minutes, path in videos.items():
+        make_video(args.gfspot, path, 60 * minutes)
+        me = [sys.executable, *sys.argv, "--minutes", str(minutes), "--way"]
+        ways = {
+            "ours": [comedian, "spot", str(path), "--model", str(folder), "--output", str(args.work / "events.json")],
+            "decoding alone": [*me, "decode"],
+            "whole windows, float32": [*me, "whole_windows"],
+        }
+        if args.skip_straightforward:
+            del ways["whole windows, float32"]
+        runs = {name: [] for name in ways}
+        for _ in range(args.repeats):
+            for name, words in ways.items():
+                runs[name].append(run_measured(words))
+        walls = {}
+        for name, of_way in runs.items():
+            walls[name], cpu_s, peak = (median(column) for column in zip(*of_way))
+            speed = 60 * minutes / walls[name]
+            print(f"| {minutes:g} | {name} | {walls[name]:.1f} | {speed:.0f} | {cpu_s:.0f} | {peak / 1e6:.0f} |")
+        ideal_s = 60 * minutes * operations_a_second_of_video(model) / rate
+        used = f"{ideal_s:.1f} s at {rate / 1e9:.0f} billion a second in {dtype}: {100 * ideal_s / walls['ours']:.0f} % used"
+        print(f"\nspatial encoder's operations: {used}; decoder threads {decoder_threads(model)}\n")
+    print(machine())
+
+
+if __name__ == "__main__":
+    main()
