@@ -19,7 +19,8 @@ from comedian.training.train_all import read_plan
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "hub_configs").glob("*/train.yaml"))
-RECIPES = sorted(set((ROOT / "hub_configs").glob("*/*.yaml")) - set(PLANS))
+CARDS = set((ROOT / "hub_configs").glob("*/card.yaml"))
+RECIPES = sorted(set((ROOT / "hub_configs").glob("*/*.yaml")) - set(PLANS) - CARDS)
 SETTINGS = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
 
 

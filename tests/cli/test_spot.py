@@ -102,7 +102,7 @@ def test_default_output_all_and_threshold(spot, videos, tmp_path):
 
 def test_scores_are_used_again_without_inference(spot, videos, tmp_path, monkeypatch):
     assert spot(*videos, "--all", "--output", "a.json", "--save-scores", "scores")[0] == 0
-    monkeypatch.setattr(spotter, "iter_frames", lambda *words: pytest.fail("decoded"))
+    monkeypatch.setattr(spotter, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
     monkeypatch.setattr(score_files, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
     monkeypatch.setattr(spotter, "load_model", lambda *words: pytest.fail("loaded"))
     assert spot("--scores", "scores", "--all", "--output", "b.json", model=None)[0] == 0
@@ -177,7 +177,9 @@ def test_a_split_and_going_on(spot, shared, tmp_path, monkeypatch):
         assert archive.namelist() == ["league/2024/b/results_spotting.json"]
     decoded = []
     iter_frames = spotter.iter_frames
-    monkeypatch.setattr(spotter, "iter_frames", lambda path, *words: decoded.append(path) or iter_frames(path, *words))
+    monkeypatch.setattr(
+        spotter, "iter_frames", lambda path, *w, **n: decoded.append(path) or iter_frames(path, *w, **n)
+    )
     assert spot(*words)[0] == 0
     assert [path.parent.name for path in decoded] == ["a", "a"]
     with zipfile.ZipFile(tmp_path / "r.zip") as archive:

@@ -1,0 +1,168 @@
+"""A training step of each stage, ViViT-T at 224 pixels: ours against the straightforward way; parts that cost nothing.
+
+python examples/benchmarks/training_step.py --stages 1 2 3
+
+A step is augmentation, forward and backward pass, clipping, AdamW, and what follows: queue and momentum branch. The
+straightforward way is what the published implementation does, in its usual vectorised form: each sample augmented by
+itself, the last spatial layer computed for every patch, stage 2's loss over whole score matrices of the batch, weights of
+the momentum branch and of AdamW one after the other. Both in the same precision (bfloat16 autocast where the machine has
+it), on the same windows.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from common import interleaved, machine, peak_bytes
+from distillation_loss import straightforward_loss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from comedian.data.augmentation import augment, draw_parameters
+from comedian.models import (
+    ComedianConfig,
+    ComedianForActionSpotting,
+    ComedianForContrastivePretraining,
+    ComedianForFeatureDistillation,
+)
+from comedian.models.modeling_comedian import keep_tubelets
+from comedian.models.video_processing_comedian import normalize_frames
+from comedian.training.contrastive_config import ContrastiveConfig
+from comedian.training.distillation_config import DistillationConfig
+from comedian.training.spotting_config import SpottingConfig
+
+CLASSES = {1: ComedianForContrastivePretraining, 2: ComedianForFeatureDistillation, 3: ComedianForActionSpotting}
+SETTINGS = {1: ContrastiveConfig, 2: DistillationConfig, 3: SpottingConfig}
+MEAN, STD = [0.45] * 3, [0.225] * 3
+
+
+def augmented(frames: Tensor, settings, one_by_one: bool) -> Tensor:
+    """Augmented, normalised pixels of uint8 planes `(batch, frames, 3, height, width)`."""
+    seeds = torch.arange(len(frames))
+    parts = zip(frames.split(1), seeds.split(1), strict=True) if one_by_one else [(frames, seeds)]
+    pixels = [augment(part, draw_parameters(seed, settings, part.shape[1] // 2), settings) for part, seed in parts]
+    return normalize_frames(torch.cat(pixels), MEAN, STD, 1.0)
+
+
+@contextmanager
+def every_patch(model: nn.Module):
+    """Have the last spatial layer computed for all patches, as is usual."""
+    encoders = [module for module in model.modules() if type(module).__name__ == "ComedianViTEncoder"]
+    for encoder in encoders:
+        encoder.forward = partial(type(encoder).forward, encoder, every_patch=True)
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            del encoder.forward
+
+
+class Step:
+    """One stage's training step, ours or straightforward."""
+
+    def __init__(self, stage: int, batch: int, straightforward: bool):
+        torch.manual_seed(0)
+        config = ComedianConfig(num_labels=17)
+        self.stage, self.straightforward = stage, straightforward
+        self.model = CLASSES[stage](config).train()
+        self.settings = SETTINGS[stage](output_dir="unused", use_cpu=True)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.05, foreach=not straightforward)
+        shape = (batch, 2 if stage == 1 else config.num_frames, 3, *config.image_size)
+        self.frames = torch.randint(0, 256, shape, dtype=torch.uint8)
+        self.features = torch.randn(batch, config.num_tokens, 512)
+        self.labels = (torch.rand(batch, config.num_tokens, 17) < 0.05).float()
+        noise = torch.rand(batch, config.num_tokens)
+        self.kept = keep_tubelets(noise, config.temporal_mask_ratio)
+        self.times_s: dict[str, float] = {}
+
+    def __call__(self) -> None:
+        """Do one step."""
+        with every_patch(self.model) if self.straightforward else torch.enable_grad():
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+                loss = {1: self.clips, 2: self.tokens, 3: self.labelled}[self.stage]()
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=not self.straightforward)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.stage < 3:
+            self.timed("queue", self.model.update_queue)
+        if self.stage == 1:
+            self.timed("momentum branch", self.move_momentum_branch)
+
+    def timed(self, name: str, work: Callable[[], object]) -> object:
+        """Note what a part takes."""
+        start_s = time.perf_counter()
+        result = work()
+        self.times_s[name] = time.perf_counter() - start_s
+        return result
+
+    def clips(self) -> Tensor:
+        """Loss of stage 1."""
+        views = [
+            augmented(self.frames, settings, self.straightforward) for settings in self.settings.view_augmentations
+        ]
+        return self.model(views[0], second_view=views[1]).loss
+
+    def tokens(self) -> Tensor:
+        """Loss of stage 2."""
+        pixels = augmented(self.frames, self.settings.augmentation, self.straightforward)
+        if not self.straightforward:
+            return self.model(pixels, teacher_features=self.features, kept_tubelets=self.kept).loss
+        queries = self.model(pixels, kept_tubelets=self.kept).token_embeddings
+        features = F.normalize(self.features, dim=2)
+        self.model.hold_keys(features.flatten(0, 1)[None])
+        return straightforward_loss(queries, features, self.model.queue)
+
+    def labelled(self) -> Tensor:
+        """Loss of stage 3."""
+        pixels = augmented(self.frames, self.settings.augmentation, self.straightforward)
+        return self.model(pixels, labels=self.labels, kept_tubelets=self.kept).loss
+
+    @torch.no_grad()
+    def move_momentum_branch(self) -> None:
+        """All weights at once, or one after the other."""
+        if not self.straightforward:
+            self.model.update_momentum_branch(0.99)
+            return
+        for momentum, online in zip(*self.model._momentum_pairs(), strict=True):
+            momentum.mul_(0.99).add_(online, alpha=0.01)
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3], choices=(1, 2, 3))
+    parser.add_argument("--clips", type=int, default=32, help="batch of stage 1")
+    parser.add_argument("--windows", type=int, default=2, help="batch of stages 2 and 3")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    print("| stage | batch | straightforward, s | ours, s | ratio | straightforward, GB | ours, GB | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    parts = {}
+    for stage in args.stages:
+        batch = args.clips if stage == 1 else args.windows
+        usual, ours = Step(stage, batch, True), Step(stage, batch, False)
+        times_s = interleaved({"usual": usual, "ours": ours}, args.repeats)
+        usual_gb, ours_gb = peak_bytes(usual) / 1e9, peak_bytes(ours) / 1e9
+        ratio = times_s["usual"] / times_s["ours"]
+        print(
+            f"| {stage} | {batch} | {times_s['usual']:.2f} | {times_s['ours']:.2f} | {ratio:.2f} "
+            f"| {usual_gb:.2f} | {ours_gb:.2f} | {ours_gb / usual_gb:.2f} |"
+        )
+        noise = torch.rand(batch, 64)
+        mask_s = interleaved({"mask": lambda noise=noise: keep_tubelets(noise, 0.25)}, 20)["mask"]
+        shares = ours.times_s | ({} if stage == 1 else {"temporal mask": mask_s})
+        parts[stage] = {name: 100 * part_s / times_s["ours"] for name, part_s in shares.items()}
+    for stage, shares in parts.items():
+        print(
+            f"\nstage {stage}, per cent of our step: " + ", ".join(f"{n} {share:.3f}" for n, share in shares.items())
+        )
+    print(f"\nqueue of 65 536; {machine()}")
+
+
+if __name__ == "__main__":
+    main()
