@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -228,11 +229,20 @@ def test_somebody_else_was_faster(hub, stages, monkeypatch):
     assert published(hub) == {"README.md": b"theirs"}
 
 
-def test_a_private_model_of_others_cannot_be_had(hub, stages, capsys):
-    publish(stages[1], REPO, private=True)
-    hub.tokens = {"hf_other": "other"}
+@pytest.mark.parametrize(
+    ("access", "message"),
+    [("private", "or it is private: log in"), ("gated", "accept its conditions")],
+)
+def test_a_model_that_may_not_be_seen_is_one_line(hub, stages, capsys, access, message):
+    publish(stages[1], REPO)
+    setattr(hub.repos["model", REPO], access, True)
+    hub.tokens = {TOKEN: "other"}
     assert main(["spot", "video.mkv", "--model", REPO, "--output", "x.json"]) == 2
-    assert REPO in capsys.readouterr().err
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.match(f"comedian spot: .*{REPO}.*{message}", line)
+    # one who has access may
+    hub.repos["model", REPO].readers.add("other")
+    assert ActionSpotter.from_pretrained(REPO).config.label_names == list(LABELS)
 
 
 # what is refused

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
 from comedian.data.decoding import iter_frames, probe
+from comedian.data.hub_errors import hub_errors
 from comedian.errors import InputError
 from comedian.inference.scoring import decoder_threads, encode_half_with_models, score_half, spots_of_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
@@ -218,6 +219,9 @@ def load_model(
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            with hub_errors(source, "model"):
+                raise error.__cause__ from None
         found = "" if os.path.isdir(name) else "is no folder and "
         raise InputError(f"`{name}` {found}cannot be loaded: {_reason(error)}; {remedy}") from error
     if loading["missing_keys"]:
