@@ -72,6 +72,27 @@ def machine() -> str:
     )
 
 
+def repeat_video(video: Path, path: Path, times: int) -> Path:
+    """Put copies of a video one after the other, without encoding again; keep one that is there."""
+    if path.is_file():
+        return path
+    partial = path.with_suffix(".partial.mkv")
+    with av.open(str(partial), "w") as output:
+        stream = None
+        for turn in range(times):
+            with av.open(str(video)) as source:
+                template = source.streams.video[0]
+                stream = stream or output.add_stream_from_template(template)
+                shift = turn * round(source.duration / av.time_base / template.time_base)
+                for packet in source.demux(template):
+                    if packet.pts is not None:
+                        packet.pts, packet.dts = packet.pts + shift, None if packet.dts is None else packet.dts + shift
+                        packet.stream = stream
+                        output.mux(packet)
+    partial.rename(path)
+    return path
+
+
 def make_video(gfspot: Path, path: Path, duration_s: float, fps: int = 25) -> Path:
     """Make one long H.264 video of 398 x 224 pixels out of GF-Spot's halves; keep one that is there.
 

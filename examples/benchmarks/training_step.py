@@ -47,12 +47,17 @@ def augmented(frames: Tensor, settings, one_by_one: bool) -> Tensor:
     return normalize_frames(torch.cat(pixels), MEAN, STD, 1.0)
 
 
+def every_patch_of(encoder: nn.Module, tubelets: Tensor, output_attentions: bool = False, _every_patch: bool = False):
+    """The encoder's forward pass with the last layer computed for all patches, as is usual."""
+    return type(encoder).forward(encoder, tubelets, output_attentions, True)
+
+
 @contextmanager
 def every_patch(model: nn.Module):
-    """Have the last spatial layer computed for all patches, as is usual."""
+    """Have a model's spatial encoder use [`every_patch_of`]."""
     encoders = [module for module in model.modules() if type(module).__name__ == "ComedianViTEncoder"]
     for encoder in encoders:
-        encoder.forward = partial(type(encoder).forward, encoder, every_patch=True)
+        encoder.forward = partial(every_patch_of, encoder)
     try:
         yield
     finally:

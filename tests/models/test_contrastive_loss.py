@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from comedian.models import loss_comedian
-from comedian.models.loss_comedian import soft_contrastive_loss, token_contrastive_loss
+from comedian.models.loss_comedian import QUERIES_PER_CHUNK, soft_contrastive_loss, token_contrastive_loss
 
 
 def unit(*shape, dtype=torch.float64):
@@ -173,10 +173,10 @@ def test_half_precision_is_computed_in_float32():
 
 
 def test_memory_does_not_grow_with_the_batch():
-    """What one window needs is all that lives at once: the scores of the batch would be 32 times that."""
+    """What one chunk needs is all that lives at once: the scores of the batch would be 32 times that."""
     tokens, queue_size, dim = 16, 4096, 8
-    limit = 0
-    for windows in (1, 32):
+    limit, chunk = 0, QUERIES_PER_CHUNK // tokens
+    for windows in (chunk, 32 * chunk):
         queries = unit(windows, tokens, dim, dtype=torch.float32).requires_grad_()
         features, queue = unit(windows, tokens, dim, dtype=torch.float32), unit(queue_size, dim, dtype=torch.float32)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -186,6 +186,23 @@ def test_memory_does_not_grow_with_the_batch():
             if event.name() == "[memory]":
                 held += event.nbytes()
                 peak = max(peak, held)
-        scores_bytes = tokens * (tokens + queue_size) * 4
+        scores_bytes = QUERIES_PER_CHUNK * (QUERIES_PER_CHUNK + queue_size) * 4
         limit = max(limit, peak / scores_bytes)
-    assert limit < 12, limit
+    assert limit < 3, limit
+
+
+@pytest.mark.parametrize("negatives", ["window", "batch", "queue"])
+@pytest.mark.parametrize("use_aligned", [True, False])
+def test_windows_that_share_a_chunk_do_not_see_each_other(monkeypatch, negatives, use_aligned):
+    queries, everything, queue = unit(5, 4, 3), unit(9, 4, 3), unit(7, 3)
+    settings = {"negatives": negatives, "use_aligned": use_aligned, "positive_radius": 1}
+    settings |= {"all_features": everything, "first_window": 2}
+    results = []
+    for size in (1, 8, 100):
+        monkeypatch.setattr(loss_comedian, "QUERIES_PER_CHUNK", size)
+        leaf = queries.clone().requires_grad_()
+        loss = token_contrastive_loss(leaf, everything[2:7], queue, **settings)
+        loss.backward()
+        results.append((loss.detach(), leaf.grad))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])

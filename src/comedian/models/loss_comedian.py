@@ -108,27 +108,37 @@ class _SoftContrastiveEntropy(torch.autograd.Function):
         """See [`_soft_contrastive_mean`]."""
         total = queries.new_zeros(())
         gradient = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
+        lowest = torch.finfo(queries.dtype).min
+        scores = similar = None
+        # every pass over a chunk counts: all is done in place, in two buffers for all chunks
         for rows, keys, positive, allowed in chunks:
-            lowest = torch.finfo(queries.dtype).min
-            scores = torch.cat([queries[rows] @ keys.T, queries[rows] @ queue.T], dim=1).div_(temperature)
-            scores[:, : len(keys)].masked_fill_(~allowed, lowest)
-            targets = torch.zeros_like(scores)
-            targets[:, : len(keys)] = positive
-            targets.div_(targets.sum(dim=1, keepdim=True).clamp_(min=1))
+            num_keys = len(keys)
+            shape = (len(positive), num_keys + len(queue))
+            if scores is None or scores.shape != shape:
+                scores, similar = queries.new_empty(shape), queries.new_empty(shape)
+            own = positive.to(queries.dtype)
+            own /= own.sum(dim=1, keepdim=True).clamp(min=1)
+            _compare(queries[rows] / temperature, keys, queue, scores)
+            scores[:, :num_keys].masked_fill_(~allowed, lowest)
             if contrastive_weight < 1:
-                similar = torch.cat([teachers[rows] @ keys.T, teachers[rows] @ queue.T], dim=1)
-                similar = similar.div_(momentum_temperature)
-                similar[:, : len(keys)].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(
-                    ~allowed, lowest
-                )
-                targets = similar.softmax(dim=1).mul_(1 - contrastive_weight).add_(targets, alpha=contrastive_weight)
                 # a query without positives aims at the similar keys alone
-                targets.div_(targets.sum(dim=1, keepdim=True))
-            log_sums = scores.logsumexp(dim=1, keepdim=True)
-            total += log_sums.sum() - (targets * scores).sum()
+                share = contrastive_weight * own.sum(dim=1, keepdim=True)
+                own *= contrastive_weight
+                _compare(teachers[rows] / momentum_temperature, keys, queue, similar)
+                similar[:, :num_keys].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(~allowed, lowest)
+                similar.sub_(similar.amax(dim=1, keepdim=True)).exp_()
+                rest = (1 - share) / similar.sum(dim=1, keepdim=True)
+                total -= (rest * torch.bmm(similar[:, None], scores[:, :, None])[:, 0]).sum()
+            total -= (own * scores[:, :num_keys]).sum()
+            highest = scores.amax(dim=1, keepdim=True)
+            sums = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            total += (highest + sums.log()).sum()
             if gradient is not None:
-                residual = scores.sub_(log_sums).exp_().sub_(targets)
-                gradient[rows] = residual[:, : len(keys)] @ keys + residual[:, len(keys) :] @ queue
+                residual = scores.div_(sums)
+                residual[:, :num_keys] -= own
+                if contrastive_weight < 1:
+                    residual.addcmul_(similar, rest, value=-1)
+                gradient[rows] = residual[:, :num_keys] @ keys + residual[:, num_keys:] @ queue
         ctx.save_for_backward(None if gradient is None else gradient.div_(temperature))
         return total
 
@@ -138,6 +148,12 @@ class _SoftContrastiveEntropy(torch.autograd.Function):
         """The queries alone have a gradient."""
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output, None, None, None, None, None, None, None
+
+
+def _compare(rows: Tensor, keys: Tensor, queue: Tensor, out: Tensor) -> None:
+    """Write the products of `rows` `(n, dim)` with keys and queue side by side into `out` `(n, num_keys + queue_size)`."""
+    torch.mm(rows, keys.T, out=out[:, : len(keys)])
+    torch.mm(rows, queue.T, out=out[:, len(keys) :])
 
 
 def _soft_contrastive_mean(
@@ -212,7 +228,7 @@ def token_contrastive_loss(
 ) -> Tensor:
     """Soft contrastive loss of tokens against a teacher's features of the same seconds (COMEDIAN, stage 2).
 
-    One window at a time: memory grows with the tokens of a window squared and the queue, not with the batch.
+    A few windows at a time: memory grows with the queue, not with the batch.
 
     Args:
         queries (`torch.Tensor` of shape `(batch_size, num_tokens, dim)`): projected temporal tokens, L2-normalised.
@@ -242,16 +258,22 @@ def token_contrastive_loss(
     others = (features if all_features is None else all_features).flatten(0, 1).to(dtype)
 
     def chunks() -> Iterator[_Chunk]:
-        for window in range(batch_size):
-            rows = slice(window * num_tokens, (window + 1) * num_tokens)
+        # several windows at once: the queue is read from memory once for all of them
+        step = max(QUERIES_PER_CHUNK // num_tokens, 1)
+        for start in range(0, batch_size, step):
+            windows = slice(start, min(start + step, batch_size))
+            count = windows.stop - windows.start
+            rows = slice(windows.start * num_tokens, windows.stop * num_tokens)
+            own_positive, own_allowed = (torch.block_diag(*[mask] * count) for mask in (positive, allowed))
             if negatives != "batch":
-                yield _Chunk(rows, features[window].to(dtype), positive, allowed)
+                yield _Chunk(rows, features[windows].flatten(0, 1).to(dtype), own_positive, own_allowed)
                 continue
-            own = slice((first_window + window) * num_tokens, (first_window + window + 1) * num_tokens)
-            whole_positive = positive.new_zeros(num_tokens, len(others))
-            whole_positive[:, own] = positive
+            own = slice(rows.start + first_window * num_tokens, rows.stop + first_window * num_tokens)
+            whole_positive = positive.new_zeros(len(own_positive), len(others))
+            whole_positive[:, own] = own_positive
+            # all but what is kept out of a window's own
             whole_allowed = torch.ones_like(whole_positive)
-            whole_allowed[:, own] = allowed
+            whole_allowed[:, own] = ~torch.block_diag(*[~allowed] * count)
             yield _Chunk(rows, others, whole_positive, whole_allowed)
 
     settings = (temperature, momentum_temperature, contrastive_weight, False)
