@@ -78,15 +78,17 @@ def repeat_video(video: Path, path: Path, times: int) -> Path:
         return path
     partial = path.with_suffix(".partial.mkv")
     with av.open(str(partial), "w") as output:
-        stream = None
+        stream, count = None, 0
         for turn in range(times):
             with av.open(str(video)) as source:
                 template = source.streams.video[0]
                 stream = stream or output.add_stream_from_template(template)
+                tick = round(1 / (template.average_rate * template.time_base))
                 shift = turn * round(source.duration / av.time_base / template.time_base)
                 for packet in source.demux(template):
                     if packet.pts is not None:
-                        packet.pts, packet.dts = packet.pts + shift, None if packet.dts is None else packet.dts + shift
+                        # Matroska keeps no decoding times: one frame after the other, before any is shown
+                        packet.pts, packet.dts, count = packet.pts + shift, (count - 16) * tick, count + 1
                         packet.stream = stream
                         output.mux(packet)
     partial.rename(path)
