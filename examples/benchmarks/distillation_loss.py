@@ -10,9 +10,11 @@ the peak that a profiler sees beyond the inputs.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
+from common import peak_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,18 +50,6 @@ def measure(loss: Callable[..., Tensor], queries: Tensor, *others: Tensor) -> tu
     return time.perf_counter() - start_s, leaf.grad
 
 
-def peak_bytes(loss: Callable[..., Tensor], queries: Tensor, *others: Tensor) -> int:
-    """Most memory that a forward and backward pass holds at once."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        measure(loss, queries, *others)
-    held = peak = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
 def main() -> None:
     """Print times, memory and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,7 +71,7 @@ def main() -> None:
             elapsed_s, gradients[name] = measure(loss, queries, features, queue)
             times[name].append(elapsed_s)
         torch.testing.assert_close(gradients["ours"], gradients["straightforward"], atol=1e-6, rtol=1e-3)
-    memory = {name: peak_bytes(loss, queries, features, queue) for name, loss in ways.items()}
+    memory = {name: peak_bytes(partial(measure, loss, queries, features, queue)) for name, loss in ways.items()}
     for name in ways:
         print(f"{name:<16} {median(times[name]):7.2f} s {memory[name] / 2**20:9.0f} MiB")
     speed = median(times["straightforward"]) / median(times["ours"])

@@ -2,7 +2,7 @@
 
 python examples/benchmarks/window_loading.py /work/shared/gfspot
 
-Both hold the same frames, 2 a second, 398 x 224 pixels, of some halves of GF-Spot; the folder is what is usual in the field:
+Both hold the same frames of some halves of GF-Spot, 2 a second, 224 x 224 pixels as the published models take them; the folder is what is usual in the field:
 one JPEG of quality 95 a frame, opened by Pillow and stacked. Both loaders draw the same windows; augmentation is no part.
 """
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import StoreSettings, open_half, source_of, write_half
 
-FPS, HEIGHT, WIDTH, NUM_FRAMES = 2, 224, 398, 128
+FPS, HEIGHT, WIDTH, NUM_FRAMES = 2, 224, 224, 128
 
 
 class Windows(Dataset):
