@@ -3,7 +3,7 @@
 python examples/benchmarks/window_loading.py /work/shared/gfspot
 
 Both hold the same frames of some halves of GF-Spot, 2 a second, 224 x 224 pixels as the published models take them; the
-folder is what is usual in the field: one JPEG of quality 95 a frame, opened by Pillow and stacked. Both loaders draw the same
+folder is what is usual in the field: one JPEG of quality 95 a frame, opened by Pillow and stacked. Both draw the same
 windows; augmentation is no part.
 """
 
