@@ -142,6 +142,23 @@ def test_batches_are_worked_on_in_order_while_the_next_are_made():
         assert pool.submit(torch.get_num_threads).result() == before
 
 
+def test_many_cores_share_batches():
+    before = torch.get_num_threads()
+    torch.set_num_threads(20)
+    try:
+        threads = set()
+
+        def work(batch):
+            threads.add(threading.current_thread())
+            time.sleep(0.01)
+            return torch.get_num_threads()
+
+        assert set(map_batches(work, np.zeros((60, 1)), torch.device("cpu"))) == {2} and len(threads) == 8
+        assert torch.get_num_threads() == 20
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_errors_of_batches_and_of_the_work_on_them_are_raised():
     def torn():
         yield np.zeros(1)

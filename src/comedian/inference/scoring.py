@@ -17,6 +17,8 @@ from comedian.models.postprocessing_comedian import spots_from_scores, stitch
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
 WINDOWS_PER_BATCH = 16
+# batches that a CPU works on at a time: each takes its share of memory, about 0.1 GB for ViViT-T
+MAX_WORKERS = 8
 
 Result = TypeVar("Result")
 
@@ -45,14 +47,16 @@ def map_batches(
 ) -> Iterator[Result]:
     """Yield `work(batch)` in order, worked on in threads while the caller's own thread makes the next batches.
 
-    Each core of a CPU takes a batch of its own, so that none waits for another, nor for the one that is decoding; an
-    accelerator takes one after the other. The threads begin without `torch.inference_mode` and autocast.
+    Each core of a CPU takes a batch of its own (of many cores, a few share one), so that none waits for another, nor for the
+    one that is decoding; an accelerator takes one after the other. The threads begin without `torch.inference_mode` and
+    autocast.
     """
     num_threads = torch.get_num_threads()
-    workers = num_threads if device.type == "cpu" else 1
+    workers = min(num_threads, MAX_WORKERS) if device.type == "cpu" else 1
     coming: deque[Future[Result]] = deque()
     try:
-        with ThreadPoolExecutor(workers, "batch", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        threads_each = (max(num_threads // workers, 1),)
+        with ThreadPoolExecutor(workers, "batch", initializer=torch.set_num_threads, initargs=threads_each) as pool:
             for batch in batches:
                 coming.append(pool.submit(work, batch))
                 # enough to keep all at work, few enough to hold in memory
