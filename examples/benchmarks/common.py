@@ -1,8 +1,8 @@
 """What the benchmarks share: interleaved timing, memory of a process, the machine, long videos made of GF-Spot's halves."""
 
 import os
+import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -26,15 +26,20 @@ def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int = 5, warm
 
 
 def run_measured(words: Sequence[str]) -> tuple[float, float, float]:
-    """Run a command in a process of its own; return its wall seconds, CPU seconds and peak memory in bytes."""
+    """Run a command in a process of its own; return its wall seconds, CPU seconds and peak memory in bytes (Linux)."""
     start_s = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    peak_kb = 0
+    # `ru_maxrss` would begin at the memory of the process that asks
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        peak_kb = max(peak_kb, int(found[1]) if found else 0)
+        time.sleep(0.02)
+    _, code, usage = ended
+    if code:
         raise SystemExit(f"{' '.join(words)} failed")
-    # kilobytes on Linux, bytes on a Mac
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - start_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit
+    return time.perf_counter() - start_s, usage.ru_utime + usage.ru_stime, 1024 * peak_kb
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
