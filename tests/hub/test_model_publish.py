@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
+from comedian.data.window_dataset import WindowDataset, WindowShape
 from comedian.errors import InputError
 from comedian.hub import model_publish
 from comedian.hub.model_card import CardFacts, read_facts, render_card
@@ -28,7 +29,9 @@ from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVi
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
+from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
+from comedian.training.stage import build_model, build_processor, load_halves, read_settings
 from hub_stand_in import TOKEN, USER
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
@@ -47,13 +50,14 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("secret-place")
     write_matches(folder / "root")
     assert main(["prepare", str(folder / "root"), str(folder / "frames"), "--fps", "2", "--height", "16"]) == 0
+    write_recipe(folder / "recipes", folder / "root", folder / "frames")
     return folder
 
 
 @pytest.fixture(scope="module")
 def stages(data):
     """Folders of stage 1, and of stage 3 that started from it."""
-    path = write_recipe(data / "recipes", data / "root", data / "frames")
+    path = data / "recipes" / "recipe.yaml"
     heads = {"contrastive_config": {"projector_sizes": [8, 6], "predictor_sizes": [8, 6], "queue_size": 9}}
     content = yaml.safe_load(path.read_text())
     content["model"]["overrides"] = heads
@@ -490,6 +494,26 @@ def test_a_trainer_pushes_each_save_and_the_end(hub, data, tmp_path, monkeypatch
     assert ModelCard(published(hub)["README.md"].decode()).data.eval_results[0].metric_value == round(
         100 * final["tight"]["a_mAP"], 2
     )
+
+
+def test_a_trainer_of_ones_own_publishes_with_scores(hub, data, tmp_path):
+    """Without a recipe: what is pushed is finished first, and as private as was said."""
+    recipe = load_recipe(data / "recipes" / "recipe.yaml", [f"--training.output_dir={tmp_path / 'mine'}"])
+    args = read_settings(dict(recipe.training) | {"num_train_epochs": 1}, SpottingConfig)
+    model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, LABELS)
+    config = model.config
+    train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
+    trainer = SpottingTrainer(
+        model,
+        args,
+        train_dataset=WindowDataset(train_halves, WindowShape(config.num_frames, 2, 3, "random"), 0.5),
+        eval_dataset=validation_halves,
+        processing_class=build_processor(config),
+    )
+    trainer.train()
+    assert trainer.push_to_hub(private=True).repo_url.repo_id == f"{USER}/mine"
+    assert hub.repos["model", f"{USER}/mine"].private
+    assert set(published(hub, f"{USER}/mine")) == SENT - {"recipe.yaml"}
 
 
 def test_scores_of_an_earlier_model_go(folder, data, monkeypatch):
