@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml
 
+from comedian.data.feature_bank import FeatureHeader, features_path, write_features
+from comedian.data.frame_store import StoreSettings, prepare
 from video_factory import write_video
 
 LABELS = ("red flash", "green flash")
@@ -71,3 +74,17 @@ def write_recipe(folder: Path, root: Path, frames: Path, **training) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(sections))
     return path
+
+
+def write_stage_data(folder: Path, feature_dim: int = 6) -> tuple[Path, Path, Path]:
+    """Write matches, their frame store and a bank of random features for the training split: `root`, `store`, `bank`."""
+    root, store, bank = (folder / name for name in ("root", "store", "bank"))
+    write_matches(root)
+    prepare(root, store, StoreSettings(fps=4, height=16), workers=1, progress=False)
+    rng = np.random.default_rng(0)
+    for video_id in ("league/one", "league/two"):
+        for half in (1, 2):
+            features = rng.standard_normal((24, feature_dim)).astype(np.float32)
+            header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
+            write_features(features_path(bank, video_id, half), features, header)
+    return root, store, bank

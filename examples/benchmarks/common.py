@@ -12,6 +12,8 @@ from statistics import median
 import av
 import torch
 
+from comedian.training.run_record import describe_hardware
+
 
 def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> dict[str, float]:
     """Median wall seconds of each way; the ways take turns, so that a busy machine slows all of them alike."""
@@ -68,13 +70,7 @@ def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> fl
 
 def machine() -> str:
     """Processor, cores and versions, for the line under a table."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{cores} cores of {names[0] if names else 'an unknown CPU'}, torch {torch.__version__}, av {av.__version__}"
-    )
+    return f"{describe_hardware(torch.device('cpu'), 1)}, torch {torch.__version__}, av {av.__version__}"
 
 
 def repeat_video(video: Path, path: Path, times: int) -> Path:

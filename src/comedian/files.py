@@ -2,12 +2,32 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import yaml
+
 from comedian.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars: `1e-3` is a number, which YAML 1.1 takes for a text, and `no` a text, which it takes for false."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @contextmanager
@@ -57,6 +77,23 @@ def read_json(path: str | Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a plain ValueError
         raise InputError(f"`{path}` is not valid JSON: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML 1.2 scalars, lists and mappings; `yaml.YAMLError` where it is none."""
+    return yaml.load(text, _Loader)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        InputError: the file is missing, may not be read or is not YAML.
+    """
+    try:
+        return parse_yaml(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
 
 
 def inside(root: str | Path, relative: str) -> Path:

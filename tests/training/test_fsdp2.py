@@ -8,20 +8,17 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
-from comedian.data.frame_store import StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel
 from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
-from match_factory import write_matches, write_recipe
+from match_factory import write_recipe, write_stage_data
 
 TESTS, EXAMPLES = Path(__file__).parents[1], Path(__file__).parents[2] / "examples"
 STAGES = {"pretrain": pretrain, "distill": distill, "finetune": finetune}
@@ -35,13 +32,7 @@ HEADS = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    root = write_matches(folder / "root")
-    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
-    rng = np.random.default_rng(0)
-    for video_id, half in [("league/one", 1), ("league/one", 2), ("league/two", 1), ("league/two", 2)]:
-        header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
-        features = rng.standard_normal((24, 6)).astype(np.float32)
-        write_features(features_path(folder / "bank", video_id, half), features, header)
+    write_stage_data(folder)
     return folder
 
 

@@ -14,8 +14,6 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
-from comedian.data.frame_store import StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import cosine_momentum
@@ -23,7 +21,7 @@ from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
-from match_factory import write_matches, write_recipe
+from match_factory import write_recipe, write_stage_data
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CPU_PROCESSES = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
@@ -41,16 +39,7 @@ STEPS = {"pretrain": 11, "distill": 3}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    root = write_matches(folder / "root")
-    prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
-    rng = np.random.default_rng(0)
-    for video_id in ("league/one", "league/two"):
-        for half in (1, 2):
-            features = rng.standard_normal((24, FEATURE_DIM)).astype(np.float32)
-            header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
-            write_features(features_path(folder / "bank", video_id, half), features, header)
-    return root, folder / "store", folder / "bank"
+    return write_stage_data(tmp_path_factory.mktemp("data"), FEATURE_DIM)
 
 
 def recipe_of(stage: str, folder: Path, data, **training):

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from comedian import models
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, read_json, read_text
+from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
 from comedian.models import ComedianConfig
 
@@ -68,14 +68,12 @@ def read_facts(path: str | Path) -> CardFacts:
     Raises:
         InputError: no such file, no YAML, an unknown field.
     """
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(read_text(path))
         facts = CardFacts(**content)
         for row in facts.quoted_scores.get("rows", []):
             float(row["tight"]), float(row["loose"])
         return facts
-    except yaml.YAMLError as error:
-        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         known = ", ".join(item.name for item in fields(CardFacts))
         raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None

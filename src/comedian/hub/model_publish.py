@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from comedian import models
 from comedian.data.hub_errors import hub_errors
 from comedian.errors import InputError
-from comedian.files import inside, read_json, read_text
+from comedian.files import inside, read_json, read_yaml
 from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
 from comedian.hub.model_record import RECORD_FILE_NAME
 from comedian.inference.spotter import ActionSpotter
@@ -175,14 +175,14 @@ def _weight_names(folder: Path) -> list[str]:
 
 def _portable_recipe(path: Path) -> str:
     """The recipe without what lay where on the machine that trained."""
+    recipe = read_yaml(path)
     try:
-        recipe = yaml.safe_load(read_text(path))
         for section, names in LOCAL_FIELDS.items():
             recipe[section] = {name: value for name, value in recipe[section].items() if name not in names}
         checkpoint = recipe["model"].get("checkpoint")
         if checkpoint is not None and (Path(checkpoint).exists() or checkpoint.count("/") != 1):
             recipe["model"]["checkpoint"] = None
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         raise InputError(f"`{path}` is no recipe of comedian; take it out") from None
     return yaml.safe_dump(recipe, sort_keys=False)
 

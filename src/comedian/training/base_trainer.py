@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
 from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
-from comedian.hub.model_card import write_card
+from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
@@ -141,10 +141,10 @@ class StageTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push code, record and card too: transformers takes weights and `config.json` alone from the checkpoint."""
         if self.is_world_process_zero():
-            for path in [*Path(checkpoint_folder).glob("*.py"), Path(checkpoint_folder, RECORD_FILE_NAME)]:
+            folder = Path(checkpoint_folder)
+            write_card(folder, self.hub_model_id)
+            for path in [*folder.glob("*.py"), folder / RECORD_FILE_NAME, folder / CARD_FILE_NAME]:
                 shutil.copy(path, self.args.output_dir)
-            write_card(checkpoint_folder, self.hub_model_id)
-            shutil.copy(Path(checkpoint_folder, "README.md"), self.args.output_dir)
         super()._push_from_checkpoint(checkpoint_folder)
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:

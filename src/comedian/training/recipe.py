@@ -1,6 +1,5 @@
 """Recipes: one YAML file a stage, with overrides from the command line."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,26 +8,9 @@ from typing import Any
 import yaml
 
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, read_text
+from comedian.files import atomic_write_text, parse_yaml, read_yaml
 
 OVERRIDE_PREFIX = "--"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `1e-3` is a number, which YAML 1.1 takes for a text, and `no` a text, which it takes for false."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +80,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: no YAML, an unknown section or field, an override without a value.
     """
     path = Path(path)
-    content = read_yaml(path)
+    content = read_sections(path)
     for name, value in parse_overrides(overrides):
         _set(content, name.split("."), value, name)
     unknown = set(content) - {"model", "data", "training"}
@@ -115,16 +97,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_sections(path: Path) -> dict[str, Any]:
     """Read a YAML file of named sections.
 
     Raises:
         InputError: no such file, no YAML, no sections.
     """
-    try:
-        content = yaml.load(read_text(path), _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"`{path}` holds no sections, such as `model`, `data` and `training`; mend it")
     return content
@@ -147,7 +126,7 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
                 raise InputError(f"`--{name}` has no value; write `--{name} VALUE`")
             text = rest.pop(0)
         try:
-            pairs.append((name, yaml.load(text, _Loader)))
+            pairs.append((name, parse_yaml(text)))
         except yaml.YAMLError:
             raise InputError(f"`--{name}` has the value `{text}`, which is not YAML; quote it") from None
     return pairs

@@ -21,7 +21,7 @@ from comedian.training.curves import draw_curves, read_curve
 from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
-from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_yaml
+from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_sections
 from comedian.training.spotting_trainer import write_scores
 from comedian.training.stage import load_halves
 
@@ -151,7 +151,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         InputError: no such file, unknown fields.
     """
-    content = read_yaml(path)
+    content = read_sections(path)
     known = {item.name for item in fields(Plan)}
     if unknown := set(content) - known:
         raise InputError(f"`{path}` has the unknown field `{sorted(unknown)[0]}`; known: {', '.join(sorted(known))}")
