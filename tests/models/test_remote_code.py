@@ -39,7 +39,7 @@ AUTO_MAPS = {
     "distillation": BACKBONE | {"AutoModelForPreTraining": f"{PRETRAINING}.ComedianForFeatureDistillation"},
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
-BACKBONE_CODE = {"configuration_comedian.py", "loss_comedian.py", "modeling_comedian.py"}
+BACKBONE_CODE = {"configuration_comedian.py", "encoders_comedian.py", "loss_comedian.py", "modeling_comedian.py"}
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
 
