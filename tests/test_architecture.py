@@ -28,7 +28,8 @@ ARROWS = {
     "training": {"hub", "evaluation", "inference", "data", "models"},
     "conversion": {"hub", "data", "models"},
     "hub": {"inference", "data", "models"},
-    "cli": {"training", "conversion", "hub", "evaluation", "inference", "data", "models"},
+    "report": {"evaluation", "inference", "data", "models"},
+    "cli": {"report", "training", "conversion", "hub", "evaluation", "inference", "data", "models"},
 }
 SHARED = {"errors", "files"}
 

@@ -28,6 +28,7 @@ ROOMS = {
     "training": "stages, their settings and trainers, recipes",
     "conversion": "the authors' checkpoints",
     "hub": "what goes to the Hub",
+    "report": "results one opens: self-contained HTML pages",
 }
 # the second is the page of a Space
 SKIPPED = ("__init__.py", "app.py")
