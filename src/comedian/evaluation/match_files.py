@@ -1,0 +1,172 @@
+"""The files of an evaluation: labels and predictions of matches, in a folder or a zip of SoccerNet's layout."""
+
+import glob
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from comedian.data.annotations import LABEL_FILE_NAMES, RESULTS_FILE_NAME
+from comedian.errors import InputError
+from comedian.files import read_json
+
+SPLITS_FILE_NAME = "splits.json"
+SPLIT_SYNONYMS = {"valid": "validation", "validation": "valid"}
+
+
+class _Tree:
+    """The JSON files of a folder or a zip, read in place.
+
+    Attributes:
+        root: the folder or zip.
+        folders: folder relative to the root, with forward slashes -> names of its JSON files.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._archive = None
+        if root.is_dir():
+            members = glob.glob("**/*.json", root_dir=root, recursive=True)
+        elif zipfile.is_zipfile(root):
+            self._archive = zipfile.ZipFile(root)
+            members = self._archive.namelist()
+        else:
+            found = "is neither a folder nor a zip" if root.exists() else "does not exist"
+            raise InputError(f"`{root}` {found}; give a folder or a zip in SoccerNet's layout")
+        paths = {PurePosixPath(Path(member).as_posix()): member for member in sorted(members)}
+        # A zip made on a Mac holds a hidden twin of each file.
+        self._members = {p: m for p, m in paths.items() if p.suffix == ".json" and not p.name.startswith(".")}
+        self.folders: dict[str, list[str]] = {}
+        for path in self._members:
+            self.folders.setdefault(path.parent.as_posix(), []).append(path.name)
+
+    def find(self, match: str, folders: Iterable[str]) -> str | None:
+        """Return which of the folders is the match's: both may lie under a top folder; None where there is none."""
+        if match in folders:
+            return match
+        found = [folder for folder in folders if folder.endswith(f"/{match}") or match.endswith(f"/{folder}")]
+        if len(found) > 1:
+            raise InputError(f"`{self.root}`: match `{match}` may be any of {', '.join(found)}; leave one of them")
+        return found[0] if found else None
+
+    def read(self, path: PurePosixPath) -> Any:
+        """Return the content of a JSON file."""
+        if self._archive is None:
+            return read_json(self.root / path)
+        try:
+            return json.loads(self._archive.read(self._members[path]).decode("utf-8-sig"))
+        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
+            raise InputError(f"`{self.root}/{path}` cannot be read as JSON: {error}") from error
+
+
+class MatchFile(NamedTuple):
+    """A match's labels or predictions: a JSON file of a folder or a zip; as text, its name for messages."""
+
+    tree: _Tree
+    path: PurePosixPath
+
+    def __str__(self) -> str:
+        return f"`{self.tree.root}/{self.path}`"
+
+    def read_events(self, key: str) -> list:
+        """Return the list under `key`.
+
+        Raises:
+            InputError: the file cannot be read or holds no such list.
+        """
+        content = self.tree.read(self.path)
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f'{self} holds no list "{key}"; give a file in SoccerNet\'s format')
+        return content[key]
+
+
+def find_label_files(root: Path, split: str | None = None, splits_path: Path | None = None) -> dict[str, MatchFile]:
+    """Find the label file of each match; all have the same name.
+
+    Args:
+        root: a folder or a zip in SoccerNet's layout.
+        split: only the matches of this split; None takes all of `root`.
+        splits_path: says which matches a split has; None takes the `splits.json` of `root`.
+
+    Returns:
+        Match -> label file.
+
+    Raises:
+        InputError: `root` is neither folder nor zip, or labels or the split are not found or may be several.
+    """
+    tree = _Tree(root)
+    names = {name for names in tree.folders.values() for name in names if fnmatch(name, "Labels*.json")}
+    known = [name for name in LABEL_FILE_NAMES if name in names] or sorted(names)
+    if not known:
+        raise InputError(f"`{tree.root}` holds no {LABEL_FILE_NAMES[0]}; give the folder or zip above the matches")
+    if known[0] not in LABEL_FILE_NAMES and len(known) > 1:
+        raise InputError(f"`{tree.root}` holds {', '.join(known)}; rename the labels to score {LABEL_FILE_NAMES[0]}")
+    files = {
+        folder: MatchFile(tree, PurePosixPath(folder, known[0]))
+        for folder, names in tree.folders.items()
+        if known[0] in names
+    }
+    if split is None:
+        return files
+    matches = _matches_of_split(tree, split, splits_path)
+    folders = {match: tree.find(match, files) for match in matches}
+    for match, folder in folders.items():
+        if folder is None:
+            raise InputError(f"`{tree.root}` has no {known[0]} for match `{match}` of the split `{split}`; add it")
+    return {match: files[folder] for match, folder in folders.items()}
+
+
+def _matches_of_split(tree: _Tree, split: str, splits_path: Path | None) -> list[str]:
+    """Return the match folders of a split; "valid" and "validation" are one."""
+    if splits_path:
+        source, splits = f"`{splits_path}`", read_json(splits_path)
+    else:
+        folders = [folder for folder, names in tree.folders.items() if SPLITS_FILE_NAME in names]
+        if not folders:
+            raise InputError(f"`{tree.root}` holds no {SPLITS_FILE_NAME}; give one with --splits FILE")
+        file = MatchFile(tree, PurePosixPath(min(folders, key=len), SPLITS_FILE_NAME))  # the outermost
+        source, splits = str(file), tree.read(file.path)
+    if not isinstance(splits, dict):
+        raise InputError(f'{source} is no splits file; write {{"train": [...], "validation": [...], "test": [...]}}')
+    matches = splits.get(split, splits.get(SPLIT_SYNONYMS.get(split)))
+    if not isinstance(matches, list) or not matches or not all(isinstance(match, str) for match in matches):
+        raise InputError(
+            f"{source} lists no matches for the split `{split}`; it has {', '.join(splits) or 'no split'}"
+        )
+    return [PurePosixPath(match).as_posix() for match in matches]
+
+
+def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]:
+    """Find the prediction file of each match, in the order of `matches`.
+
+    Args:
+        root: a folder or a zip in SoccerNet's layout.
+        matches: as the keys of [`find_label_files`].
+
+    Raises:
+        InputError: `root` is neither folder nor zip, or a match's predictions are not found or may be several.
+    """
+    tree = _Tree(root)
+    owners, files = {}, []
+    for match in matches:
+        folder = tree.find(match, tree.folders)
+        if folder is None:
+            raise InputError(
+                f"`{tree.root}` has no predictions for match `{match}`; add {match}/{RESULTS_FILE_NAME}, "
+                "or leave the match out with --split"
+            )
+        if owners.setdefault(folder, match) != match:
+            raise InputError(
+                f"`{tree.root}/{folder}` fits `{owners[folder]}` and `{match}`; give both their full folders"
+            )
+        names = tree.folders[folder]
+        if len(names) > 1 and RESULTS_FILE_NAME not in names:
+            raise InputError(
+                f"`{tree.root}/{folder}` holds {', '.join(names)}; name the predictions {RESULTS_FILE_NAME}"
+            )
+        name = RESULTS_FILE_NAME if RESULTS_FILE_NAME in names else names[0]
+        files.append(MatchFile(tree, PurePosixPath(folder, name)))
+    return files
