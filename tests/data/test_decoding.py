@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from comedian.data import decoding
-from comedian.data.decoding import VideoInfo, iter_frames, probe, scaled_size
+from comedian.data.decoding import VideoInfo, frames_at, iter_frames, probe, scaled_size
 from comedian.errors import InputError
 from video_factory import corrupt, draw_frame, frame_number, on_screen, truncate, write_video
 
@@ -208,3 +208,25 @@ def test_frames_off_the_grid_are_left_out(tmp_path, monkeypatch):
     assert few == 20 and len(decoded) < 0.7 * 250
     decoded.clear()
     assert len(list(iter_frames(path, 25))) == 250 == len(decoded)
+
+
+@pytest.mark.parametrize("name", ["long_gop.mkv", "late.mp4", "no_index.ts", "old.avi", "program.mpg"])
+def test_frames_at_are_those_on_screen(tmp_path, name):
+    options = {
+        "long_gop.mkv": {"gop": 60},
+        "late.mp4": {"start_s": 1.4},
+        "no_index.ts": {"start_s": 1.4},
+        "old.avi": {"codec": "mpeg4", "b_frames": 0},
+        "program.mpg": {"codec": "mpeg2video", "fps": 25},
+    }[name]
+    path = write_video(tmp_path / name, 120, **options)
+    fps = options.get("fps", 10)
+    times_s = [5.01, 0.0, 0.55 * 10 / fps, 99.0, 2.0, 2.0]
+    found = [frame_number(frame) for frame in frames_at(path, times_s, size=64)]
+    assert found == [min(int(time_s * fps + 1e-6), 119) for time_s in times_s]
+
+
+def test_frames_at_of_what_cannot_be_decoded(tmp_path):
+    path = corrupt(write_video(tmp_path / "1.mp4", 40, gop=40), 0.05, 0.9)
+    with pytest.raises(InputError, match="1.mp4"):
+        list(frames_at(path, [1.0]))

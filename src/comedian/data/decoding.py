@@ -10,7 +10,7 @@ import logging
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 TRUNCATION_TOLERANCE_S = 1.0
 # More packets than any codec reorders frames by (H.264 and HEVC: 16).
 PACKETS_AHEAD = 40
+# How far before an instant to look for a key frame: some containers have no index and land behind it.
+SEEK_BACK_S = (0, 10, 60, math.inf)
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ def iter_frames(
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
         time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
-        # Containers round timestamps to ticks: a frame due at a grid point may be stamped up to half a tick after it.
-        tolerance_s = min(0.51 * time_base, 1e-3)
+        tolerance_s = _tolerance_s(stream)
         to_array = _ArrayConverter(size, threads)
 
         shown, shown_s, start_s, index = None, 0.0, None, 0
@@ -144,6 +145,64 @@ def iter_frames(
         promised_s = _duration_s(container, stream)
         if end_s < promised_s - TRUNCATION_TOLERANCE_S:
             on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
+
+
+def frames_at(
+    path: str | Path, timestamps_s: Iterable[float], size: int | tuple[int, int] | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the frame on screen at each of some instants, by seeking: for a few frames of a long video.
+
+    Args:
+        path: any video that FFmpeg reads.
+        timestamps_s: seconds after the first video frame, in any order; after the end it is the last frame.
+        size: as `iter_frames` takes it.
+
+    Yields:
+        uint8 of shape `(height, width, 3)`.
+
+    Raises:
+        InputError: `path` is no video, or no frame before an instant can be decoded.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        stream.thread_type = "AUTO"
+        to_array = _ArrayConverter(size, threads=0)
+        first = next(_decodable(container, stream), None)
+        for timestamp_s in timestamps_s:
+            frame = first and _frame_on_screen(container, stream, first, timestamp_s)
+            if frame is None:
+                raise InputError(
+                    f"`{path}` holds no frame at {timestamp_s:.1f} s that can be decoded; is it complete?"
+                )
+            yield to_array(frame)
+
+
+def _frame_on_screen(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, timestamp_s: float
+) -> VideoFrame | None:
+    """The last frame at or before an instant, from the nearest place before it that can be sought."""
+    time_base = float(stream.time_base)
+    target = (first.pts or 0) + (timestamp_s + _tolerance_s(stream)) / time_base
+    for back_s in SEEK_BACK_S:
+        container.seek(
+            max(int(target - back_s / time_base), first.pts or 0) if back_s < math.inf else 0, stream=stream
+        )
+        shown = None
+        for frame in _decodable(container, stream):
+            if frame.pts > target:
+                break
+            shown = frame
+        if shown is not None:
+            return shown
+    return None
+
+
+def _decodable(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames with a time from where the container is, until one cannot be decoded."""
+    try:
+        yield from (frame for frame in container.decode(stream) if frame.pts is not None)
+    except av.error.FFmpegError:
+        return
 
 
 class _ArrayConverter:
@@ -184,6 +243,11 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
         if not stream.disposition & Disposition.attached_pic and container.format.name != "tty":
             return stream
     raise InputError(f"`{path}` holds no video stream; give a video file")
+
+
+def _tolerance_s(stream: VideoStream) -> float:
+    """Containers round timestamps to ticks: a frame due at an instant may be stamped up to half a tick after it."""
+    return min(0.51 * float(stream.time_base), 1e-3)
 
 
 def _source_fps(stream: VideoStream) -> float:
