@@ -84,6 +84,23 @@ def test_an_ensemble_is_the_mean_and_decodes_once_a_size(model, folder, videos, 
     assert trio.config.label_thresholds is None
 
 
+def test_flip_is_the_mean_with_the_mirrored_video(model, folder, videos, tmp_path, monkeypatch):
+    larger = save_model(folder / "flipped_larger", seed=2, image_size=[32, 24])
+    plain = ActionSpotter.from_pretrained(model, larger)
+    expected = plain.score(videos[0])
+    flipped = ActionSpotter.from_pretrained(model, larger, flip=True)
+    found = flipped.score(videos[0])
+    assert flipped.fingerprint != plain.fingerprint
+
+    def mirrored(*args, **options):
+        return ((time_s, frame[:, ::-1].copy()) for time_s, frame in iter_frames(*args, **options))
+
+    monkeypatch.setattr(spotter, "iter_frames", mirrored)
+    mirror = plain.score(videos[0])
+    assert np.abs(mirror - expected).max() > 1e-3
+    np.testing.assert_allclose(found, (expected + mirror) / 2, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "overrides", [{"num_labels": 2}, {"id2label": {0: "a", 1: "b", 2: "c"}}, {"fps": 4.0}, {"tubelet_size": 4}]
 )

@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "all stages of a recipe folder, one after the other",
     "spot": "find the events of one or more videos",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
+    "average": "make one model of several checkpoints of a run: the mean of their weights",
     "publish": "send a model to the Hugging Face Hub, with code, scores and model card",
     "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",
 }

@@ -1,9 +1,7 @@
 """Authors' Lightning checkpoints to folders that `from_pretrained` loads."""
 
 import math
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from comedian.conversion.model_folder import check_output_dir, save_model
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord
@@ -115,34 +114,15 @@ def convert_checkpoint(
     return save_converted(converted, output_dir)
 
 
-def check_output_dir(output_dir: str | Path) -> None:
-    """Raise `InputError` unless `output_dir` is missing or an empty folder."""
-    output_dir = Path(output_dir)
-    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise InputError(f"`{output_dir}` exists already; give a new or empty folder")
-
-
 def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Path:
     """Write the model, its configuration and its processor to a new folder.
 
     Raises:
         InputError: the folder holds files or cannot be written.
     """
-    output_dir = Path(output_dir)
-    partial = output_dir.with_name(f"{output_dir.name}.partial")
     height, width = converted.model.config.image_size
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        converted.model.save_pretrained(partial)
-        ComedianVideoProcessor(size={"height": height, "width": width}).save_pretrained(partial)
-        ModelRecord(converted_from=converted.checkpoint).save(partial)
-        os.replace(partial, output_dir)
-    except OSError as error:
-        raise InputError(f"`{output_dir}` cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return output_dir
+    processor = ComedianVideoProcessor(size={"height": height, "width": width})
+    return save_model(converted.model, processor, ModelRecord(converted_from=converted.checkpoint), output_dir)
 
 
 def read_checkpoint(

@@ -144,6 +144,7 @@ def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None
         curve=(folder / CURVE_FILE_NAME).is_file(),
         converted_from=record.converted_from,
         started_from=record.started_from,
+        averaged_from=record.averaged_from,
         stages=[_told(stage) for stage in record.stages],
         limits=facts.limits,
         license=facts.license,

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,14 @@ class ModelRecord:
         stages: of training, in order.
         started_from: the model of other hands that the first stage started from; `None` for random weights.
         converted_from: name of the authors' checkpoint that was converted.
+        averaged_from: names of the checkpoints whose mean the weights are.
         weights_sha256: hash of the weights that this is the record of, see `hash_weights`.
     """
 
     stages: list[StageRecord] = field(default_factory=list)
     started_from: str | None = None
     converted_from: str | None = None
+    averaged_from: list[str] = field(default_factory=list)
     weights_sha256: str | None = None
 
     def save(self, folder: str | Path) -> None:
@@ -110,6 +112,13 @@ def record_of_start(name_or_path: str) -> ModelRecord:
         return record
     # the name alone of a folder: where it lies is nobody's business
     return ModelRecord(started_from=Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path)
+
+
+def record_of_average(folders: Sequence[str | Path]) -> ModelRecord:
+    """Record of the mean of checkpoints' weights: what is recorded of the last one, and the names of all."""
+    return replace(
+        read_record(folders[-1]) or ModelRecord(), averaged_from=[Path(folder).resolve().name for folder in folders]
+    )
 
 
 def hash_weights(folder: str | Path) -> str:

@@ -88,7 +88,7 @@ def encode_half(
 
 def encode_half_with_models(
     models: Sequence[ComedianForActionSpotting],
-    processors: Sequence[ComedianVideoProcessor],
+    processors: Sequence[Callable],
     frames: Iterable[np.ndarray],
 ) -> list[Tensor]:
     """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class ActionSpotter:
         models: put in eval mode.
         processors: one a model.
         names: what to call the models in messages.
+        flip: score each frame's mirror image too and take the mean: twice the work. For labels of which none means the
+            left or the right side of the picture.
 
     Attributes:
         config: labels, time grid, suppression and thresholds.
@@ -50,19 +52,24 @@ class ActionSpotter:
         models: Sequence[ComedianForActionSpotting],
         processors: Sequence[ComedianVideoProcessor],
         names: Sequence[str] | None = None,
+        flip: bool = False,
     ):
         self.models = [model.eval() for model in models]
         self.processors = list(processors)
         self.names = list(names or (f"model {index + 1}" for index in range(len(models))))
+        self.flip = flip
         self.config = merge_configs([model.config for model in models], self.names)
 
     @classmethod
-    def from_pretrained(cls, *models: str | Path, device: str | torch.device | None = None) -> "ActionSpotter":
+    def from_pretrained(
+        cls, *models: str | Path, device: str | torch.device | None = None, flip: bool = False
+    ) -> "ActionSpotter":
         """Load one model, or several for an ensemble.
 
         Args:
             models: folders or Hub repositories.
             device: where to run; an accelerator by default, where there is one.
+            flip: score mirror images too, see the class.
 
         Raises:
             InputError: a model or the device cannot be had, or the models do not fit together.
@@ -70,7 +77,7 @@ class ActionSpotter:
         if not models:
             raise InputError("no model was named; give a folder or a Hub repository")
         loaded = [load_model(str(name), device) for name in models]
-        return cls(*zip(*loaded, strict=True), names=list(map(str, models)))
+        return cls(*zip(*loaded, strict=True), names=list(map(str, models)), flip=flip)
 
     def __call__(
         self,
@@ -114,8 +121,10 @@ class ActionSpotter:
         """
         scores = []
         # one pass over the video for all models that take pictures of one size
-        members = sorted(zip(self.models, self.processors, strict=True), key=_image_size)
-        for size, group in groupby(members, key=_image_size):
+        members = list(zip(self.models, self.processors, strict=True))
+        if self.flip:
+            members += [(model, partial(_process_mirrored, processor)) for model, processor in members]
+        for size, group in groupby(sorted(members, key=_image_size), key=_image_size):
             models, processors = zip(*group, strict=True)
             frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
             tokens = encode_half_with_models(models, processors, frames)
@@ -131,7 +140,7 @@ class ActionSpotter:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that the scores depend on: weights, configurations and processors."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"flip" if self.flip else b"")
         for model, processor in zip(self.models, self.processors, strict=True):
             digest.update(model.config.to_json_string().encode() + processor.to_json_string().encode())
             for name, tensor in sorted(model.state_dict().items()):
@@ -248,9 +257,13 @@ def _reason(error: Exception) -> str:
     return lines[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
 
 
-def _image_size(member: tuple[ComedianForActionSpotting, ComedianVideoProcessor]) -> tuple[int, int]:
+def _image_size(member: tuple[ComedianForActionSpotting, Callable]) -> tuple[int, int]:
     height, width = member[0].config.image_size
     return height, width
+
+
+def _process_mirrored(processor: ComedianVideoProcessor, frames: np.ndarray, **options):
+    return processor(np.ascontiguousarray(frames[:, :, ::-1]), **options)
 
 
 def _frames(

@@ -48,7 +48,8 @@ class StageTrainer(Trainer):
     def record(self) -> ModelRecord:
         """What made the model as it stands now: the stages before, and this one."""
         stage = record_stage(self, self.title, self.recorded_halves(), self.clock.read_s(), self.recorded_features())
-        return replace(self._start, stages=[*self._start.stages, stage])
+        # weights that were a mean are no longer, once trained
+        return replace(self._start, stages=[*self._start.stages, stage], averaged_from=[])
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split that the stage uses."""

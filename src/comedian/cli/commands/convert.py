@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert and print what was read, assumed and left out."""
-    from comedian.conversion.lightning import check_output_dir, read_checkpoint, save_converted
+    from comedian.conversion.lightning import read_checkpoint, save_converted
+    from comedian.conversion.model_folder import check_output_dir
     from comedian.data.annotations import read_label_list
 
     check_output_dir(args.output_dir)

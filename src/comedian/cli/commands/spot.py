@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="width of the suppression, or LABEL=SECONDS for some labels; default: the model's",
     )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="score the mirror image of each frame too and take the mean: twice the work",
+    )
     parser.add_argument("--split", metavar="NAME", help="of a folder: only the matches of this split")
     parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
 
@@ -97,8 +102,8 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     """Refuse at once what would otherwise fail after the work."""
     if args.model and not args.videos:
         raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
-    if args.scores and (args.videos or args.save_scores or args.split):
-        raise InputError("--scores takes no videos, --save-scores or --split; leave them out")
+    if args.scores and (args.videos or args.save_scores or args.split or args.flip):
+        raise InputError("--scores takes no videos, --save-scores, --split or --flip; leave them out")
     if not is_folder and any(video.is_dir() for video in args.videos):
         raise InputError("give one folder alone, or videos")
     if args.split and not is_folder:
@@ -136,7 +141,7 @@ def _score(args: argparse.Namespace, is_folder: bool):
     from comedian.inference.score_files import score_matches
     from comedian.inference.spotter import ActionSpotter
 
-    spotter = ActionSpotter.from_pretrained(*args.model, device=args.device)
+    spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
     return score_matches(spotter, matches, args.save_scores, progress=True), spotter.config
 
 

@@ -1,0 +1,40 @@
+"""A model made without training, as a folder that is there whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from comedian.errors import InputError
+from comedian.hub.model_record import ModelRecord
+from comedian.models import ComedianPreTrainedModel, ComedianVideoProcessor
+
+
+def check_output_dir(output_dir: str | Path) -> None:
+    """Raise `InputError` unless `output_dir` is missing or an empty folder."""
+    output_dir = Path(output_dir)
+    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise InputError(f"`{output_dir}` exists already; give a new or empty folder")
+
+
+def save_model(
+    model: ComedianPreTrainedModel, processor: ComedianVideoProcessor, record: ModelRecord, output_dir: str | Path
+) -> Path:
+    """Write a model with its code, its processor and its record to a new folder.
+
+    Raises:
+        InputError: the folder holds files or cannot be written.
+    """
+    output_dir = Path(output_dir)
+    partial = output_dir.with_name(f"{output_dir.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        record.save(partial)
+        os.replace(partial, output_dir)
+    except OSError as error:
+        raise InputError(f"`{output_dir}` cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output_dir
