@@ -1,5 +1,7 @@
 """Windows from a frame store against the whole half read at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from comedian.data.window_dataset import (
     ClipDataset,
     DistillationDataset,
     HalfDataset,
+    TargetSettings,
     WindowDataset,
     WindowKey,
     WindowSampler,
@@ -32,7 +35,7 @@ def rows_and_store(tmp_path_factory):
 
 def make(rows_and_store, num_frames=8, sampling="disjoint", windows=3) -> WindowDataset:
     halves = HalfDataset(*rows_and_store, LABELS, fps=2)
-    return WindowDataset(halves, WindowShape(num_frames, 2, windows, sampling), 0.5)
+    return WindowDataset(halves, WindowShape(num_frames, 2, windows, sampling), TargetSettings())
 
 
 def test_a_window_holds_every_second_frame_and_the_labels_near_them(rows_and_store):
@@ -155,3 +158,30 @@ def test_a_bank_that_does_not_fit_is_refused(rows_and_store, bank):
     fast = HalfDataset(*rows_and_store, LABELS, fps=4)
     with pytest.raises(InputError, match="features a second"):
         DistillationDataset(fast, WindowShape(8, 1, 3, "random"), bank, feature_dim=2)
+
+
+def test_finer_targets_are_those_of_shorter_tubelets(rows_and_store):
+    coarse = make(rows_and_store, num_frames=32)
+    fine = WindowDataset(coarse.halves, coarse.shape, TargetSettings(steps_per_token=2, label_radius_s=0.3))
+    single = WindowDataset(coarse.halves, replace(coarse.shape, tubelet_size=1), TargetSettings(label_radius_s=0.3))
+    key = WindowKey(1, 3, 0)
+    targets = fine[key]["labels"].numpy()
+    assert targets.shape == (32, 2) and (targets == 1).any() and (targets == -100).any()
+    np.testing.assert_array_equal(targets, single[key]["labels"].numpy())
+
+
+def test_windows_with_offsets_point_at_the_events_of_their_half(rows_and_store):
+    halves = make(rows_and_store).halves
+    dataset = WindowDataset(halves, WindowShape(32, 2, 3, "random"), TargetSettings(offset_radius_s=1.0))
+    item = dataset[WindowKey(1, 5, 0)]
+    offsets_s = item["offset_targets_s"].numpy()
+    assert offsets_s.shape == (16, 2) and item["labels"].shape == (16, 2)
+    times_s, labels = halves.events(1)
+    pointing = ~np.isnan(offsets_s)
+    assert pointing.any() and not pointing[-(-halves.num_frames(1) // 2) :].any()
+    for token, label in zip(*np.nonzero(pointing)):
+        event_s = 5 / 4 + (2 * token + 0.5) / 2 + offsets_s[token, label]
+        assert np.abs(times_s[labels == label] - event_s).min() < 1e-5
+    # twelve seconds with an event every three: whatever is left out is far from all of them
+    for token, label in zip(*np.nonzero(~pointing[:9])):
+        assert np.abs(times_s[labels == label] - 5 / 4 - (2 * token + 0.5) / 2).min(initial=np.inf) > 1

@@ -10,6 +10,7 @@ from comedian.data.windows import (
     disjoint_starts,
     frame_timestamps_s,
     random_starts,
+    token_offsets_s,
     token_targets,
     token_timestamps_s,
 )
@@ -142,3 +143,50 @@ def test_the_radius_is_closed():
     # 0.1 + 0.2 is above 0.3 in floating point
     assert token_targets(np.array([0.1 + 0.2]), np.array([0]), 4, 1, 10.0, 1, 0.1)[:, 0].tolist() == [0, 0, 1, 1]
     assert token_targets(np.array([1.001]), np.array([0]), 4, 1, 2.0, 2, 0.5)[:, 0].tolist() == [0, 1, 0, 0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3000, 20000), st.integers(0, 2)), max_size=6),
+    st.integers(1, 12),
+    st.sampled_from([1.0, 2.083, 12.5]),
+    st.integers(1, 3),
+    st.sampled_from([0.0, 0.5]),
+    st.sampled_from([0.3, 1.0, 4.0]),
+)
+def test_soft_targets_are_the_highest_ramp(events, num_tokens, fps, tubelet_size, radius_s, falloff_s):
+    times_s = np.array([position_ms / 1000 for position_ms, _ in events])
+    labels = np.array([label for _, label in events], dtype=np.int64)
+    targets = token_targets(times_s, labels, num_tokens, 3, fps, tubelet_size, radius_s, falloff_s)
+    for token in range(num_tokens):
+        for label in range(3):
+            ramps = [
+                min(max((radius_s + falloff_s - abs(frame / fps - time_s)) / falloff_s, 0), 1)
+                for time_s, event_label in zip(times_s, labels)
+                for frame in range(token * tubelet_size, (token + 1) * tubelet_size)
+                if event_label == label
+            ]
+            assert targets[token, label] == pytest.approx(max(ramps, default=0), abs=1e-4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3000, 20000), st.integers(0, 2)), max_size=6),
+    st.integers(1, 12),
+    st.sampled_from([1.0, 2.083, 12.5]),
+    st.integers(1, 3),
+    st.sampled_from([0.5, 2.0, 30.0]),
+)
+def test_offsets_point_at_the_nearest_event(events, num_tokens, fps, tubelet_size, radius_s):
+    times_s = np.array([position_ms / 1000 for position_ms, _ in events])
+    labels = np.array([label for _, label in events], dtype=np.int64)
+    offsets_s = token_offsets_s(times_s, labels, num_tokens, 3, fps, tubelet_size, radius_s)
+    assert offsets_s.shape == (num_tokens, 3) and offsets_s.dtype == np.float32
+    for token, token_s in enumerate(token_timestamps_s(num_tokens, fps, tubelet_size)):
+        for label in range(3):
+            distances_s = [abs(time_s - token_s) for time_s in times_s[labels == label]]
+            nearest_s = min(distances_s, default=np.inf)
+            if abs(nearest_s - radius_s) > 1e-5:
+                assert np.isnan(offsets_s[token, label]) == (nearest_s > radius_s)
+            if not np.isnan(offsets_s[token, label]):
+                assert abs(offsets_s[token, label]) == pytest.approx(nearest_s, abs=1e-4)
+                reached_s = token_s + offsets_s[token, label]
+                assert min(abs(reached_s - time_s) for time_s in times_s[labels == label]) < 1e-4

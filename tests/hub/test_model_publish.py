@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
-from comedian.data.window_dataset import WindowDataset, WindowShape
+from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
 from comedian.errors import InputError
 from comedian.hub import model_publish
 from comedian.hub.model_card import CardFacts, read_facts, render_card
@@ -506,7 +506,7 @@ def test_a_trainer_of_ones_own_publishes_with_scores(hub, data, tmp_path):
     trainer = SpottingTrainer(
         model,
         args,
-        train_dataset=WindowDataset(train_halves, WindowShape(config.num_frames, 2, 3, "random"), 0.5),
+        train_dataset=WindowDataset(train_halves, WindowShape(config.num_frames, 2, 3, "random"), TargetSettings()),
         eval_dataset=validation_halves,
         processing_class=build_processor(config),
     )

@@ -176,3 +176,44 @@ def test_threads_stop_with_their_reader():
     next(results)
     results.close()
     assert (threading.active_count(), torch.get_num_threads()) == before
+
+
+@pytest.mark.parametrize("num_frames", [3, 9, 42])
+def test_finer_scores_are_those_of_whole_windows(num_frames):
+    model = make_model(merge="mean", edge_trim_s=1.0, window_stride_s=2.0, scores_per_token=2)
+    frames = random_frames(num_frames)
+    scores = score_half(model, encode_half(model, processor_of(model), frames))
+    # the same logits, one step of every token after the other, as the labels of a coarse model
+    coarse = make_model(merge="mean", edge_trim_s=1.0, window_stride_s=2.0, num_labels=6)
+    coarse.load_state_dict(model.state_dict())
+    expected = naive_scores(coarse, frames).reshape(-1, 3)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    spots = spots_of_half(scores, model.config, 1, 0.0)
+    assert {spot["timestamp_s"] for spot in spots} <= set(np.arange(-(-num_frames // 2) * 2) / 2)
+
+
+def test_displaced_scores_lie_where_the_mean_offset_says(monkeypatch):
+    settings = {"edge_trim_s": 1.0, "window_stride_s": 1.0}
+    model = make_model(offset_radius_s=2.0, scores_per_token=4, **settings)
+    frames = random_frames(30)
+    tokens = encode_half(model, processor_of(model), frames)
+    scores = score_half(model, tokens)
+    plain = make_model(**settings)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    expected, offsets_s = score_half(plain, tokens), np.zeros((15, 3))
+    for token in range(15):
+        values = []
+        for start in range(12):
+            first, last = start + (1 if start else 0), start + 3 - (1 if start < 11 else 0)
+            if first <= token <= last:
+                window = model.encode_temporal(tokens[None, start : start + 4])
+                values.append(model.predict_offsets_s(window)[0, token - start].detach().numpy())
+        offsets_s[token] = np.mean(values, axis=0)
+    assert scores.shape == (60, 3)
+    for label in range(3):
+        found = {}
+        for token in range(15):
+            step = int(np.clip((token + 0.5 + offsets_s[token, label]) * 4, 0, 59))
+            found[step] = max(found.get(step, 0), expected[token, label])
+        np.testing.assert_allclose(scores[sorted(found), label], [found[step] for step in sorted(found)], atol=1e-5)
+        assert np.count_nonzero(scores[:, label]) == len(found)

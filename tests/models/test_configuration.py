@@ -108,3 +108,20 @@ def test_odd_grids_are_padded_before_they_are_halved():
 def test_impossible_combinations_are_refused_by_name(fields, named):
     with pytest.raises(StrictDataclassError, match=named):
         tiny_config(**fields)
+
+
+def test_finer_outputs():
+    assert (tiny_config().score_rate, tiny_config().logits_per_token) == (1.0, 1)
+    fine = tiny_config(scores_per_token=2)
+    assert (fine.token_rate, fine.score_rate, fine.logits_per_token) == (1.0, 2.0, 2)
+    displaced = tiny_config(scores_per_token=10, offset_radius_s=1)
+    assert (displaced.score_rate, displaced.logits_per_token) == (10.0, 1)
+    for fields, name in (
+        ({"scores_per_token": 3}, "scores_per_token"),
+        ({"scores_per_token": 0}, "scores_per_token"),
+        ({"offset_radius_s": 0.0}, "offset_radius_s"),
+        ({"offset_radius_s": float("inf")}, "offset_radius_s"),
+        ({"offset_loss_weight": -1}, "offset_loss_weight"),
+    ):
+        with pytest.raises(StrictDataclassError, match=name):
+            tiny_config(**fields)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from comedian.models.loss_comedian import mixup_spotting_loss, spotting_loss
+from comedian.models.loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 
 SHAPE = (3, 5, 4)
 
@@ -109,3 +109,21 @@ def test_half_precision_logits_give_a_float32_loss(logits, labels):
 def test_labels_of_another_shape_are_refused(logits):
     with pytest.raises(ValueError, match=r"`labels` has shape \(3, 5, 1\)"):
         spotting_loss(logits, torch.zeros(3, 5, 1))
+
+
+def test_offsets_are_compared_where_an_event_is_near():
+    offsets_s = torch.tensor([[[0.5, -1.0], [3.0, 0.0]], [[0.0, 2.0], [1.0, 1.0]]])
+    targets_s = torch.tensor([[[1.0, math.nan], [0.0, math.nan]], [[math.nan, math.nan], [math.nan, 0.0]]])
+    # radius 2: differences of 0.25, 1.5 and 0.5 radii; quadratic below 1, then linear
+    entries = [0.25**2 / 2, 1.5 - 0.5, 0.5**2 / 2]
+    torch.testing.assert_close(offset_loss(offsets_s, targets_s, 2.0), torch.tensor(sum(entries) / 3))
+    weighted = (0.3 * (entries[0] + entries[1]) + 0.9 * entries[2]) / 3
+    torch.testing.assert_close(
+        offset_loss(offsets_s, targets_s, 2.0, torch.tensor([0.3, 0.9])), torch.tensor(weighted)
+    )
+    offsets_s.requires_grad_()
+    offset_loss(offsets_s, targets_s, 2.0).backward()
+    assert torch.equal(offsets_s.grad != 0, ~targets_s.isnan())
+    assert offset_loss(offsets_s, torch.full_like(targets_s, math.nan), 2.0) == 0
+    with pytest.raises(ValueError, match="offset_targets_s"):
+        offset_loss(offsets_s, targets_s[:1], 2.0)

@@ -407,3 +407,42 @@ def test_bfloat16_on_a_cpu_is_as_exact_in_inference_as_in_training(pixels):
     # a model of bfloat16 weights stays in bfloat16
     with torch.no_grad():
         assert model.to(torch.bfloat16).encode_spatial(pixels.bfloat16()).dtype == torch.bfloat16
+
+
+def test_every_step_of_a_token_has_its_own_logit(pixels):
+    model = tiny_model("vivit", scores_per_token=2)
+    outputs = model(pixels, labels=torch.zeros(2, 8, 3))
+    rows = model.classifier.weight.unflatten(0, (2, 3)), model.classifier.bias.unflatten(0, (2, 3))
+    for token in range(4):
+        for step in range(2):
+            expected = F.linear(outputs.last_hidden_state[:, token], rows[0][step], rows[1][step])
+            torch.testing.assert_close(outputs.logits[:, 2 * token + step], expected)
+
+
+@both_encoders
+def test_displacements_are_bounded_and_trained(encoder, pixels):
+    model = tiny_model(encoder, offset_radius_s=1.5, offset_loss_weight=0.5, scores_per_token=3).train()
+    labels, targets_s = torch.zeros(2, 4, 3), torch.full((2, 4, 3), torch.nan)
+    targets_s[0, 1] = 1.0
+    kept = torch.arange(4).expand(2, -1)
+    torch.manual_seed(0)
+    outputs = model(pixels, labels=labels, offset_targets_s=targets_s, kept_tubelets=kept)
+    assert outputs.logits.shape == outputs.offsets_s.shape == (2, 4, 3)
+    assert outputs.offsets_s.abs().max() < 1.5
+    torch.manual_seed(0)
+    spotting = model(pixels, labels=labels, kept_tubelets=kept).loss
+    expected = F.smooth_l1_loss(outputs.offsets_s[0, 1] / 1.5, targets_s[0, 1] / 1.5)
+    torch.testing.assert_close(outputs.loss, spotting + 0.5 * expected)
+    share = torch.tensor([0.3, 0.9])
+    mixup = {"mixup_targets": labels, "mixup_weights": share, "mixup_offset_targets_s": targets_s.flip(0)}
+    torch.manual_seed(0)
+    mixed = model(pixels, labels=labels, offset_targets_s=targets_s, kept_tubelets=kept, **mixup).loss
+    other = F.smooth_l1_loss(outputs.offsets_s[1, 1] / 1.5, targets_s[0, 1] / 1.5)
+    torch.testing.assert_close(mixed, spotting + 0.5 * (0.3 * expected + 0.1 * other))
+    outputs.loss.backward()
+    assert model.offset_head.weight.grad.abs().sum() > 0
+
+
+def test_without_a_radius_there_is_no_head(pixels):
+    model = tiny_model("vivit")
+    assert model(pixels).offsets_s is None and not any("offset" in name for name in model.state_dict())

@@ -234,3 +234,19 @@ def test_a_broken_video_is_read_as_far_as_it_goes(tmp_path, break_video):
     video = break_video(write_video(tmp_path / "video.mkv", num_frames=60))
     expected = np.stack([frame for _, frame in iter_frames(video, 5, (32, 48))])
     np.testing.assert_array_equal(np.stack(list(read_frames(str(video), 5, 32, 48))), expected)
+
+
+@pytest.mark.parametrize("settings", [{"scores_per_token": 2}, {"scores_per_token": 3, "offset_radius_s": 1.0}])
+def test_finer_models_are_spotted_alike(tmp_path, videos, settings):
+    model = ComedianForActionSpotting(
+        tiny_config(initializer_range=0.5, window_stride_s=1.0, merge="mean", **settings)
+    )
+    model.save_pretrained(tmp_path)
+    ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    found = pipeline(TASK, model=str(tmp_path), device="cpu")(videos)
+    assert found == ActionSpotter.from_pretrained(tmp_path, device="cpu")(videos)
+    # step i is at (i + 0.5) / steps a second - 0.25 s, but for the first of three, which would be before the half
+    steps = np.array([event["timestamp_s"] for event in found if event["timestamp_s"] > 0]) + 0.25
+    steps = steps * settings["scores_per_token"] - 0.5
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
+    assert len(set(steps.round() % settings["scores_per_token"])) == settings["scores_per_token"]

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from comedian.data.windows import cover_starts
-from comedian.models.postprocessing_comedian import find_spots, non_maximum_suppression, spots_from_scores, stitch
+from comedian.models.postprocessing_comedian import (
+    displace,
+    find_spots,
+    non_maximum_suppression,
+    spots_from_scores,
+    step_timestamps_s,
+    stitch,
+)
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "reference.safetensors"
 seeds = st.integers(0, 2**32 - 1)
@@ -208,7 +215,7 @@ def test_the_window_is_given_in_seconds():
     scores = np.zeros((40, 1), dtype=np.float32)
     scores[[10, 14, 30], 0] = 0.9, 0.8, 0.7
     timestamps_s = np.arange(40) / 2
-    settings_2hz = {"token_rate": 2.0, "nms_type": "hard", "nms_threshold": 0.1}
+    settings_2hz = {"score_rate": 2.0, "nms_type": "hard", "nms_threshold": 0.1}
     wide = spots_from_scores(scores, timestamps_s, ["Goal"], 1, nms_window_s=4.0, **settings_2hz)
     narrow = spots_from_scores(scores, timestamps_s, ["Goal"], 1, nms_window_s=3.0, **settings_2hz)
     assert [spot["timestamp_s"] for spot in wide] == [5.0, 15.0]
@@ -220,6 +227,33 @@ def test_a_window_that_is_whole_steps_keeps_its_last_step():
     scores = np.zeros((40, 1), dtype=np.float32)
     scores[[0, 29], 0] = 0.9, 0.8
     spots = spots_from_scores(
-        scores, np.arange(40) / 100, ["Goal"], 1, token_rate=100, nms_type="hard", nms_window_s=0.58
+        scores, np.arange(40) / 100, ["Goal"], 1, score_rate=100, nms_type="hard", nms_window_s=0.58
     )
     assert len(spots) == 1
+
+
+@pytest.mark.parametrize("scores_per_token", [1, 2, 5])
+def test_scores_move_to_the_step_nearest_to_their_event(scores_per_token):
+    rng = np.random.default_rng(scores_per_token)
+    scores, offsets_s = rng.random((30, 3), dtype=np.float32), rng.uniform(-3, 3, (30, 3))
+    fps, tubelet_size = 2.5, 2
+    moved = displace(scores, offsets_s, fps / tubelet_size, scores_per_token)
+    times_s = step_timestamps_s(30 * scores_per_token, fps / tubelet_size * scores_per_token, fps)
+    expected = np.zeros_like(moved)
+    for token in range(30):
+        for label in range(3):
+            event_s = (2 * token + 0.5) / fps + offsets_s[token, label]
+            step = np.abs(times_s - event_s).argmin()
+            expected[step, label] = max(expected[step, label], scores[token, label])
+    assert moved.dtype == np.float32 and len(np.unique(moved)) > 20
+    # beyond the first step's time, which is never negative, all are as near
+    np.testing.assert_array_equal(moved[scores_per_token:], expected[scores_per_token:])
+    assert moved.max() == scores.max()
+
+
+def test_steps_share_out_the_frames_of_a_token():
+    frames_s = np.arange(12) / 2.5
+    np.testing.assert_allclose(step_timestamps_s(12, 2.5, 2.5), frames_s)
+    np.testing.assert_allclose(step_timestamps_s(6, 1.25, 2.5), frames_s.reshape(6, 2).mean(axis=1))
+    np.testing.assert_allclose(step_timestamps_s(3, 0.625, 2.5), frames_s.reshape(3, 4).mean(axis=1))
+    assert step_timestamps_s(2, 10, 2.5).tolist() == [0, 0]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,20 @@ def test_mixed_windows_carry_both_targets_and_their_weights(tmp_path):
     assert torch.equal(inputs["mixup_targets"], labels.flip(0))
     assert inputs["mixup_weights"].shape == (2,)
     assert torch.isfinite(trainer.model(**inputs).loss)
+
+
+def test_a_finer_model_is_trained_from_a_coarse_one(trained, data, tmp_path):
+    recipe = load_recipe(
+        write_recipe(tmp_path, *data, label_radius_s=0.5, label_falloff_s=1.0, num_train_epochs=1),
+        ["--model.overrides.offset_radius_s", "1.5", "--model.overrides.scores_per_token", "4"],
+    )
+    start = replace(recipe.model, config=None, checkpoint=str(trained[0] / "output"))
+    finetune(replace(recipe, model=start))
+    model = ComedianForActionSpotting.from_pretrained(tmp_path / "output")
+    assert model.config.score_rate == 4.0 and model.config.label_thresholds is not None
+    assert weights(tmp_path / "output")["offset_head.weight"].abs().sum() > 0
+    # the classifier went on from the coarse model's, the head for displacements started afresh
+    assert (
+        weights(tmp_path / "output")["classifier.weight"].shape
+        == weights(trained[0] / "output")["classifier.weight"].shape
+    )

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from comedian.data.annotations import game_time
 from comedian.data.feature_bank import FeatureBank
 from comedian.data.frame_store import FrameStore, HalfFrames
-from comedian.data.windows import disjoint_starts, random_starts, token_targets, token_timestamps_s
+from comedian.data.windows import disjoint_starts, random_starts, token_offsets_s, token_targets, token_timestamps_s
 from comedian.errors import InputError
 
 IGNORE_INDEX = -100
@@ -156,37 +156,81 @@ class FrameWindows(Dataset):
         return np.concatenate(rounds)
 
 
+@dataclass(frozen=True)
+class TargetSettings:
+    """What a window's events become.
+
+    Attributes:
+        label_radius_s: a frame within this time of an event carries its label.
+        label_falloff_s: beyond the radius, the target falls from 1 to 0 in this time.
+        steps_per_token: targets of each token, which share out its frames.
+        offset_radius_s: tokens within this time of an event learn how far it is; `None`: none do.
+    """
+
+    label_radius_s: float = 0.5
+    label_falloff_s: float = 0.0
+    steps_per_token: int = 1
+    offset_radius_s: float | None = None
+
+
 class WindowDataset(FrameWindows):
     """Windows with targets, for stage 3.
 
     Args:
         halves: with annotations.
         shape: sizes of the windows.
-        label_radius_s: a frame within this time of an event carries its label.
+        settings: what the events become.
     """
 
-    def __init__(self, halves: HalfDataset, shape: WindowShape, label_radius_s: float):
+    def __init__(self, halves: HalfDataset, shape: WindowShape, settings: TargetSettings):
         super().__init__(halves, shape)
-        self.label_radius_s = label_radius_s
+        self.settings = settings
 
     def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
-        """Read one window: see [`FrameWindows`]; with `labels` float32 `(num_tokens, num_labels)`, -100 without footage."""
-        return super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
+        """Read one window.
+
+        Returns:
+            As [`FrameWindows`], with `labels` float32 `(num_tokens * steps_per_token, num_labels)`, -100 without footage,
+            and, where tokens learn them, `offset_targets_s` float32 `(num_tokens, num_labels)`, NaN without footage or
+            event.
+        """
+        window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
+        if self.settings.offset_radius_s is not None:
+            window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key))
+        return window
 
     def targets(self, key: WindowKey) -> np.ndarray:
-        """Targets of a window, float32 `(num_tokens, num_labels)`; -100 where there is no footage."""
-        times_s, labels = self.halves.events(key.half_index)
+        """Targets of a window, float32 `(num_tokens * steps_per_token, num_labels)`; -100 where there is no footage."""
+        settings, step_frames = self.settings, self.shape.tubelet_size // self.settings.steps_per_token
         targets = token_targets(
-            times_s - self.start_s(key),
-            labels,
+            *self._events(key),
+            self.shape.num_frames // step_frames,
+            len(self.halves.labels),
+            self.halves.fps,
+            step_frames,
+            settings.label_radius_s,
+            settings.label_falloff_s,
+        )
+        targets[-(-self.available_frames(key) // step_frames) :] = IGNORE_INDEX
+        return targets
+
+    def offset_targets_s(self, key: WindowKey) -> np.ndarray:
+        """Seconds from each token to the nearest event of each label, float32 `(num_tokens, num_labels)`, or NaN."""
+        offsets_s = token_offsets_s(
+            *self._events(key),
             self.shape.num_tokens,
             len(self.halves.labels),
             self.halves.fps,
             self.shape.tubelet_size,
-            self.label_radius_s,
+            self.settings.offset_radius_s,
         )
-        targets[-(-self.available_frames(key) // self.shape.tubelet_size) :] = IGNORE_INDEX
-        return targets
+        offsets_s[-(-self.available_frames(key) // self.shape.tubelet_size) :] = np.nan
+        return offsets_s
+
+    def _events(self, key: WindowKey) -> tuple[np.ndarray, np.ndarray]:
+        """Times in seconds from the window's first frame, and label indices."""
+        times_s, labels = self.halves.events(key.half_index)
+        return times_s - self.start_s(key), labels
 
 
 class ClipDataset(FrameWindows):

@@ -120,35 +120,74 @@ def token_targets(
     fps: float,
     tubelet_size: int,
     radius_s: float = 0.5,
+    falloff_s: float = 0.0,
 ) -> np.ndarray:
     """Return the targets of a half: 1 where a frame of the token is within `radius_s` of an event of the label.
 
-    Source: COMEDIAN's stage 3 (radius 0.5 s, closed interval; a token is the OR of its frames).
+    Source: COMEDIAN's stage 3 (radius 0.5 s, closed interval; a token is the OR of its frames). Beyond the radius, targets
+    may fall linearly; of several events, and of several frames, the highest target counts.
 
     Args:
         event_times_s (`np.ndarray` of shape `(num_events,)`, float): seconds from the first frame; any order, events
-            outside the half count where their radius reaches into it.
+            outside the half count where they reach into it.
         event_labels (`np.ndarray` of shape `(num_events,)`, int): index of each event's label.
         num_tokens (`int`): tokens of the half.
         num_labels (`int`): labels.
         fps (`float`): frames per second.
         tubelet_size (`int`): frames of a token.
         radius_s (`float`, defaults to 0.5): seconds around an event.
+        falloff_s (`float`, defaults to 0.0): seconds beyond the radius in which the target falls from 1 to 0.
 
     Returns:
-        `np.ndarray` of shape `(num_tokens, num_labels)`, float32: 0 or 1.
+        `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
     """
     times_s = np.asarray(event_times_s, dtype=np.float64)
-    event_labels = np.asarray(event_labels, dtype=np.int64)
-    reach_s = radius_s + TIME_EPSILON_S
-    first_frames = np.maximum(np.ceil((times_s - reach_s) * fps), 0).astype(np.int64)
-    last_frames = np.minimum(np.floor((times_s + reach_s) * fps), num_tokens * tubelet_size - 1).astype(np.int64)
-    hit = first_frames <= last_frames
-    # an event opens its label at its first token and closes it after its last one
-    open_events = np.zeros((num_tokens + 1, num_labels), dtype=np.int64)
-    np.add.at(open_events, (first_frames[hit] // tubelet_size, event_labels[hit]), 1)
-    np.add.at(open_events, (last_frames[hit] // tubelet_size + 1, event_labels[hit]), -1)
-    return (np.cumsum(open_events, axis=0)[:-1] > 0).astype(np.float32)
+    distances_s = np.abs(times_s[:, None] - frame_timestamps_s(num_tokens * tubelet_size, fps))
+    # (num_events, num_tokens): a token's nearest frame
+    beyond_s = distances_s.reshape(len(times_s), num_tokens, tubelet_size).min(axis=2) - radius_s - TIME_EPSILON_S
+    heights = np.clip(1 - beyond_s / falloff_s, 0, 1) if falloff_s else beyond_s <= 0
+    targets = np.zeros((num_labels, num_tokens), dtype=np.float32)
+    np.maximum.at(targets, np.asarray(event_labels, dtype=np.int64), heights.astype(np.float32))
+    return np.ascontiguousarray(targets.T)
+
+
+def token_offsets_s(
+    event_times_s: np.ndarray,
+    event_labels: np.ndarray,
+    num_tokens: int,
+    num_labels: int,
+    fps: float,
+    tubelet_size: int,
+    radius_s: float,
+) -> np.ndarray:
+    """Return how far the nearest event of each label lies from each token, where that is at most `radius_s`.
+
+    Args:
+        event_times_s (`np.ndarray` of shape `(num_events,)`, float): seconds from the first frame, any order.
+        event_labels (`np.ndarray` of shape `(num_events,)`, int): index of each event's label.
+        num_tokens (`int`): tokens of the half.
+        num_labels (`int`): labels.
+        fps (`float`): frames per second.
+        tubelet_size (`int`): frames of a token.
+        radius_s (`float`): the farthest that counts.
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens, num_labels)`, float32: seconds from token to event, of two as near the later
+        one's; NaN where none is near.
+    """
+    tokens_s = token_timestamps_s(num_tokens, fps, tubelet_size)
+    offsets_s = np.full((num_tokens, num_labels), np.nan, dtype=np.float32)
+    for label in np.unique(event_labels):
+        times_s = np.sort(np.asarray(event_times_s, dtype=np.float64)[np.asarray(event_labels) == label])
+        later = np.searchsorted(times_s, tokens_s)
+        before_s = tokens_s - times_s[np.maximum(later - 1, 0)]
+        after_s = times_s[np.minimum(later, len(times_s) - 1)] - tokens_s
+        before_s[later == 0] = np.inf
+        after_s[later == len(times_s)] = np.inf
+        nearest_s = np.where(after_s <= before_s, after_s, -before_s)
+        near = np.abs(nearest_s) <= radius_s + TIME_EPSILON_S
+        offsets_s[near, label] = nearest_s[near]
+    return offsets_s
 
 
 def _last_start(length: int, window: int) -> int:

@@ -35,7 +35,7 @@ def score_halves(
         progress: show a bar.
 
     Returns:
-        Index of a half -> scores float32 `(num_tokens, num_labels)`.
+        Index of a half -> scores float32 `(num_steps, num_labels)`.
     """
     indices = list(indices)
     return {

@@ -1,6 +1,6 @@
 """Raw scores on disk, one safetensors file a half, so that spots can be made anew without the model.
 
-A folder of scores holds `<video_id>/<half>.safetensors`: the tensor `scores` `(num_tokens, num_labels)`, float32, and as
+A folder of scores holds `<video_id>/<half>.safetensors`: the tensor `scores` `(num_steps, num_labels)`, float32, and as
 metadata the half, the model's configuration and what the scores were computed from.
 """
 
@@ -38,7 +38,7 @@ class ScoredHalf:
     Attributes:
         video_id: the match.
         half: from 1.
-        scores: float32 `(num_tokens, num_labels)`.
+        scores: float32 `(num_steps, num_labels)`, `config.score_rate` steps a second.
         config: labels, time grid, suppression and thresholds.
         models: names of the models, for people.
         fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
@@ -64,7 +64,7 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
         "format": FORMAT,
         "video_id": scored.video_id,
         "half": str(scored.half),
-        "token_rate": str(config.token_rate),
+        "score_rate": str(config.score_rate),
         "labels": json.dumps(config.label_names),
         "models": json.dumps(scored.models),
         "config": config.to_json_string(),
@@ -173,7 +173,7 @@ def score_matches(
         found[video_id, half] = scores
         if folder is not None:
             save_scores(folder, ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint))
-        scored_s += len(scores) / spotter.config.token_rate
+        scored_s += len(scores) / spotter.config.score_rate
         bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
     return {video_id: {half: found[video_id, half] for half in videos} for video_id, videos in matches.items()}
 

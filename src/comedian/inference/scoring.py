@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comedian.data.windows import cover_starts, token_timestamps_s
+from comedian.data.windows import cover_starts
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.postprocessing_comedian import spots_from_scores, stitch
+from comedian.models.postprocessing_comedian import spots_from_scores, step_timestamps_s, stitch_half
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
@@ -118,7 +118,7 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
         tokens: `(num_tokens, hidden_size)`, from [`encode_half`].
 
     Returns:
-        `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
+        `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
     """
     config = model.config
     length, window = len(tokens), config.num_tokens
@@ -126,12 +126,15 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
     if length < window:
         tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
     windows = tokens.unfold(0, window, 1)[torch.from_numpy(starts).to(tokens.device)].transpose(1, 2)
-    scores = []
+    scores, offsets_s = [], []
     for batch in windows.split(WINDOWS_PER_BATCH):
         with autocast(model):
-            logits = model.classify(model.encode_temporal(batch))
-        scores.append(logits.float().sigmoid().cpu())
-    return stitch(torch.cat(scores).numpy(), starts, length, config.edge_trim_tokens, config.merge)
+            temporal_tokens = model.encode_temporal(batch)
+            scores.append(model.classify(temporal_tokens).float().sigmoid().cpu())
+            if config.offset_radius_s is not None:
+                offsets_s.append(model.predict_offsets_s(temporal_tokens).float().cpu())
+    offsets_s = torch.cat(offsets_s).numpy() if offsets_s else None
+    return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
 
 
 def spots_of_half(
@@ -140,7 +143,7 @@ def spots_of_half(
     """Spots of one half from its scores, with the stitching grid and suppression of `config`.
 
     Args:
-        scores: `(num_tokens, num_labels)`, from [`score_half`].
+        scores: `(num_steps, num_labels)`, from [`score_half`].
         config: the model's.
         half: number of the half, from 1.
         thresholds: smallest score of a spot, one for all labels or one a label.
@@ -150,10 +153,10 @@ def spots_of_half(
     """
     return spots_from_scores(
         scores,
-        token_timestamps_s(len(scores), config.fps, config.tubelet_size),
+        step_timestamps_s(len(scores), config.score_rate, config.fps),
         config.label_names,
         half,
-        token_rate=config.token_rate,
+        score_rate=config.score_rate,
         nms_type=config.nms_type,
         nms_window_s=config.nms_window_s,
         nms_threshold=config.nms_threshold,

@@ -107,14 +107,14 @@ class ActionSpotter:
         return self.spots(scores, keep_all=keep_all, threshold=threshold)
 
     def score(self, video: str | Path, *, progress: bool = False) -> np.ndarray:
-        """Score every token of a video, in memory that hardly grows with its length.
+        """Score every step of a video, in memory that hardly grows with its length.
 
         Args:
             video: any video that FFmpeg reads.
             progress: show a bar with the speed.
 
         Returns:
-            `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
+            `np.ndarray` of shape `(num_steps, num_labels)`, float32 in [0, 1], `config.score_rate` steps a second.
 
         Raises:
             InputError: the video cannot be decoded.
@@ -159,7 +159,7 @@ def spots_of_match(
     """Find the events in the scores of a match.
 
     Args:
-        scores: half -> `(num_tokens, num_labels)`.
+        scores: half -> `(num_steps, num_labels)`.
         config: labels, time grid, suppression and `label_thresholds`; without these every candidate is kept.
         keep_all: keep every candidate.
         threshold: smallest score of an event, for all labels, instead of `label_thresholds`.
@@ -193,6 +193,11 @@ def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> Co
             raise InputError(
                 f"`{names[0]}` has tokens of {first.tubelet_size} frames at {first.fps:g} fps, `{name}` of "
                 f"{config.tubelet_size} at {config.fps:g}; an ensemble needs one time grid"
+            )
+        if config.scores_per_token != first.scores_per_token:
+            raise InputError(
+                f"`{names[0]}` gives {first.scores_per_token} scores a token, `{name}` {config.scores_per_token}; an "
+                "ensemble needs one time grid"
             )
     thresholds = [config.label_thresholds for config in configs]
     mean = None if None in thresholds else np.mean(thresholds, axis=0).tolist()

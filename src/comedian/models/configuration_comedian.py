@@ -191,6 +191,12 @@ class ComedianConfig(PreTrainedConfig):
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
         classifier_prior (`float`, *optional*): Initial probability of every label, set as the classifier's bias, so that
             training does not begin by unlearning a half (Lin et al., 2017).
+        scores_per_token (`int`, defaults to 1): Steps of the output in a token, so that it answers more often than a tubelet
+            lasts. Without `offset_radius_s` every token has a logit for each step, and the number must divide
+            `tubelet_size`; with it, it is only how finely the displaced scores are laid out.
+        offset_radius_s (`float`, *optional*): Adds a head that tells how far an event lies from the token that found it, in
+            seconds, at most so many; scores move there (displacement, Soares et al., 2022).
+        offset_loss_weight (`float`, defaults to 1.0): Of the head's loss beside the spotting loss.
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
@@ -245,6 +251,9 @@ class ComedianConfig(PreTrainedConfig):
     temporal_mask_ratio: float | int = 0.25
     initializer_range: float = 0.02
     classifier_prior: float | None = None
+    scores_per_token: int = 1
+    offset_radius_s: float | int | None = None
+    offset_loss_weight: float | int = 1.0
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
@@ -380,6 +389,16 @@ class ComedianConfig(PreTrainedConfig):
         return self.fps / self.tubelet_size
 
     @property
+    def score_rate(self) -> float:
+        """Steps of the output per second."""
+        return self.token_rate * self.scores_per_token
+
+    @property
+    def logits_per_token(self) -> int:
+        """Logits of a token for each label: one a step, or one that the offset moves to its step."""
+        return self.scores_per_token if self.offset_radius_s is None else 1
+
+    @property
     def window_duration_s(self) -> float:
         """Length of one window in seconds."""
         return self.num_frames / self.fps
@@ -426,6 +445,7 @@ class ComedianConfig(PreTrainedConfig):
         self._check_sizes()
         self._check_spatial_encoder()
         self._check_temporal_encoder()
+        self._check_output()
         self._check_inference()
         self._check_labels()
 
@@ -445,11 +465,11 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse sizes that are not positive or out of their range."""
         for field in (
             "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
-            "num_frames fps num_channels mlp_ratio layer_norm_eps"
+            "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token"
         ).split():
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
-        for field in "temporal_depth initializer_range focal_gamma nms_threshold".split():
+        for field in "temporal_depth initializer_range focal_gamma nms_threshold offset_loss_weight".split():
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be 0 or more")
         for field in "focal_alpha nms_min_weight".split():
@@ -492,6 +512,16 @@ class ComedianConfig(PreTrainedConfig):
         if self.hidden_size % self.temporal_num_heads:
             raise ValueError(
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
+            )
+
+    def _check_output(self):
+        """Refuse steps that share no frames out, and offsets of no length."""
+        if self.offset_radius_s is not None and not 0 < self.offset_radius_s < math.inf:
+            raise ValueError(f"`offset_radius_s` is {self.offset_radius_s}; must be greater than 0, or left out")
+        if self.tubelet_size % self.logits_per_token:
+            raise ValueError(
+                f"`scores_per_token` {self.scores_per_token} does not divide `tubelet_size` {self.tubelet_size}; only with "
+                "`offset_radius_s` it may be any number"
             )
 
     def _check_inference(self):

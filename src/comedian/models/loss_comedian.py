@@ -80,6 +80,33 @@ def mixup_spotting_loss(
     return own + spotting_loss(logits, mixup_targets, sample_weights=1 - mixup_weights, **kwargs)
 
 
+def offset_loss(offsets_s: Tensor, targets_s: Tensor, radius_s: float, sample_weights: Tensor | None = None) -> Tensor:
+    """Smooth L1 of the displacements, in units of their radius, where there is an event to point at.
+
+    Args:
+        offsets_s (`torch.Tensor` of shape `(batch_size, num_tokens, num_labels)`): seconds from token to event.
+        targets_s (`torch.Tensor` of the same shape): the same, of the nearest event; NaN where none is within the radius.
+        radius_s (`float`): the largest displacement.
+        sample_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): factor of each sample, as mixup needs.
+
+    Returns:
+        `torch.Tensor` of shape `()`: the mean over the entries that count, float32; 0 where none does.
+
+    Raises:
+        ValueError: `targets_s` of another shape than `offsets_s`.
+    """
+    if targets_s.shape != offsets_s.shape:
+        raise ValueError(
+            f"`offset_targets_s` has shape {tuple(targets_s.shape)}; offsets have {tuple(offsets_s.shape)}"
+        )
+    counted = ~targets_s.isnan()
+    targets = targets_s.float().nan_to_num() / radius_s
+    entries = F.smooth_l1_loss(offsets_s.float() / radius_s, targets, reduction="none") * counted
+    if sample_weights is not None:
+        entries = entries * sample_weights[:, None, None]
+    return entries.sum() / counted.sum().clamp(min=1)
+
+
 class _Chunk(NamedTuple):
     """Some queries and the keys that they alone are compared with, beside the queue.
 

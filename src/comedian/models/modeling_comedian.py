@@ -24,7 +24,7 @@ from .encoders_comedian import (
     ComedianViTEncoder,
     ComedianWindowAttention,
 )
-from .loss_comedian import mixup_spotting_loss, spotting_loss
+from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
@@ -65,11 +65,15 @@ class ComedianSpottingOutput(ModelOutput):
 
     Args:
         loss (`torch.Tensor` of shape `()`, returned when `labels` are given): the spotting loss.
-        logits (`torch.Tensor` of shape `(batch_size, num_tokens, num_labels)`): scores before the sigmoid.
+        logits (`torch.Tensor` of shape `(batch_size, num_tokens * logits_per_token, num_labels)`): scores before the
+            sigmoid.
+        offsets_s (`torch.Tensor` of shape `(batch_size, num_tokens, num_labels)`, returned with `config.offset_radius_s`):
+            seconds from a token to the event that it found.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    offsets_s: Tensor | None = None
     last_hidden_state: Tensor | None = None
     spatial_tokens: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -307,13 +311,15 @@ class ComedianModel(ComedianPreTrainedModel):
 
 
 class ComedianForActionSpotting(ComedianPreTrainedModel):
-    """COMEDIAN with a linear classifier on every temporal token."""
+    """COMEDIAN with a linear classifier on every temporal token and, if asked for, a linear head for displacements."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__(config)
         self.comedian = ComedianModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = ComedianClassifier(config.hidden_size, config.num_labels)
+        self.classifier = ComedianClassifier(config.hidden_size, config.logits_per_token * config.num_labels)
+        if config.offset_radius_s is not None:
+            self.offset_head = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def encode_spatial(self, pixel_values_videos: Tensor) -> Tensor:
@@ -325,8 +331,15 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         return self.comedian.encode_temporal(spatial_tokens)
 
     def classify(self, temporal_tokens: Tensor) -> Tensor:
-        """`(batch_size, num_tokens, hidden_size)` to logits `(batch_size, num_tokens, num_labels)`."""
-        return self.classifier(self.dropout(temporal_tokens))
+        """`(batch_size, num_tokens, hidden_size)` to logits `(batch_size, num_tokens * logits_per_token, num_labels)`."""
+        logits = self.classifier(self.dropout(temporal_tokens))
+        return logits.unflatten(-1, (self.config.logits_per_token, -1)).flatten(1, 2)
+
+    def predict_offsets_s(self, temporal_tokens: Tensor) -> Tensor | None:
+        """`(batch_size, num_tokens, hidden_size)` to displacements `(batch_size, num_tokens, num_labels)`, if any."""
+        if self.config.offset_radius_s is None:
+            return None
+        return self.config.offset_radius_s * self.offset_head(self.dropout(temporal_tokens)).tanh()
 
     def compute_spotting_loss(
         self,
@@ -347,6 +360,20 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             return spotting_loss(logits, labels, **settings)
         return mixup_spotting_loss(logits, labels, mixup_targets, mixup_weights, **settings)
 
+    def compute_offset_loss(
+        self,
+        offsets_s: Tensor,
+        targets_s: Tensor,
+        mixup_targets_s: Tensor | None = None,
+        mixup_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Weighted loss of the displacements, see [`offset_loss`]; of mixed windows, each one's share of its own loss."""
+        radius_s, weight = self.config.offset_radius_s, self.config.offset_loss_weight
+        loss = offset_loss(offsets_s, targets_s, radius_s, mixup_weights)
+        if mixup_targets_s is not None:
+            loss = loss + offset_loss(offsets_s, mixup_targets_s, radius_s, 1 - mixup_weights)
+        return weight * loss
+
     @can_return_tuple
     def forward(
         self,
@@ -354,6 +381,8 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         labels: Tensor | None = None,
         mixup_targets: Tensor | None = None,
         mixup_weights: Tensor | None = None,
+        offset_targets_s: Tensor | None = None,
+        mixup_offset_targets_s: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
         **kwargs,
     ) -> ComedianSpottingOutput:
@@ -362,10 +391,13 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(batch_size, num_frames, channels, height, width)`): normalised
                 pixels of at most one window.
-            labels (`torch.Tensor` of shape `(batch_size, num_tokens, num_labels)`, *optional*): targets in [0, 1]; -100
-                leaves an entry out of the loss.
+            labels (`torch.Tensor` of the logits' shape, *optional*): targets in [0, 1]; -100 leaves an entry out of the
+                loss.
             mixup_targets (`torch.Tensor` of the shape of `labels`, *optional*): targets of the windows mixed in.
             mixup_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): share of each window's own pixels.
+            offset_targets_s (`torch.Tensor` of shape `(batch_size, num_tokens, num_labels)`, *optional*): seconds from a
+                token to the nearest event; NaN where none is within `config.offset_radius_s`.
+            mixup_offset_targets_s (`torch.Tensor` of the same shape, *optional*): those of the windows mixed in.
             kept_tubelets (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*): see [`ComedianModel`].
 
         Returns:
@@ -374,10 +406,13 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         # `return_dict=False`, of the caller or of the configuration, is for what leaves this model
         outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
         logits = self.classify(outputs.last_hidden_state)
+        offsets_s = self.predict_offsets_s(outputs.last_hidden_state)
         loss = None
         if labels is not None:
             loss = self.compute_spotting_loss(logits, labels, mixup_targets, mixup_weights)
-        return ComedianSpottingOutput(loss=loss, logits=logits, **outputs)
+        if offset_targets_s is not None:
+            loss = loss + self.compute_offset_loss(offsets_s, offset_targets_s, mixup_offset_targets_s, mixup_weights)
+        return ComedianSpottingOutput(loss=loss, logits=logits, offsets_s=offsets_s, **outputs)
 
 
 __all__ = ["ComedianPreTrainedModel", "ComedianModel", "ComedianForActionSpotting"]

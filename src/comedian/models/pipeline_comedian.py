@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .postprocessing_comedian import spots_from_scores, stitch
+from .postprocessing_comedian import spots_from_scores, step_timestamps_s, stitch_half
 from .video_processing_comedian import ComedianVideoProcessor
 
 try:
@@ -141,7 +141,7 @@ class ActionSpottingPipeline(Pipeline):
     def _forward(
         self, inputs: dict[str, list[Iterator[np.ndarray]]], tubelets_per_batch: int = BATCH_SIZE
     ) -> dict[str, list[np.ndarray]]:
-        """Score every token of every half: arrays `(num_tokens, num_labels)`, float32 in [0, 1]."""
+        """Score every step of every half: arrays `(num_steps, num_labels)`, float32 in [0, 1]."""
         tokens = (self.encode(frames, tubelets_per_batch) for frames in inputs["halves"])
         return {"scores": [self.score(half, tubelets_per_batch) for half in tokens]}
 
@@ -157,14 +157,12 @@ class ActionSpottingPipeline(Pipeline):
         thresholds = config.label_thresholds or 0.0 if threshold is None else threshold
         spots = []
         for half, scores in enumerate(outputs["scores"], start=1):
-            # a token's time is the mean of its frames'
-            first_frames = np.arange(len(scores)) * config.tubelet_size
             spots += spots_from_scores(
                 scores,
-                (first_frames + (config.tubelet_size - 1) / 2) / config.fps,
+                step_timestamps_s(len(scores), config.score_rate, config.fps),
                 config.label_names,
                 half,
-                token_rate=config.token_rate,
+                score_rate=config.score_rate,
                 nms_type=nms or config.nms_type,
                 nms_window_s=config.nms_window_s if nms_window_s is None else nms_window_s,
                 nms_threshold=config.nms_threshold,
@@ -206,7 +204,7 @@ class ActionSpottingPipeline(Pipeline):
             batch_size: windows at once.
 
         Returns:
-            `np.ndarray` of shape `(num_tokens, num_labels)`, float32 in [0, 1].
+            `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
         """
         config = self.model.config
         length, window = len(tokens), config.num_tokens
@@ -216,12 +214,15 @@ class ActionSpottingPipeline(Pipeline):
         if length < window:
             tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
         windows = tokens.to(self.model.dtype).unfold(0, window, 1)
-        scores = []
+        scores, offsets_s = [], []
         for batch in torch.from_numpy(starts).to(tokens.device).split(batch_size):
             with autocast(self.model):
-                logits = self.model.classify(self.model.encode_temporal(windows[batch].transpose(1, 2)))
-            scores.append(logits.float().sigmoid().cpu())
-        return stitch(torch.cat(scores).numpy(), starts, length, config.edge_trim_tokens, config.merge)
+                temporal_tokens = self.model.encode_temporal(windows[batch].transpose(1, 2))
+                scores.append(self.model.classify(temporal_tokens).float().sigmoid().cpu())
+                if config.offset_radius_s is not None:
+                    offsets_s.append(self.model.predict_offsets_s(temporal_tokens).float().cpu())
+        offsets_s = torch.cat(offsets_s).numpy() if offsets_s else None
+        return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
 
 
 def autocast(model: PreTrainedModel) -> torch.autocast:

@@ -1,7 +1,7 @@
 """From the scores of windows to spots: stitching, non-maximum suppression, spots. NumPy only.
 
 Source: COMEDIAN (Denize et al., WACVW 2024), inference; soft-NMS after Bodla et al., "Soft-NMS" (ICCV 2017), in time.
-Everything is counted in steps of the score grid (one step a token) until `find_spots` puts timestamps on it.
+Everything is counted in steps of the score grid (`scores_per_token` steps a token) until `find_spots` puts timestamps on it.
 """
 
 from collections.abc import Sequence
@@ -55,6 +55,68 @@ def stitch(
             f"lose `edge_trim` {edge_trim} at both ends, so they must start at most {window_tokens - 2 * edge_trim} apart"
         )
     return highest if merge == "max" else (total / support[:, None]).astype(np.float32)
+
+
+def stitch_half(
+    scores: np.ndarray, offsets_s: np.ndarray | None, starts: np.ndarray, num_tokens: int, config
+) -> np.ndarray:
+    """Merge what a model says of overlapping windows into the scores of a half, on the grid of its output.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float): of each window.
+        offsets_s (`np.ndarray` of shape `(num_windows, window_tokens, num_labels)`, *optional*): displacements; their mean
+            over the windows moves the merged scores.
+        starts (`np.ndarray` of shape `(num_windows,)`, int): first token of each window.
+        num_tokens (`int`): tokens of the half.
+        config (`ComedianConfig`): the model's.
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32.
+    """
+    steps = config.logits_per_token
+    merged = stitch(scores, starts * steps, num_tokens * steps, config.edge_trim_tokens * steps, config.merge)
+    if offsets_s is None:
+        return merged
+    means_s = stitch(offsets_s, starts, num_tokens, config.edge_trim_tokens, "mean")
+    return displace(merged, means_s, config.token_rate, config.scores_per_token)
+
+
+def displace(scores: np.ndarray, offsets_s: np.ndarray, token_rate: float, scores_per_token: int) -> np.ndarray:
+    """Move each score to the step nearest to where its event is said to be; of several there, the highest stays.
+
+    Source: Soares et al., "Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors" (2022).
+
+    Args:
+        scores (`np.ndarray` of shape `(num_tokens, num_labels)`, float32): one a token.
+        offsets_s (`np.ndarray` of the same shape, float): seconds from the token to the event.
+        token_rate (`float`): tokens per second.
+        scores_per_token (`int`): steps of the result in a token.
+
+    Returns:
+        `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32: 0 where no score was moved to. What
+        points outside the half stays at its edge.
+    """
+    num_steps = len(scores) * scores_per_token
+    # a token is at the middle of its steps, step i at i + 0.5 in units of steps
+    places = (np.arange(len(scores))[:, None] + 0.5 + offsets_s.astype(np.float64) * token_rate) * scores_per_token
+    steps = np.clip(np.floor(places), 0, num_steps - 1).astype(np.int64)
+    moved = np.zeros((num_steps, scores.shape[1]), dtype=np.float32)
+    np.maximum.at(moved, (steps, np.arange(scores.shape[1])[None]), scores)
+    return moved
+
+
+def step_timestamps_s(num_steps: int, score_rate: float, fps: float) -> np.ndarray:
+    """Return the time of each step of the output: steps share out the time of a token, which is at the mean of its frames.
+
+    Args:
+        num_steps (`int`): steps of the half.
+        score_rate (`float`): steps per second.
+        fps (`float`): frames per second; frame 0 is at 0 s, and on screen until `1 / fps`.
+
+    Returns:
+        `np.ndarray` of shape `(num_steps,)`, float64: seconds from the start of the half, not below 0.
+    """
+    return np.maximum((np.arange(num_steps) + 0.5) / score_rate - 0.5 / fps, 0.0)
 
 
 def non_maximum_suppression(
@@ -190,7 +252,7 @@ def spots_from_scores(
     labels: Sequence[str],
     half: int,
     *,
-    token_rate: float,
+    score_rate: float,
     nms_type: str = "soft",
     nms_window_s: float | Sequence[float] = 10.0,
     nms_threshold: float = 0.001,
@@ -202,11 +264,11 @@ def spots_from_scores(
     The defaults are the published settings: `W = 20` steps of 0.5 s are 10 s, or 10 steps at one token a second.
 
     Args:
-        scores (`np.ndarray` of shape `(num_tokens, num_labels)`, float): stitched scores, 0 or more.
-        timestamps_s (`np.ndarray` of shape `(num_tokens,)`, float): ascending seconds from the start of the half.
+        scores (`np.ndarray` of shape `(num_steps, num_labels)`, float): stitched scores, 0 or more.
+        timestamps_s (`np.ndarray` of shape `(num_steps,)`, float): ascending seconds from the start of the half.
         labels (sequence of `num_labels` `str`): names in the order of the columns.
         half (`int`): number of the half, from 1.
-        token_rate (`float`): tokens per second.
+        score_rate (`float`): steps per second.
         nms_type (`str`, defaults to `"soft"`): `"soft"` or `"hard"`.
         nms_window_s (`float` or sequence of `num_labels` `float`, defaults to 10.0): full width in seconds.
         nms_threshold (`float`, defaults to 0.001): scores below are suppressed.
@@ -220,10 +282,18 @@ def spots_from_scores(
     Raises:
         ValueError: unknown `nms_type`.
     """
-    # rounded: 0.58 s at 100 tokens a second are 58 steps, not 57.99...
-    window_steps = np.round(np.asarray(nms_window_s) * token_rate, 6)
+    # rounded: 0.58 s at 100 steps a second are 58, not 57.99...
+    window_steps = np.round(np.asarray(nms_window_s) * score_rate, 6)
     kept = non_maximum_suppression(scores, nms_type, window_steps, nms_threshold, nms_min_weight)
     return find_spots(kept, timestamps_s, labels, half, thresholds)
 
 
-__all__ = ["find_spots", "non_maximum_suppression", "spots_from_scores", "stitch"]
+__all__ = [
+    "displace",
+    "find_spots",
+    "non_maximum_suppression",
+    "spots_from_scores",
+    "step_timestamps_s",
+    "stitch",
+    "stitch_half",
+]

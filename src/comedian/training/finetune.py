@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from comedian.data.window_dataset import WindowDataset, WindowShape
+from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
 from comedian.models import ComedianForActionSpotting
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
@@ -30,10 +30,13 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
     config = model.config
     train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
     shape = WindowShape(config.num_frames, config.tubelet_size, args.windows_per_half, args.sampling)
+    targets = TargetSettings(
+        args.label_radius_s, args.label_falloff_s, config.logits_per_token, config.offset_radius_s
+    )
     trainer = SpottingTrainer(
         model,
         args,
-        train_dataset=WindowDataset(train_halves, shape, args.label_radius_s),
+        train_dataset=WindowDataset(train_halves, shape, targets),
         eval_dataset=validation_halves,
         processing_class=build_processor(config),
     )

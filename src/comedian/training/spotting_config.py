@@ -17,6 +17,7 @@ class SpottingConfig(WindowConfig):
         layer_decay (`float`, *optional*): Factor of the learning rate from one layer to the one below (layer-wise decay).
         freeze_backbone (`bool`, defaults to `False`): Train the classifier alone (stage 3a).
         label_radius_s (`float`, defaults to 0.5): A frame within this time of an event carries its label.
+        label_falloff_s (`float`, defaults to 0.0): Beyond that time the target falls linearly to 0 in so many seconds.
         mixup_alpha (`float`, defaults to 0.1): Mixing weights are drawn from Beta(alpha, alpha); 0 for none.
     """
 
@@ -36,4 +37,7 @@ class SpottingConfig(WindowConfig):
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the classifier alone (stage 3a)."})
     label_radius_s: float = field(default=0.5, metadata={"help": "Seconds around an event that carry its label."})
+    label_falloff_s: float = field(
+        default=0.0, metadata={"help": "Seconds beyond the radius in which the target falls to 0."}
+    )
     mixup_alpha: float = field(default=0.1, metadata={"help": "Beta parameter of mixup; 0 for none."})

@@ -98,10 +98,14 @@ class SpottingTrainer(StageTrainer):
         settings, labels = self.args.augmentation, windows["labels"]
         pixels, parameters = self.augment_planes(self.planes_of(windows["frames"]), windows["seed"], settings)
         inputs = {"pixel_values_videos": pixels, "labels": labels}
+        if "offset_targets_s" in windows:
+            inputs["offset_targets_s"] = windows["offset_targets_s"]
         if settings.mixup_alpha > 0:
             inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
+            if "offset_targets_s" in windows:
+                inputs["mixup_offset_targets_s"] = windows["offset_targets_s"][partner]
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
         if kept is not None:
             inputs["kept_tubelets"] = kept

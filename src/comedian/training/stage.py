@@ -80,12 +80,14 @@ def build_model(
         stored = load_config(section.checkpoint)
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
-        if labels and stored.label_names == list(labels):
-            config = ComedianConfig.from_dict(stored.to_dict() | dict(section.overrides))
-            return model_class.from_pretrained(section.checkpoint, config=config)
+        new_labels = labels and stored.label_names != list(labels)
         # what belongs to the labels of another data set does not count here
-        fields_of_labels = {"class_weights": None, "label_thresholds": None, "nms_window_s": 10.0} if labels else {}
+        fields_of_labels = (
+            {"class_weights": None, "label_thresholds": None, "nms_window_s": 10.0} if new_labels else {}
+        )
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
+        if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
+            return model_class.from_pretrained(section.checkpoint, config=config)
         backbone = ComedianModel.from_pretrained(section.checkpoint, config=config)
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
