@@ -105,10 +105,16 @@ class Cells(NamedTuple):
     Attributes:
         keys: `int64 (num_cells,)`, strictly increasing.
         values: `float64 (num_cells,)`, a score, or 1 / -1 for a shown / unshown ground truth.
+        times_s: `float64 (num_cells,)`, the event's own time, finer than the grid.
     """
 
     keys: np.ndarray
     values: np.ndarray
+    times_s: np.ndarray
+
+    def chosen(self, chosen: np.ndarray) -> "Cells":
+        """Return the cells of a mask or of indices."""
+        return Cells(*(column[chosen] for column in self))
 
 
 class Grid(NamedTuple):
@@ -134,9 +140,18 @@ class Grid(NamedTuple):
         """Keys of a half: the gap behind its frames is wider than any tolerance, so no window reaches the next half."""
         return 2 * self.num_frames
 
+    @property
+    def num_keys_of_label(self) -> int:
+        """Keys of all matches and halves of one label."""
+        return self.stride * len(HALVES) * self.num_matches
+
+    def half_width(self, delta_s: float) -> int:
+        """Return how many frames a window of `delta_s` seconds reaches to each side."""
+        return int(delta_s * self.framerate // 2)
+
     def label_of(self, keys: np.ndarray) -> np.ndarray:
         """Return the label index `(num_cells,)` of each key."""
-        return keys // (self.stride * len(HALVES) * self.num_matches)
+        return keys // self.num_keys_of_label
 
 
 def average_map(
@@ -166,6 +181,23 @@ def average_map(
         MalformedEventError: for an event that misses a key or holds a value that cannot be read.
         ValueError: when the two lists differ in length.
     """
+    ground_truths, spots, grid = place(references, predictions, labels, framerate)
+    deltas_s = sorted({delta_s for metric in metrics for delta_s in METRICS[metric]})
+    curve = dict(zip(deltas_s, average_precisions(ground_truths, spots, grid, deltas_s)))
+    return {metric: _summary(np.array([curve[delta_s] for delta_s in METRICS[metric]])) for metric in metrics}
+
+
+def place(
+    references: Sequence[Iterable[Mapping]],
+    predictions: Sequence[Iterable[Mapping]],
+    labels: Sequence[str],
+    framerate: float,
+) -> tuple[Cells, Cells, Grid]:
+    """Place ground truths and spots on one grid; arguments and errors as those of `average_map`.
+
+    Returns:
+        Ground truths, spots with a score of at least 0, and their grid.
+    """
     if len(references) != len(predictions):
         raise ValueError(
             f"{len(references)} matches in references, {len(predictions)} in predictions: one item a match"
@@ -173,14 +205,8 @@ def average_map(
     grid = Grid({label: index for index, label in enumerate(labels)}, len(references), framerate)
     ground_truths = _to_cells(references, _read_reference, "references", grid)
     spots = _to_cells(predictions, _read_prediction, "predictions", grid)
-    detected = spots.values >= 0  # after duplicates are gone: a NaN or negative score still erases an earlier spot
-    spots = Cells(spots.keys[detected], spots.values[detected])
-
-    deltas_s = sorted({delta_s for metric in metrics for delta_s in METRICS[metric]})
-    average_precisions = dict(zip(deltas_s, _average_precisions(ground_truths, spots, grid, deltas_s)))
-    return {
-        metric: _summary(np.array([average_precisions[delta_s] for delta_s in METRICS[metric]])) for metric in metrics
-    }
+    # after duplicates are gone: a NaN or negative score still erases an earlier spot
+    return ground_truths, spots.chosen(spots.values >= 0), grid
 
 
 def _read_reference(event: Mapping) -> tuple[str, int, int, float]:
@@ -201,7 +227,7 @@ def _to_cells(matches: Sequence[Iterable[Mapping]], read: Callable, kind: str, g
     """Place events on the grid; of the events in one cell the last one stays."""
     labels, stride, framerate = grid.labels, grid.stride, grid.framerate
     frames = range(grid.num_frames)
-    keys, values = [], []
+    keys, values, times_s = [], [], []
     for match, events in enumerate(matches):
         for number, event in enumerate(events):
             try:
@@ -212,17 +238,17 @@ def _to_cells(matches: Sequence[Iterable[Mapping]], read: Callable, kind: str, g
                     run = (labels[label] * grid.num_matches + match) * len(HALVES) + half - 1
                     keys.append(run * stride + frame)
                     values.append(value)
+                    times_s.append(position_ms / 1000)
             except (LookupError, TypeError, ValueError, OverflowError) as error:
                 raise MalformedEventError(kind, match, number, f"{type(error).__name__} {error} in {event}") from error
-    keys, values = np.array(keys, dtype=np.int64), np.array(values, dtype=np.float64)
-    order = np.argsort(keys, kind="stable")
-    keys, values = keys[order], values[order]
-    last = np.ones(len(keys), dtype=bool)
-    last[:-1] = keys[1:] != keys[:-1]
-    return Cells(keys[last], values[last])
+    cells = Cells(np.array(keys, np.int64), np.array(values, np.float64), np.array(times_s, np.float64))
+    cells = cells.chosen(np.argsort(cells.keys, kind="stable"))
+    last = np.ones(len(cells.keys), dtype=bool)
+    last[:-1] = cells.keys[1:] != cells.keys[:-1]
+    return cells.chosen(last)
 
 
-def _average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s: Sequence[float]) -> np.ndarray:
+def average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s: Sequence[float]) -> np.ndarray:
     """Return the average precision `(num_deltas, 3, num_labels)` over all, visible and unshown events."""
     num_labels = len(grid.labels)
     closest = _closest_visibility(ground_truths, spots.keys, grid.stride)
@@ -240,8 +266,8 @@ def _average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s
     num_ground_truths = np.stack(
         [np.bincount(gt_labels[view], minlength=num_labels) for view in (np.ones_like(shown), shown, ~shown)]
     )
-    hits = (_match(ground_truths.keys, spots, half_width=int(delta_s * grid.framerate // 2)) for delta_s in deltas_s)
-    return _interpolated_precision(np.stack([count(hit) for hit in hits]), count(views[0]), num_ground_truths)
+    hits = (hits_of(take_spots(ground_truths, spots, grid, delta_s), len(spots.keys)) for delta_s in deltas_s)
+    return interpolated_precision(np.stack([count(hit) for hit in hits]), count(views[0]), num_ground_truths)
 
 
 def _closest_visibility(ground_truths: Cells, keys: np.ndarray, stride: int) -> np.ndarray:
@@ -256,18 +282,35 @@ def _closest_visibility(ground_truths: Cells, keys: np.ndarray, stride: int) -> 
     return np.where(runs[nearest] == keys // stride, visibilities[nearest], -1.0)
 
 
-def _match(gt_keys: np.ndarray, spots: Cells, half_width: int) -> np.ndarray:
-    """Return which spots `(num_spots,)` are hits: in time order, each ground truth takes the best spot left near it."""
-    starts = np.searchsorted(spots.keys, gt_keys - half_width, side="left")
-    stops = np.searchsorted(spots.keys, gt_keys + half_width, side="right")
-    reachable = starts < stops
-    left = spots.values.copy()
+def take_spots(ground_truths: Cells, spots: Cells, grid: Grid, delta_s: float) -> np.ndarray:
+    """Give each ground truth, in time order, the best spot left at most `delta_s / 2` from it.
+
+    Returns:
+        The index of each ground truth's spot `int64 (num_ground_truths,)`, -1 for none.
+    """
+    half_width = grid.half_width(delta_s)
+    starts = np.searchsorted(spots.keys, ground_truths.keys - half_width, side="left")
+    stops = np.searchsorted(spots.keys, ground_truths.keys + half_width, side="right")
+    (reachable,) = np.nonzero(starts < stops)
+    left, choices = spots.values.copy(), []
     for start, stop in zip(starts[reachable].tolist(), stops[reachable].tolist()):
-        left[start + left[start:stop].argmax()] = -1  # the first of equals; a spot already taken stays taken
-    return left < 0
+        best = start + left[start:stop].argmax()  # the first of equals; one already taken where none is left
+        left[best] = -1
+        choices.append(best)
+    chosen, first = np.unique(np.array(choices, dtype=np.int64), return_index=True)
+    taken = np.full(len(ground_truths.keys), -1)
+    taken[reachable[first]] = chosen
+    return taken
 
 
-def _interpolated_precision(
+def hits_of(taken: np.ndarray, num_spots: int) -> np.ndarray:
+    """Return which spots `bool (num_spots,)` some ground truth has taken."""
+    hits = np.zeros(num_spots, dtype=bool)
+    hits[taken[taken >= 0]] = True
+    return hits
+
+
+def interpolated_precision(
     true_positives: np.ndarray, num_spots: np.ndarray, num_ground_truths: np.ndarray
 ) -> np.ndarray:
     """Return the 11-point interpolated average precision; 0 where there is nothing to find.
