@@ -12,6 +12,7 @@ from comedian.errors import InputError
 # name -> one-line help. `comedian.cli.commands.<name with _>` holds `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
     "download": "fetch SoccerNet's labels, features and videos from the Hugging Face Hub",
+    "data": "check a data set, convert files of events, import own videos",
     "prepare": "decode the videos of a data set once into a frame store",
     "extract-features": "compute or import the features of a data set into a feature bank",
     "reduce-features": "standardise a feature bank and reduce it with a PCA",

@@ -65,6 +65,7 @@ RESULTS_FILE_NAME = "results_spotting.json"
 
 VISIBLE, NOT_SHOWN = "visible", "not shown"
 VISIBILITIES = (VISIBLE, NOT_SHOWN)
+NO_TEAM = "not applicable"
 
 VIDEO_SUFFIXES = frozenset((".mkv", ".mp4", ".avi", ".mov", ".m4v", ".webm", ".ts", ".mpg", ".mpeg"))
 
@@ -282,7 +283,7 @@ def _annotation(item: dict[str, Any]) -> Annotation:
         label=_text(item, "label"),
         half=half,
         position_ms=int(_number(item, "position", MAX_POSITION_MS)) if "position" in item else clock_ms,
-        team=_text(item, "team") if "team" in item else "not applicable",
+        team=_text(item, "team") if "team" in item else NO_TEAM,
         visibility=visibility,
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
+SPLITS_FILE_NAME = "splits.json"
 # What splits are called in files and folders -> what `datasets` calls them.
 SPLIT_NAMES = {
     "train": "train",

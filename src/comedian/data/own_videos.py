@@ -1,13 +1,12 @@
-"""A folder of videos and a CSV of events -> a data set in SoccerNet's layout, for every later step.
+"""A folder of videos and a file of events -> a data set in SoccerNet's layout, for every later step.
 
-The CSV has a header and one event a row::
+The simplest file of events is a CSV (`comedian.data.events` tells all it may hold)::
 
     video,label,time_s
     friday.mp4,Goal,754.2
     cup/final.mkv,Corner,12:34
 
-`video` is relative to the folder, `time_s` counts from the video's start, in seconds, `mm:ss` or `hh:mm:ss`; other columns
-do not count. Each video becomes a match of one half::
+`video` is relative to the folder. Each video becomes a match of one half; a folder of parts becomes a match of several::
 
     OUTPUT/import.json                      where the data set comes from; marks a folder that may be written again
     OUTPUT/cup/final/1_final.mkv            a link to the video
@@ -16,29 +15,24 @@ do not count. Each video becomes a match of one half::
     OUTPUT/splits.json                      written last
 """
 
-import csv
 import difflib
 import hashlib
-import io
-import json
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comedian.data.annotations import LABEL_FILE_NAMES, VIDEO_SUFFIXES, VISIBLE, Annotation, game_time
-from comedian.data.decoding import probe
-from comedian.data.soccernet import SPLITS_FILE_NAME
+from comedian.data.annotations import LABEL_FILE_NAMES, VIDEO_SUFFIXES, Annotation, find_halves
+from comedian.data.decoding import VideoInfo, probe
+from comedian.data.event_formats import read_events
+from comedian.data.events import Event, EventSet, EventVideo, Problem, find_video, refuse
+from comedian.data.foreign_events import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
+from comedian.data.official_splits import SPLITS_FILE_NAME
 from comedian.errors import InputError
-from comedian.files import atomic_path, atomic_write_text, inside, read_text
+from comedian.files import atomic_path, atomic_write_text, inside
 
-COLUMNS = ("video", "label", "time_s")
-IMPORT_FILE_NAME, LABELS_FILE_NAME = "import.json", "labels.txt"
-
-_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-_CLOCK = re.compile(r"(?:([0-9]+):(?=[0-5]?[0-9]:))?([0-9]+):([0-5][0-9](?:\.[0-9]*)?)")
+IMPORT_FILE_NAME = "import.json"
 
 
 @dataclass(frozen=True)
@@ -48,9 +42,9 @@ class OwnVideos:
     Attributes:
         root: its folder, in SoccerNet's layout.
         labels: in the order of `labels_path`.
-        splits: `train` and `validation` -> their `video_id`s.
+        splits: `train`, `validation`, and others that the events tell -> their `video_id`s.
         events: `video_id` -> its events, by time.
-        unlisted: videos of the folder that the CSV does not name and that were left out.
+        unlisted: videos of the folder that the events do not name and that were left out.
     """
 
     root: Path
@@ -68,127 +62,176 @@ class OwnVideos:
         """Events of each label in a split."""
         return Counter(event.label for video_id in self.splits[split] for event in self.events[video_id])
 
+    def table(self) -> list[str]:
+        """Lines for people: events of each label in each split, and what was left out."""
+        counts = {split: self.count(split) for split in self.splits}
+        lines = [f"{'events':<30}" + "".join(f"{split:>12}" for split in counts)]
+        lines += [
+            f"{label:<30}" + "".join(f"{count[label]:>12}" for count in counts.values()) for label in self.labels
+        ]
+        if self.unlisted:
+            lines.append(f"left out, as the events do not name them: {', '.join(self.unlisted)}")
+        return lines
+
+
+@dataclass(frozen=True)
+class Part:
+    """A video, or one part of a match, whose events and file are known.
+
+    Attributes:
+        video: its events.
+        file: the video's file.
+        info: what its header says.
+    """
+
+    video: EventVideo
+    file: Path
+    info: VideoInfo
+
 
 def import_videos(
-    videos: str | Path, events_csv: str | Path, output: str | Path, *, validation_share: float = 0.2, seed: int = 0
+    videos: str | Path,
+    events_file: str | Path,
+    output: str | Path,
+    *,
+    validation_share: float = 0.2,
+    seed: int = 0,
+    name: str | None = None,
+    fps: float | None = None,
 ) -> OwnVideos:
-    """Lay out videos and a CSV of their events as SoccerNet does; the videos are linked, not copied.
+    """Lay out videos and their events as SoccerNet does; the videos are linked, not copied.
 
-    All is read and checked before anything is written. The same call again changes nothing; after changes in the CSV it
+    All is read and checked before anything is written. The same call again changes nothing; after changes in the events it
     brings labels and splits up to date, and few videos change splits when others are added.
+
+    Splits that the events tell are kept, and matches without one are for training. Where none is told for validation,
+    whole matches are taken from training, by hashes of the seed and their names.
 
     Args:
         videos: the folder of the videos, at any depth.
-        events_csv: see the module.
+        events_file: their events, in any format of `comedian.data.event_formats`.
         output: the data set's folder; new, empty or of an earlier call.
-        validation_share: share of the videos for validation, at least one of them.
+        validation_share: share of the matches for validation, at least one of them.
         seed: which ones.
+        name: the format; None finds out.
+        fps: frames a second where events are counted in frames and the file tells no rate.
 
     Raises:
-        InputError: a row, a video or a folder that will not do, in one line.
+        InputError: an event, a video or a folder that will not do, in one line.
     """
-    videos, events_csv, output = Path(videos), Path(events_csv), Path(output)
+    videos, events_file, output = Path(videos), Path(events_file), Path(output)
     if not videos.is_dir():
         raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
-    events = _read_events(videos, events_csv)
-    sources = _match_names(events, events_csv)
-    if len(sources) < 2:
-        raise InputError(f"`{events_csv}` has events of one video; training and validation need two or more")
-    splits = _split(sorted(sources), validation_share, seed)
-    _claim(output, {"videos": str(videos.absolute()), "events": str(events_csv.absolute()), "seed": seed})
-    for video_id, name in sources.items():
-        target = output / video_id / f"1_{Path(name).name}"
-        _link(videos / name, target)
-        annotations = [_entry(event) for event in events[name]]
-        _write_json(target.with_name(LABEL_FILE_NAMES[0]), {"annotations": annotations})
-    labels = tuple(sorted({event.label for of_video in events.values() for event in of_video}))
-    atomic_write_text(output / LABELS_FILE_NAME, "".join(f"{label}\n" for label in labels))
-    _write_json(output / SPLITS_FILE_NAME, splits)
-    unlisted = _video_names(videos, output) - events.keys()
-    by_match = {video_id: events[name] for video_id, name in sources.items()}
-    return OwnVideos(output, labels, splits, by_match, tuple(sorted(unlisted)))
-
-
-def _read_events(videos: Path, path: Path) -> dict[str, list[Annotation]]:
-    """Return video -> events by time, all checked; videos are relative to their folder, with forward slashes."""
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    events: dict[str, list[Annotation]] = {}
-    lengths_s: dict[str, float] = {}
-    lines: dict[tuple[str, Annotation], int] = {}
+    events = read_events(events_file, name, fps=fps)
+    parts = find_parts(videos, events, events_file)
+    if not any(video.events for video in events.videos):
+        raise InputError(f"`{events_file}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     try:
-        reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
-        if missing := [name for name in COLUMNS if name not in reader.fieldnames]:
-            raise ValueError(f"no column `{missing[0]}`; the first line must be `{','.join(COLUMNS)}`")
-        for row in reader:
-            name, label, time = ((row[column] or "").strip() for column in COLUMNS)
-            name = _video_name(videos, name)
-            if name not in lengths_s:
-                lengths_s[name] = probe(videos / name).duration_s
-            event = Annotation(_label(label), 1, _position_ms(time, name, lengths_s[name]), "not applicable", VISIBLE)
-            if (first := lines.setdefault((name, event), reader.line_num)) != reader.line_num:
-                raise ValueError(f"{label!r} at {time} in `{name}` stands in line {first} already; delete one")
-            events.setdefault(name, []).append(event)
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"`{path}`, line {max(reader.line_num, 1)}: {error}") from None
-    if not events:
-        raise InputError(f"`{path}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
-    return {name: sorted(of_video, key=lambda event: event.position_ms) for name, of_video in events.items()}
+        matches = by_match(events)
+        splits = _choose_splits(matches, validation_share, seed)
+    except InputError as error:
+        raise InputError(f"`{events_file}`: {error}") from None
+    _claim(output, {"videos": str(videos.absolute()), "events": str(events_file.absolute()), "seed": seed})
+    for part in parts:
+        # the parts of a match are named as they must be already
+        target = part.file.name if part.video.half else f"1_{part.file.name}"
+        _link(part.file, output / match_of(part.video.name) / target)
+    for video_id, of_match in matches.items():
+        atomic_write_text(output / video_id / LABEL_FILE_NAMES[0], label_file(video_id, of_match))
+    atomic_write_text(output / LABELS_FILE_NAME, "".join(f"{label}\n" for label in events.labels))
+    atomic_write_text(output / SPLITS_FILE_NAME, to_json(splits))
+    used = {part.file.relative_to(videos).as_posix() for part in parts}
+    by_id = {video_id: [_annotation(*of) for of in _events_of(of_match)] for video_id, of_match in matches.items()}
+    return OwnVideos(output, events.labels, splits, by_id, tuple(sorted(_video_names(videos, output) - used)))
 
 
-def _video_name(videos: Path, name: str) -> str:
-    if not name:
-        raise ValueError("`video` is empty; write the name of the video's file")
-    path = inside(videos, name)
-    if not path.is_file():
+def find_parts(videos: Path, events: EventSet, source: str | Path, problem: Problem = refuse) -> list[Part]:
+    """Find the files of videos, and check that the events lie in them, each once.
+
+    Args:
+        videos: the folder of the videos.
+        events: what was read from `source`.
+        source: the file of events, for messages.
+        problem: told in one line of everything that will not do; raises by default.
+    """
+    parts = []
+    for video in events.videos:
+        try:
+            file = _find(videos, video)
+            info = probe(file)
+        except ValueError as error:
+            problem(f"{_place(source, video.events[:1])}: {error}")
+            continue
+        parts.append(Part(video, file, info))
+        first: dict[tuple[str, int, str], Event] = {}
+        for event in video.events:
+            what = f"{event.label!r} at {event.position_ms / 1000:g} s"
+            other = first.setdefault((event.label, event.position_ms, event.team), event)
+            if other is not event:
+                where = f"stands in {other.source} already" if other.source else "is there twice"
+                problem(f"{_place(source, [event])}: {what} in `{video.name}` {where}; delete one")
+            if event.position_ms >= 1000 * info.duration_s:
+                problem(
+                    f"{_place(source, [event])}: {what} is after the end of `{video.name}`, which is "
+                    f"{info.duration_s:.1f} s long; mend the time"
+                )
+    return parts
+
+
+def _place(source: str | Path, events: Sequence[Event]) -> str:
+    """Return where an event stands; the file alone where there is none."""
+    return ", ".join([f"`{source}`", *(event.source for event in events if event.source)])
+
+
+def _find(videos: Path, video: EventVideo) -> Path:
+    """Return the file of a video or part, or raise a `ValueError` that tells what to do."""
+    name = video.name
+    file = find_video(videos, name, video.half)
+    if file is None and inside(videos, name).is_dir():
+        there = ", ".join(map(str, find_halves(videos / name)))
+        found = f"its parts are {there}; say which in `half`" if there else "it has no part named such as `1.mp4`"
+        raise ValueError(f"`{name}` is a folder, and {found}")
+    if file is None:
+        if video.half not in (None, 1) and find_video(videos, name):
+            raise ValueError(f"`{name}` is one video and has no half {video.half}; leave `half` empty")
         near = difflib.get_close_matches(name, _video_names(videos), n=1, cutoff=0.4)
         hint = f"did you mean `{near[0]}`?" if near else "give a name relative to that folder"
         raise ValueError(f"there is no video `{name}` in `{videos}`; {hint}")
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
+    if file.suffix.lower() not in VIDEO_SUFFIXES:
         raise ValueError(f"`{name}` does not end as a video does ({', '.join(sorted(VIDEO_SUFFIXES))}); convert it")
-    parts = path.relative_to(videos).parts
-    if any(part.startswith(".") for part in parts):
+    if any(part.startswith(".") for part in file.relative_to(videos).parts):
         raise ValueError(f"`{name}` is hidden, its name or a folder's begins with a dot; rename it")
-    return "/".join(parts)
+    return file
 
 
-def _label(label: str) -> str:
-    if not label:
-        raise ValueError("`label` is empty; write what happened")
-    if len(label.splitlines()) > 1:
-        raise ValueError(f"`label` is {label!r}; a label is one line")
-    return label
+def _events_of(parts: Sequence[EventVideo]) -> Iterator[tuple[Event, int]]:
+    for part in parts:
+        for event in part.events:
+            yield event, part.half
 
 
-def _position_ms(text: str, name: str, length_s: float) -> int:
-    if match := _CLOCK.fullmatch(text):
-        hours, minutes, seconds = match.groups()
-        time_s = 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds)
-    elif _SECONDS.fullmatch(text):
-        time_s = float(text)
-    else:
-        raise ValueError(f"`time_s` is {text!r}; write seconds from the video's start, `mm:ss` or `hh:mm:ss`")
-    if time_s >= length_s:
-        raise ValueError(f"{text} is after the end of `{name}`, which is {length_s:.1f} s long; mend the time")
-    return round(1000 * time_s)
+def _annotation(event: Event, half: int) -> Annotation:
+    return Annotation(event.label, half, event.position_ms, event.team, event.visibility)
 
 
-def _match_names(events: Mapping[str, Sequence[Annotation]], path: Path) -> dict[str, str]:
-    """Return `video_id` -> video; the match's folder is named as the video without its ending."""
-    sources: dict[str, str] = {}
-    for name in sorted(events):
-        video_id = os.path.splitext(name)[0]
-        if (other := sources.setdefault(video_id, name)) != name:
-            raise InputError(f"`{path}`: `{other}` and `{name}` differ in their ending alone; rename one")
-    return sources
-
-
-def _split(video_ids: Sequence[str], validation_share: float, seed: int) -> dict[str, list[str]]:
+def _choose_splits(
+    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int
+) -> dict[str, list[str]]:
     """Choose by hashes of the names, so that a video that is added moves few others."""
     if not 0 < validation_share < 1:
         raise InputError(f"`validation_share` is {validation_share}; give a share between 0 and 1")
-    count = min(max(round(validation_share * len(video_ids)), 1), len(video_ids) - 1)
-    shuffled = sorted(video_ids, key=lambda video_id: hashlib.sha256(f"{seed}/{video_id}".encode()).digest())
-    return {"train": sorted(shuffled[count:]), "validation": sorted(shuffled[:count])}
+    splits: dict[str, list[str]] = {"train": []}
+    for video_id, parts in sorted(matches.items()):
+        splits.setdefault(parts[0].split or "train", []).append(video_id)
+    train = splits["train"]
+    if len(train) < (1 if "validation" in splits else 2):
+        few = "one video" if len(train) == 1 else "no video"
+        raise InputError(f"events of {few} are for training; training and validation need two or more")
+    if "validation" not in splits:
+        count = min(max(round(validation_share * len(train)), 1), len(train) - 1)
+        shuffled = sorted(train, key=lambda video_id: hashlib.sha256(f"{seed}/{video_id}".encode()).digest())
+        splits["train"], splits["validation"] = sorted(shuffled[count:]), sorted(shuffled[:count])
+    return splits
 
 
 def _claim(output: Path, origin: Mapping[str, str | int]) -> None:
@@ -196,7 +239,7 @@ def _claim(output: Path, origin: Mapping[str, str | int]) -> None:
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and not (output / IMPORT_FILE_NAME).is_file():
         raise InputError(f"`{output}` holds other things; give a new folder")
-    _write_json(output / IMPORT_FILE_NAME, origin)
+    atomic_write_text(output / IMPORT_FILE_NAME, to_json(origin))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -210,16 +253,6 @@ def _link(source: Path, target: Path) -> None:
             partial.symlink_to(source)
 
 
-def _entry(event: Annotation) -> dict[str, str]:
-    return {
-        "gameTime": game_time(event.half, event.position_ms),
-        "label": event.label,
-        "position": str(event.position_ms),
-        "team": event.team,
-        "visibility": event.visibility,
-    }
-
-
 def _video_names(videos: Path, output: Path | None = None) -> set[str]:
     """Return all videos of the folder, without those of `output`, which may lie in it."""
     found = (path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
@@ -228,7 +261,3 @@ def _video_names(videos: Path, output: Path | None = None) -> set[str]:
         for path in found
         if output is None or not path.resolve().is_relative_to(output.resolve())
     }
-
-
-def _write_json(path: Path, content: Mapping) -> None:
-    atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

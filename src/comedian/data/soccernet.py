@@ -32,13 +32,12 @@ from comedian.data.annotations import (
 )
 from comedian.data.decoding import probe
 from comedian.data.download import Selection, fetch, plan_download
-from comedian.data.official_splits import SPLIT_NAMES, official_splits
+from comedian.data.official_splits import SPLIT_NAMES, SPLITS_FILE_NAME, official_splits
 from comedian.errors import InputError
 from comedian.files import inside, read_json
 
 logger = logging.getLogger(__name__)
 
-SPLITS_FILE_NAME = "splits.json"
 SOCCERNET_LEAGUES = frozenset(
     (
         "england_efl",  # ball action spotting

@@ -1,0 +1,110 @@
+"""Check a data set, convert files of events between formats, or lay out own videos for training.
+
+Formats: `csv` and `json` are this package's own, `soccernet` (Labels-v2.json), `soccernet-ball` (Labels-ball.json),
+`e2e-spot` (tennis, FineDiving, figure skating, FineGym) and `osl` (OpenSportsLab) those of others.
+`comedian data COMMAND --help` tells more.
+"""
+
+import argparse
+import sys
+
+FORMATS = ("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-commands and their arguments."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    convert = commands.add_parser(
+        "convert",
+        help="turn a file of events into one of another format",
+        description="Turn a file or folder of events into one of another format, and say what that has no place for.",
+        allow_abbrev=False,
+    )
+    convert.add_argument("input", metavar="IN", help="file, or folder of matches or of a file a split")
+    convert.add_argument("output", metavar="OUT", help="file, or folder for the formats of SoccerNet and of E2E-Spot")
+    convert.add_argument("--from", dest="source", choices=FORMATS, help="the format of IN (default: by what it holds)")
+    convert.add_argument("--to", choices=FORMATS, help="the format of OUT (default: csv for a name that ends so)")
+    convert.add_argument(
+        "--videos",
+        metavar="DIR",
+        help="folder of the videos, for rates and lengths (default: IN, for SoccerNet's folder)",
+    )
+    convert.add_argument(
+        "--fps",
+        type=float,
+        help="frames a second that events in frames count; needed to read FineDiving, which says none",
+    )
+    convert.add_argument("--labels", nargs="+", metavar="LABEL", help="only the events of these")
+    convert.set_defaults(handler=convert_events)
+
+    import_ = commands.add_parser(
+        "import",
+        help="lay out own videos and their events as SoccerNet does",
+        description="Lay out a folder of videos and a file of their events as SoccerNet does; the videos are linked.",
+        allow_abbrev=False,
+    )
+    import_.add_argument("videos", metavar="VIDEOS", help="folder of videos")
+    import_.add_argument("events", metavar="EVENTS", help="their events, such as a CSV with video,label,time_s")
+    import_.add_argument("output", metavar="OUT", help="folder to write")
+    import_.add_argument(
+        "--from", dest="source", choices=FORMATS, help="the format of EVENTS (default: by what it holds)"
+    )
+    import_.add_argument("--fps", type=float, help="frames a second, where events in frames say none")
+    import_.add_argument(
+        "--validation-share",
+        type=float,
+        default=0.2,
+        help="of the matches, where EVENTS tells no split (default: 0.2)",
+    )
+    import_.add_argument("--seed", type=int, default=0, help="chooses which ones (default: 0)")
+    import_.set_defaults(handler=import_own_videos)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Run the sub-command."""
+    return args.handler(args)
+
+
+def convert_events(args: argparse.Namespace) -> None:
+    """Write the events in the other format and print what was written and what was not."""
+    from pathlib import Path
+
+    from comedian.data.event_formats import detect_format, lost_fields, measure, read_events, write_events
+    from comedian.data.events import keep_labels
+    from comedian.errors import InputError
+
+    to = args.to or ("csv" if args.output.lower().endswith(".csv") else None)
+    if to is None:
+        raise InputError(f"`--to` is missing; the name `{args.output}` does not tell the format")
+    if args.fps is not None and not args.fps > 0:
+        raise InputError(f"`--fps` is {args.fps:g}; give a number above 0")
+    source = args.source or detect_format(args.input)
+    events = read_events(args.input, source, fps=args.fps)
+    if args.labels:
+        events = keep_labels(events, args.labels)
+    is_folder_of_matches = source.startswith("soccernet") and Path(args.input).is_dir()
+    videos = args.videos or (args.input if is_folder_of_matches else None)
+    if to in ("json", "e2e-spot", "osl"):
+        events = measure(events, videos, args.fps)
+    lost = lost_fields(events, to, one_file=args.output.endswith(".json"))
+    write_events(events, args.output, to, videos)
+    count = sum(len(video.events) for video in events.videos)
+    print(f"{args.output}: {len(events.videos)} videos or parts, {count} events, {len(events.labels)} labels")
+    if lost:
+        print(f"left out, as {to} has no place for it: {', '.join(lost)}", file=sys.stderr)
+
+
+def import_own_videos(args: argparse.Namespace) -> None:
+    """Lay the videos out and print the events of each split."""
+    from comedian.data.own_videos import import_videos
+
+    data = import_videos(
+        args.videos,
+        args.events,
+        args.output,
+        validation_share=args.validation_share,
+        seed=args.seed,
+        name=args.source,
+        fps=args.fps,
+    )
+    print("\n".join(data.table()))
