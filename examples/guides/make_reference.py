@@ -147,8 +147,21 @@ def commands_page() -> str:
         parser = argparse.ArgumentParser(add_help=False)
         module.add_arguments(parser)
         parts += [f"## comedian {name}", f"*{about}*", escape(inspect.cleandoc(module.__doc__))]
-        parts.append("\n".join(f"- {argument_line(action, parser)}" for action in parser._actions))
+        parts += argument_parts(parser, f"comedian {name}")
     return "\n\n".join(parts) + "\n"
+
+
+def argument_parts(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
+    """Yield the list of a command's arguments, and a section for each sub-command."""
+    nested = (argparse._SubParsersAction, argparse._HelpAction)
+    if lines := [f"- {argument_line(each, parser)}" for each in parser._actions if not isinstance(each, nested)]:
+        yield "\n".join(lines)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub_parser in action.choices.items():
+                yield f"### {command} {name}"
+                yield escape(sub_parser.description)
+                yield from argument_parts(sub_parser, f"{command} {name}")
 
 
 def argument_line(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
