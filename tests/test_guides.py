@@ -20,7 +20,14 @@ import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
 from SoccerNet.utils import getListGames
-from transformers import VideoMAEConfig, VideoMAEImageProcessor, VideoMAEModel
+from transformers import (
+    VideoMAEConfig,
+    VideoMAEImageProcessor,
+    VideoMAEModel,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.training.recipe import load_recipe
@@ -153,6 +160,10 @@ def published(tmp_path_factory) -> list[tuple[tuple, dict]]:
     VideoMAEModel(VideoMAEConfig(image_size=16, patch_size=8, num_frames=16, **sizes)).save_pretrained(teacher)
     VideoMAEImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(teacher)
 
+    image_model = folder / "image_model"
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(image_model)
+    ViTImageProcessor().save_pretrained(image_model)
+
     size = {"width": 192, "depths": [12], "heads": [3], "image": (224, 224), "patch": 16, "tubelet": 2, "frames": 128}
     torch.save({"state_dict": random_checkpoint("vivit", **size)}, folder / "SEED.pth")
     return [
@@ -160,6 +171,7 @@ def published(tmp_path_factory) -> list[tuple[tuple, dict]]:
         (("SoccerNet/SN-Features", files, "baidu-soccer-embeddings"), {}),
         (("SoccerNet/SoccerNet_raw_HQ", videos, "videos-224p"), {"gated": True, "readers": {"me"}}),
         (("MCG-NJU/videomae-base", read_folder(teacher)), {"repo_type": "model"}),
+        (("google/vit-base-patch16-224", read_folder(image_model)), {"repo_type": "model"}),
         (
             ("juliendenize/COMEDIAN-ViViT-tiny", {"SEED.pth": (folder / "SEED.pth").read_bytes()}),
             {"repo_type": "model"},

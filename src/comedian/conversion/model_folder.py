@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from comedian.errors import InputError
@@ -17,9 +18,20 @@ def check_output_dir(output_dir: str | Path) -> None:
 
 
 def save_model(
-    model: ComedianPreTrainedModel, processor: ComedianVideoProcessor, record: ModelRecord, output_dir: str | Path
+    model: ComedianPreTrainedModel,
+    processor: ComedianVideoProcessor,
+    record: ModelRecord,
+    output_dir: str | Path,
+    parts: Sequence[str] = ("",),
 ) -> Path:
     """Write a model with its code, its processor and its record to a new folder.
+
+    Args:
+        model: what to write.
+        processor: the model's.
+        record: what made the weights.
+        output_dir: a new or empty folder.
+        parts: beginnings of the names of the weights that are written; the others start afresh when it is loaded.
 
     Raises:
         InputError: the folder holds files or cannot be written.
@@ -29,7 +41,8 @@ def save_model(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        model.save_pretrained(partial)
+        weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(parts))}
+        model.save_pretrained(partial, state_dict=weights)
         processor.save_pretrained(partial)
         record.save(partial)
         os.replace(partial, output_dir)
