@@ -9,7 +9,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -88,8 +88,7 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
             problem(str(error))
             continue
         for half in sorted({annotation.half for annotation in annotations} | set(halves)) or [1]:
-            events = (_event_of(annotation) for annotation in annotations if annotation.half == half)
-            videos.append(EventVideo(video_id, half, splits.get(video_id), events=tuple(events)))
+            videos.append(EventVideo(video_id, half, splits.get(video_id), events=events_of_half(annotations, half)))
     labels = path / LABELS_FILE_NAME
     return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
 
@@ -98,8 +97,13 @@ def _match_name(content: Any) -> str:
     return str(content.get("UrlLocal", "")).strip().strip("/") if isinstance(content, dict) else ""
 
 
-def _event_of(annotation: Annotation) -> Event:
-    return Event(annotation.label, annotation.position_ms, annotation.team, annotation.visibility)
+def events_of_half(annotations: Sequence[Annotation], half: int) -> tuple[Event, ...]:
+    """Return a half's annotations as events, in their order."""
+    return tuple(
+        Event(found.label, found.position_ms, found.team, found.visibility, source=f"annotations[{index}]")
+        for index, found in enumerate(annotations)
+        if found.half == half
+    )
 
 
 def _splits(root: Path, file_name: str | None) -> dict[str, str]:

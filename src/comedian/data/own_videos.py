@@ -26,7 +26,7 @@ from pathlib import Path
 from comedian.data.annotations import LABEL_FILE_NAMES, VIDEO_SUFFIXES, Annotation, find_halves
 from comedian.data.decoding import VideoInfo, probe
 from comedian.data.event_formats import read_events
-from comedian.data.events import Event, EventSet, EventVideo, Problem, find_video, refuse
+from comedian.data.events import Event, EventSet, EventVideo, find_video
 from comedian.data.foreign_events import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
 from comedian.data.official_splits import SPLITS_FILE_NAME
 from comedian.errors import InputError
@@ -145,46 +145,55 @@ def import_videos(
     return OwnVideos(output, events.labels, splits, by_id, tuple(sorted(_video_names(videos, output) - used)))
 
 
-def find_parts(videos: Path, events: EventSet, source: str | Path, problem: Problem = refuse) -> list[Part]:
-    """Find the files of videos, and check that the events lie in them, each once.
+def find_parts(videos: Path, events: EventSet, source: str | Path) -> list[Part]:
+    """Find the files of videos, and make sure that the events lie in them, each once.
 
     Args:
         videos: the folder of the videos.
         events: what was read from `source`.
         source: the file of events, for messages.
-        problem: told in one line of everything that will not do; raises by default.
+
+    Raises:
+        InputError: a video or an event that will not do.
     """
     parts = []
     for video in events.videos:
         try:
-            file = _find(videos, video)
-            info = probe(file)
+            file = find_file(videos, video)
+            part = Part(video, file, probe(file))
         except ValueError as error:
-            problem(f"{_place(source, video.events[:1])}: {error}")
-            continue
-        parts.append(Part(video, file, info))
-        first: dict[tuple[str, int, str], Event] = {}
-        for event in video.events:
-            what = f"{event.label!r} at {event.position_ms / 1000:g} s"
-            other = first.setdefault((event.label, event.position_ms, event.team), event)
-            if other is not event:
-                where = f"stands in {other.source} already" if other.source else "is there twice"
-                problem(f"{_place(source, [event])}: {what} in `{video.name}` {where}; delete one")
-            if event.position_ms >= 1000 * info.duration_s:
-                problem(
-                    f"{_place(source, [event])}: {what} is after the end of `{video.name}`, which is "
-                    f"{info.duration_s:.1f} s long; mend the time"
-                )
+            raise InputError(f"{place_of(source, video.events[:1])}: {error}") from None
+        for _, event, message in event_problems(part):
+            raise InputError(f"{place_of(source, [event])}: {message}")
+        parts.append(part)
     return parts
 
 
-def _place(source: str | Path, events: Sequence[Event]) -> str:
-    """Return where an event stands; the file alone where there is none."""
+def event_problems(part: Part) -> Iterator[tuple[str, Event, str]]:
+    """Yield what is wrong with the events of a video: the kind of problem, the event, and what to do in words."""
+    first: dict[tuple[str, int, str], Event] = {}
+    for event in part.video.events:
+        what = f"{event.label!r} at {event.position_ms / 1000:g} s"
+        other = first.setdefault((event.label, event.position_ms, event.team), event)
+        if other is not event:
+            where = f"stands in {other.source} already" if other.source else "is there twice"
+            yield "duplicate event", event, f"{what} in `{part.video.name}` {where}; delete one"
+        if event.position_ms >= 1000 * part.info.duration_s:
+            long = f"`{part.video.name}`, which is {part.info.duration_s:.1f} s long"
+            yield "event outside the video", event, f"{what} is after the end of {long}; mend the time"
+
+
+def place_of(source: str | Path, events: Sequence[Event] = ()) -> str:
+    """Return where events stand, for a message; the file alone where that is not known."""
     return ", ".join([f"`{source}`", *(event.source for event in events if event.source)])
 
 
-def _find(videos: Path, video: EventVideo) -> Path:
-    """Return the file of a video or part, or raise a `ValueError` that tells what to do."""
+def find_file(videos: Path, video: EventVideo) -> Path:
+    """Return the file of a video or part.
+
+    Raises:
+        ValueError: there is none that will do, in words that follow `place:`.
+    """
     name = video.name
     file = find_video(videos, name, video.half)
     if file is None and inside(videos, name).is_dir():

@@ -9,11 +9,28 @@ import argparse
 import sys
 
 FORMATS = ("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl")
+# findings of a kind that are printed
+MAX_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the sub-commands and their arguments."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser(
+        "check",
+        help="tell what is wrong with a data set",
+        description="Tell in plain words what is wrong with a data set. Exit code 0 for nothing, 1 for something.",
+        allow_abbrev=False,
+    )
+    check.add_argument("root", metavar="ROOT", help="folder in SoccerNet's layout, or of the videos of --events")
+    check.add_argument("--events", metavar="FILE", help="file of events of the videos in ROOT")
+    check.add_argument("--from", dest="source", choices=FORMATS, help="the format of FILE (default: by what it holds)")
+    check.add_argument("--fps", type=float, help="frames a second, where events in frames say none")
+    check.add_argument("--labels", metavar="FILE", help="one label a line (default: ROOT/labels.txt, if it is there)")
+    check.add_argument("--splits", default="auto", help="where the splits come from: a JSON file, by default found")
+    check.add_argument("--output", metavar="FILE", help="all findings as JSON")
+    check.set_defaults(handler=check_data)
+
     convert = commands.add_parser(
         "convert",
         help="turn a file of events into one of another format",
@@ -63,6 +80,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Run the sub-command."""
     return args.handler(args)
+
+
+def check_data(args: argparse.Namespace) -> int:
+    """Print the findings, a few of each kind, and how many there are."""
+    import json
+    from dataclasses import asdict
+
+    from comedian.data.check import check_events, check_layout
+    from comedian.files import atomic_write_text
+
+    if args.events:
+        checked = check_events(args.root, args.events, labels=args.labels, name=args.source, fps=args.fps)
+    else:
+        checked = check_layout(args.root, labels=args.labels, splits=args.splits)
+    kinds: dict[str, list[str]] = {}
+    for finding in checked.findings:
+        kinds.setdefault(finding.kind, []).append(finding.message)
+    for kind, messages in kinds.items():
+        for message in messages[:MAX_SHOWN]:
+            print(f"{kind}: {message}")
+        if len(messages) > MAX_SHOWN:
+            print(f"{kind}: {len(messages) - MAX_SHOWN} more; `--output FILE` writes all")
+    if args.output:
+        content = {"num_videos": checked.num_videos, "num_events": checked.num_events}
+        content["findings"] = [asdict(finding) for finding in checked.findings]
+        atomic_write_text(args.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    counts = ", ".join(f"{len(messages)} {kind}" for kind, messages in kinds.items()) or "nothing to mend"
+    print(f"{checked.num_videos} videos, {checked.num_events} events: {counts}")
+    return 1 if checked.findings else 0
 
 
 def convert_events(args: argparse.Namespace) -> None:
