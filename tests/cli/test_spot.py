@@ -100,6 +100,27 @@ def test_default_output_all_and_threshold(spot, videos, tmp_path):
     assert predictions(tmp_path / "events.json") == []
 
 
+def test_probabilities_and_targets_of_a_calibrated_model(spot, videos, tmp_path):
+    curves = [[[0.3, 0.9, 0.2], [0.1, 0.6, 0.6]], [[0.4, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
+    fields = {"label_thresholds": [0.3, 0.4, 0.5], "label_calibration": [[1.0, -0.5]] * 3, "label_curves": curves}
+    model = save_model(tmp_path / "model", **fields)
+    spotter_of = spotter.ActionSpotter.from_pretrained(model)
+    code, out, err = spot(videos[0], "--threshold", "precision=0.9", "--save-scores", "scores", model=model)
+    assert code == 0 and f"left out, as precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
+    events = spotter_of(videos[0], threshold="precision=0.9")
+    assert confidences(tmp_path / "events.json") == [event["score"] for event in events] and len(events) > 1
+    assert [line.split()[-1] for line in out.splitlines()[1:]] == [f"{event['score']:.3f}" for event in events]
+    code, _, err = spot("--scores", "scores", "--threshold", "precision=0.9", model=None)
+    assert code == 0 and LABELS[2] in err
+    assert confidences(tmp_path / "events.json") == [event["score"] for event in events]
+    # the metric's candidates are raw
+    assert spot("--scores", "scores", "--all", model=None)[0] == 0
+    raw = [event["score"] for event in spotter_of(videos[0], keep_all=True)]
+    assert confidences(tmp_path / "events.json") == raw != []
+    code, _, err = spot(videos[0], "--threshold", "precision=0.9")
+    assert code == 2 and "comedian tune" in err
+
+
 def test_scores_are_used_again_without_inference(spot, videos, tmp_path, monkeypatch):
     assert spot(*videos, "--all", "--output", "a.json", "--save-scores", "scores")[0] == 0
     monkeypatch.setattr(spotter, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
@@ -216,6 +237,7 @@ def test_a_model_without_thresholds_lists_every_candidate(spot, videos, tmp_path
         (["{good}", "--split", "test"], "only a folder"),
         (["empty"], "1_224p.mkv"),
         (["{good}", "--threshold", "2"], "0 to 1"),
+        (["{good}", "--threshold", "f1=0.9"], "precision=0.9"),
         (["{good}", "--nms-window", "-1"], "0 or more"),
         (["{good}", "--nms-window", "nan"], "0 or more"),
         (["{good}", "--nms-window", "Goals=3"], "Goals"),

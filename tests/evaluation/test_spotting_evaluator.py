@@ -1,9 +1,8 @@
 """Thresholds and flat metrics against hand-made cases."""
 
 import numpy as np
-import pytest
 
-from comedian.evaluation.spotting_evaluator import average_map_of, choose_thresholds, flatten_scores
+from comedian.evaluation.spotting_evaluator import average_map_of, flatten_scores, judge_spots_of_halves
 
 
 class Halves:
@@ -36,19 +35,19 @@ def spot(label, timestamp_s, score, half=1):
     return {"label": label, "timestamp_s": timestamp_s, "half": half, "score": score}
 
 
-def test_the_threshold_is_where_f1_is_best():
-    # of label a: right at .9, .7 and .4, wrong at .5 (a second spot of one event) and .1
+def test_which_spots_are_right():
     spots = {
         0: [spot("a", 10.5, 0.9), spot("a", 9.0, 0.5), spot("a", 52.4, 0.4), spot("a", 100.0, 0.1)],
-        1: [spot("a", 29.0, 0.7, 2)],
+        1: [spot("a", 29.0, 0.7, 2), spot("b", 7.6, 0.25, 2)],
     }
-    # F1 down to .9: 2/4, .7: 4/5, .5: 4/6, .4: 6/7, .1: 6/8
-    assert choose_thresholds(spots, Halves(), ["a", "b"]) == [pytest.approx(0.4), 0.5]
-
-
-def test_a_spot_further_than_the_tolerance_is_wrong():
-    spots = {0: [spot("a", 12.6, 0.9)], 1: [spot("b", 7.4, 0.25, 2)]}
-    assert choose_thresholds(spots, Halves(), ["a", "b"]) == [0.5, pytest.approx(0.25)]
+    a, b = judge_spots_of_halves(spots, Halves(), ["a", "b"])
+    # a second spot of one event is wrong, and so is one of another half or further than 2.5 s
+    np.testing.assert_allclose(a.scores, [0.9, 0.7, 0.5, 0.4, 0.1])
+    assert a.right.tolist() == [True, True, False, True, False] and a.num_events == 3
+    assert b.right.tolist() == [False] and b.num_events == 1
+    b, a = judge_spots_of_halves(spots, Halves(), ["b", "a"])
+    assert a.num_events == 3 and len(b.scores) == 1
+    assert [len(judged.scores) for judged in judge_spots_of_halves({0: [], 1: []}, Halves(), ["a", "b"])] == [0, 0]
 
 
 def test_perfect_spots_score_one():

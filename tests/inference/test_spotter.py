@@ -84,6 +84,63 @@ def test_an_ensemble_is_the_mean_and_decodes_once_a_size(model, folder, videos, 
     assert trio.config.label_thresholds is None
 
 
+CALIBRATION = [[0.5, -1.0], [1.5, 0.5], [1.0, 0.0]]
+CURVES = [[[0.3, 0.9, 0.2], [0.1, 0.6, 0.6]], [[0.8, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
+
+
+@pytest.fixture(scope="module")
+def calibrated(folder):
+    """The model of `model`, calibrated; its thresholds are on probabilities."""
+    fields = {"label_thresholds": [0.2, 0.6, 0.5], "label_calibration": CALIBRATION, "label_curves": CURVES}
+    return save_model(folder / "calibrated", **fields)
+
+
+def probability(found, labels):
+    slope, bias = CALIBRATION[labels.index(found["label"])]
+    return 1 / (1 + (found["score"] / (1 - found["score"])) ** -slope * np.exp(-bias))
+
+
+def test_a_calibrated_model_reports_probabilities_and_gives_the_metric_raw_scores(model, calibrated, videos):
+    spot = ActionSpotter.from_pretrained(calibrated)
+    labels = spot.config.label_names
+    candidates = spot(videos, keep_all=True)
+    assert candidates == ActionSpotter.from_pretrained(model)(videos, keep_all=True)
+    shown = [{**found, "score": pytest.approx(probability(found, labels))} for found in candidates]
+    assert spot(videos, threshold=0.0) == shown
+    limits = dict(zip(labels, (0.2, 0.6, 0.5)))
+    events = [found for found in shown if found["score"].expected >= limits[found["label"]]]
+    assert spot(videos) == events and 0 < len(events) < len(shown)
+    assert spot(videos, threshold=0.7) == [found for found in shown if found["score"].expected >= 0.7]
+
+
+def test_a_target_of_precision_takes_each_labels_threshold(calibrated, model, videos, monkeypatch):
+    spot = ActionSpotter.from_pretrained(calibrated)
+    everything = spot(videos, threshold=0.0)
+    limits = dict(zip(spot.config.label_names, (0.3, 0.8, np.inf)))
+    events = [found for found in everything if found["score"] >= limits[found["label"]]]
+    assert spot(videos, threshold="precision=0.9") == events and {found["label"] for found in events} == {
+        "LABEL_0",
+        "LABEL_1",
+    }
+    # refused before the work
+    monkeypatch.setattr(ActionSpotter, "score", lambda *args, **options: pytest.fail("scored"))
+    for name, target in ((model, "precision=0.9"), (calibrated, "f1=0.9")):
+        with pytest.raises(InputError, match="`threshold`"):
+            ActionSpotter.from_pretrained(name)(videos, threshold=target)
+
+
+def test_an_ensemble_of_calibrated_models(calibrated, model, folder):
+    twin = save_model(folder / "twin", seed=1, label_thresholds=[0.4, 0.6, 0.7], label_calibration=[[1.5, 1.0]] * 3)
+    config = ActionSpotter.from_pretrained(calibrated, twin).config
+    np.testing.assert_allclose(config.label_calibration, [[1.0, 0.0], [1.5, 0.75], [1.25, 0.5]])
+    np.testing.assert_allclose(config.label_thresholds, [0.3, 0.6, 0.6])
+    assert config.label_curves is None
+    # thresholds of two scales have no mean
+    mixed = ActionSpotter.from_pretrained(calibrated, model).config
+    assert mixed.label_calibration is None and mixed.label_thresholds is None
+    assert ActionSpotter.from_pretrained(calibrated).config.label_curves == CURVES
+
+
 def test_flip_is_the_mean_with_the_mirrored_video(model, folder, videos, tmp_path, monkeypatch):
     larger = save_model(folder / "flipped_larger", seed=2, image_size=[32, 24])
     plain = ActionSpotter.from_pretrained(model, larger)

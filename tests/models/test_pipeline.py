@@ -87,6 +87,20 @@ def test_parameters_of_a_call_and_of_the_pipeline(folder, spot, spotter, videos)
         assert spot(videos[0], **given) == expected != spot(videos[0])
 
 
+def test_a_calibrated_model_gives_the_same_probabilities(folder, videos):
+    model = ComedianForActionSpotting.from_pretrained(folder)
+    model.config.label_calibration = [[0.5, -1.0], [1.5, 0.5], [1.0, 0.3]]
+    model.config.label_curves = [[[0.4, 0.9, 0.3], [0.3, 0.6, 0.6]], [[0.8, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
+    processor = ComedianVideoProcessor.from_pretrained(folder)
+    spotter, spot = ActionSpotter([model], [processor]), pipeline(TASK, model=model, video_processor=processor)
+    for threshold in (None, 0.0, 0.5, "precision=0.9", "recall=0.5"):
+        assert spot(videos, threshold=threshold) == spotter(videos, threshold=threshold) != []
+    assert spot(videos, threshold=0.0) != spotter(videos, keep_all=True)
+    for target in ("precision=2", "often"):
+        with pytest.raises(ValueError, match="`threshold`"):
+            spot(videos, threshold=target)
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batch_size_changes_nothing_but_memory(folder, spot, videos, monkeypatch, batch_size):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

@@ -61,7 +61,9 @@ def test_the_folder_holds_model_processor_recipe_thresholds_and_scores(trained):
     output = folder / "output"
     model = ComedianForActionSpotting.from_pretrained(output)
     assert model.config.label_names == list(LABELS)
-    assert len(model.config.label_thresholds) == 2
+    assert len(model.config.label_thresholds) == len(model.config.label_calibration) == 2
+    assert all(model.config.label_curves)
+    assert all(0 <= threshold <= 1 for threshold in model.config.label_thresholds)
     assert ComedianVideoProcessor.from_pretrained(output).size["height"] == 16
     assert json.loads((output / "validation_scores.json").read_text()) == scores
     assert set(scores) == {"tight", "loose"}

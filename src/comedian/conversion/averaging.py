@@ -6,9 +6,8 @@ import torch
 
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting
+from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 
-# chosen for one set of weights; they say nothing of another
-CHOSEN_ON_VALIDATION = ("label_thresholds",)
 # of no weight: where a model was saved, and by which version
 INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", *CHOSEN_ON_VALIDATION)
 

@@ -7,15 +7,12 @@ from tqdm import tqdm
 
 from comedian.data.annotations import prediction_of
 from comedian.data.window_dataset import HalfDataset
+from comedian.evaluation.calibration import Judged, judge_spots
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 
 READ_FRAMES = 64
-# full width of the window in which a spot counts as right when thresholds are chosen
-THRESHOLD_TOLERANCE_S = 5.0
-# for labels without an event to choose by
-DEFAULT_THRESHOLD = 0.5
 
 
 def score_halves(
@@ -73,44 +70,27 @@ def flatten_scores(scores: dict[str, dict], prefix: str) -> dict[str, float]:
     return {f"{prefix}average_map_{metric}": float(values["a_mAP"]) for metric, values in scores.items()}
 
 
-def choose_thresholds(spots: dict[int, list[dict]], halves: HalfDataset, labels: Sequence[str]) -> list[float]:
-    """Choose for each label the score from which events are reported: the one with the best F1 on these halves.
-
-    A spot is right when an event of its label, not taken by a better spot, lies within half of `THRESHOLD_TOLERANCE_S`.
+def judge_spots_of_halves(spots: dict[int, list[dict]], halves: HalfDataset, labels: Sequence[str]) -> list[Judged]:
+    """Tell which candidates are right, label by label; see [`judge_spots`].
 
     Args:
         spots: every candidate of every half, from [`spots_of_halves`].
         halves: with annotations.
         labels: names in the order of the logits.
-
-    Returns:
-        One threshold a label; 0.5 where no spot of the label is right.
     """
-    return [_best_threshold(*_judge(spots, halves, label)) for label in labels]
+    indices = {label: index for index, label in enumerate(labels)}
+    found = [
+        (half, indices[spot["label"]], spot["timestamp_s"], spot["score"])
+        for half, of_half in spots.items()
+        for spot in of_half
+    ]
+    events = [
+        (half, indices[halves.labels[label]], time_s)
+        for half in spots
+        for time_s, label in zip(*halves.events(half), strict=True)
+    ]
+    return judge_spots(_columns(found, 4), _columns(events, 3), len(labels))
 
 
-def _judge(spots: dict[int, list[dict]], halves: HalfDataset, label: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores and correctness of all spots of a label, best first, and the number of its events."""
-    judged, num_events = [], 0
-    for index, found in spots.items():
-        times_s, labels = halves.events(index)
-        free = times_s[labels == halves.labels.index(label)].tolist()
-        num_events += len(free)
-        for spot in sorted((spot for spot in found if spot["label"] == label), key=lambda spot: -spot["score"]):
-            near = min(free, key=lambda time_s: abs(time_s - spot["timestamp_s"]), default=np.inf)
-            right = abs(near - spot["timestamp_s"]) <= THRESHOLD_TOLERANCE_S / 2
-            if right:
-                free.remove(near)
-            judged.append((spot["score"], right))
-    judged.sort(key=lambda pair: -pair[0])
-    scores, right = zip(*judged, strict=True) if judged else ((), ())
-    return np.array(scores), np.array(right, dtype=bool), num_events
-
-
-def _best_threshold(scores: np.ndarray, right: np.ndarray, num_events: int) -> float:
-    if not right.any():
-        return DEFAULT_THRESHOLD
-    true_positives = right.cumsum()
-    f1 = 2 * true_positives / (np.arange(1, len(right) + 1) + num_events)
-    # rounded down, so that the spot it was read off stays above it
-    return float(np.floor(scores[f1.argmax()] * 1e4) / 1e4)
+def _columns(rows: list[tuple], count: int) -> np.ndarray:
+    return np.array(rows, dtype=np.float64).reshape(-1, count).T

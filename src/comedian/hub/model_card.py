@@ -30,7 +30,7 @@ SPOTTING = "ComedianForActionSpotting"
 ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin"}
 # fields of a configuration that other parts of the card tell, or that tell nobody anything
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
-UNTOLD_FIELDS |= {"transformers_version", "model_type", "_name_or_path"}
+UNTOLD_FIELDS |= {"transformers_version", "model_type", "_name_or_path", "label_calibration", "label_curves"}
 
 
 @dataclass(frozen=True)

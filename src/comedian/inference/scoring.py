@@ -138,7 +138,7 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
 
 
 def spots_of_half(
-    scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float
+    scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float, calibrated: bool = False
 ) -> list[dict]:
     """Spots of one half from its scores, with the stitching grid and suppression of `config`.
 
@@ -147,6 +147,7 @@ def spots_of_half(
         config: the model's.
         half: number of the half, from 1.
         thresholds: smallest score of a spot, one for all labels or one a label.
+        calibrated: give probabilities for scores, where `config` has a `label_calibration`; thresholds are on them.
 
     Returns:
         Spots `{"label", "timestamp_s", "half", "score"}` in order of time.
@@ -162,4 +163,5 @@ def spots_of_half(
         nms_threshold=config.nms_threshold,
         nms_min_weight=config.nms_min_weight,
         thresholds=thresholds,
+        calibration=config.label_calibration if calibrated else None,
     )

@@ -20,6 +20,7 @@ from comedian.data.hub_errors import hub_errors
 from comedian.errors import InputError
 from comedian.inference.scoring import decoder_threads, encode_half_with_models, score_half, spots_of_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.postprocessing_comedian import operating_thresholds
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
 BAR_FORMAT_WITHOUT_TOTAL = "{desc}: {n:.0f} s of video [{elapsed}{postfix}]"
@@ -84,24 +85,27 @@ class ActionSpotter:
         videos: str | Path | Sequence[str | Path],
         *,
         keep_all: bool = False,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
         progress: bool = False,
     ) -> list[dict]:
         """Find the events of a match.
 
         Args:
             videos: one video, or the halves of a match in order.
-            keep_all: keep every candidate, as the metric wants them.
-            threshold: smallest score of an event, for all labels; the model's own thresholds by default.
+            keep_all: keep every candidate with its raw score, as the metric wants them.
+            threshold: smallest score of an event, for all labels, or such as `"precision=0.9"` or `"recall=0.8"`, as
+                measured on validation; the model's own thresholds by default.
             progress: show a bar with the speed.
 
         Returns:
             Spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from the half's
-            first video frame, `half` from 1.
+            first video frame, `half` from 1. With a calibrated model, `score` is the probability that the event is right.
 
         Raises:
-            InputError: a video cannot be decoded.
+            InputError: a video cannot be decoded, or `threshold` cannot be.
         """
+        if isinstance(threshold, str):
+            thresholds_at(threshold, self.config)  # refused before the work
         videos = [videos] if isinstance(videos, str | os.PathLike) else videos
         scores = [self.score(video, progress=progress) for video in videos]
         return self.spots(scores, keep_all=keep_all, threshold=threshold)
@@ -132,7 +136,7 @@ class ActionSpotter:
         return np.mean(scores, axis=0)
 
     def spots(
-        self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | None = None
+        self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | str | None = None
     ) -> list[dict]:
         """Find the events in the scores of a match's halves, from [`score`]; for the rest see [`__call__`]."""
         return spots_of_match(dict(enumerate(scores, 1)), self.config, keep_all=keep_all, threshold=threshold)
@@ -154,27 +158,55 @@ def spots_of_match(
     config: ComedianConfig,
     *,
     keep_all: bool = False,
-    threshold: float | None = None,
+    threshold: float | str | None = None,
 ) -> list[dict]:
     """Find the events in the scores of a match.
 
+    A model with a `label_calibration` gives the probability that an event is right as its score, and thresholds are on
+    it; but candidates for the metric (`keep_all` without `threshold`) have raw scores, as its fixed thresholds want.
+
     Args:
         scores: half -> `(num_steps, num_labels)`.
-        config: labels, time grid, suppression and `label_thresholds`; without these every candidate is kept.
+        config: labels, time grid, suppression, `label_thresholds` and calibration; without thresholds every candidate is
+            kept.
         keep_all: keep every candidate.
-        threshold: smallest score of an event, for all labels, instead of `label_thresholds`.
+        threshold: smallest score of an event, for all labels, instead of `label_thresholds`; or `"precision=0.9"` or
+            `"recall=0.8"`, which takes each label's threshold from `label_curves`.
 
     Returns:
         Spots in order of time.
+
+    Raises:
+        InputError: `threshold` names no such point, or the model has no curves.
     """
     thresholds = 0.0 if keep_all or config.label_thresholds is None else config.label_thresholds
-    if threshold is not None:
+    if isinstance(threshold, str):
+        thresholds = thresholds_at(threshold, config)
+    elif threshold is not None:
         thresholds = threshold
-    return [spot for half in sorted(scores) for spot in spots_of_half(scores[half], config, half, thresholds)]
+    calibrated = threshold is not None or not keep_all
+    return [
+        spot for half in sorted(scores) for spot in spots_of_half(scores[half], config, half, thresholds, calibrated)
+    ]
+
+
+def thresholds_at(target: str, config: ComedianConfig) -> list[float]:
+    """Return each label's threshold for `"precision=0.9"` or `"recall=0.8"`; infinite where it is out of reach.
+
+    Raises:
+        InputError: `target` is no such thing, or the model has no curves.
+    """
+    try:
+        return operating_thresholds(target, config.label_curves)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> ComedianConfig:
-    """Return the settings of an ensemble: the first model's, with the mean of all models' `label_thresholds`.
+    """Return the settings of an ensemble: the first model's, with the mean of all `label_thresholds` and calibrations.
+
+    Models of which some are calibrated and some are not have no common scale for thresholds, and so none; the curves of
+    single models say nothing of an ensemble.
 
     Args:
         configs: one a model.
@@ -199,9 +231,16 @@ def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> Co
                 f"`{names[0]}` gives {first.scores_per_token} scores a token, `{name}` {config.scores_per_token}; an "
                 "ensemble needs one time grid"
             )
-    thresholds = [config.label_thresholds for config in configs]
-    mean = None if None in thresholds else np.mean(thresholds, axis=0).tolist()
-    return ComedianConfig.from_dict(first.to_dict() | {"label_thresholds": mean})
+    if not others:
+        return ComedianConfig.from_dict(first.to_dict())
+    fields = {"label_curves": None, "label_calibration": _mean([config.label_calibration for config in configs])}
+    one_scale = len({config.label_calibration is None for config in configs}) == 1
+    fields["label_thresholds"] = _mean([config.label_thresholds for config in configs]) if one_scale else None
+    return ComedianConfig.from_dict(first.to_dict() | fields)
+
+
+def _mean(values: Sequence[list | None]) -> list | None:
+    return None if None in values else np.mean(values, axis=0).tolist()
 
 
 def load_model(

@@ -20,6 +20,8 @@ SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
 NEGATIVES = ("window", "batch", "queue")
+# fields that hold for one set of weights, and for no other labels
+CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -213,6 +215,11 @@ class ComedianConfig(PreTrainedConfig):
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
         label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
             validation; `None` reports every candidate.
+        label_calibration (`list[list[float]]`, *optional*): `[slope, bias]`, one pair a label: the probability that a spot
+            is right has the logit `slope * logit(score) + bias`. With it, reported events show that probability, and
+            thresholds are on it.
+        label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
+            validation, a list a label, for `comedian spot --threshold precision=0.9`.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -266,6 +273,8 @@ class ComedianConfig(PreTrainedConfig):
     nms_threshold: float | int = 0.001
     nms_min_weight: float | int = 0.0
     label_thresholds: list[float | int] | None = None
+    label_calibration: list[list[float | int]] | None = None
+    label_curves: list[list[list[float | int]]] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
 
@@ -546,7 +555,7 @@ class ComedianConfig(PreTrainedConfig):
             raise ValueError(f"`id2label` has the indices {list(self.id2label)}; must be 0, 1, ... without gaps")
         if len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError("`id2label` has a label more than once")
-        lists = {"label_thresholds": self.label_thresholds}
+        lists = {name: getattr(self, name) for name in ("label_thresholds", "label_calibration", "label_curves")}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s
         rows = self.class_weights or []
@@ -557,6 +566,12 @@ class ComedianConfig(PreTrainedConfig):
         for name, values in lists.items():
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(f"`{name}` has {len(values)} entries for {self.num_labels} labels")
+        for pair in self.label_calibration or []:
+            if len(pair) != 2 or not 0 < pair[0] < math.inf or not math.isfinite(pair[1]):
+                raise ValueError(f"`label_calibration` holds {pair}; must be a slope greater than 0 and a bias")
+        for points in self.label_curves or []:
+            if any(len(point) != 3 for point in points):
+                raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:

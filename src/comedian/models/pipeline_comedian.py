@@ -12,7 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .postprocessing_comedian import spots_from_scores, step_timestamps_s, stitch_half
+from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
 from .video_processing_comedian import ComedianVideoProcessor
 
 try:
@@ -74,15 +74,17 @@ class ActionSpottingPipeline(Pipeline):
                 decoded frames: uint8 RGB `(num_frames, height, width, 3)` at the model's `fps`. A generator of matches is
                 worked off one by one.
             batch_size (`int`, *optional*): tubelets, and windows, given to the model at once.
-            threshold (`float`, *optional*): smallest score of an event, for all labels; the model's `label_thresholds` by
-                default, where it has them, and else every candidate counts.
+            threshold (`float` or `str`, *optional*): smallest score of an event, for all labels, or such as
+                `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
+                where it has them, and else every candidate counts.
             nms (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's `nms_type` by default.
             nms_window_s (`float`, *optional*): full width of the suppression in seconds, for all labels; the model's by
                 default.
 
         Returns:
             `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from
-            the half's first video frame, `half` from 1. Of a generator: an iterator of such lists.
+            the half's first video frame, `half` from 1. With a calibrated model, `score` is the probability that the event
+            is right. Of a generator: an iterator of such lists.
 
         Raises:
             ValueError: no video, no file, a URL, frames of another type or shape, or a video that cannot be decoded.
@@ -101,7 +103,7 @@ class ActionSpottingPipeline(Pipeline):
 
     def _sanitize_parameters(
         self,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
         nms: str | None = None,
         nms_window_s: float | None = None,
         tubelets_per_batch: int | None = None,
@@ -112,6 +114,8 @@ class ActionSpottingPipeline(Pipeline):
             raise ValueError(f"`nms_window_s` is {nms_window_s}; must be 0 or more")
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
+        if isinstance(threshold, str):
+            threshold = operating_thresholds(threshold, self.model.config.label_curves)
         forward = {"tubelets_per_batch": tubelets_per_batch}
         spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
@@ -148,7 +152,7 @@ class ActionSpottingPipeline(Pipeline):
     def postprocess(
         self,
         outputs: dict[str, list[np.ndarray]],
-        threshold: float | None = None,
+        threshold: float | list[float] | None = None,
         nms: str | None = None,
         nms_window_s: float | None = None,
     ) -> list[dict]:
@@ -168,6 +172,7 @@ class ActionSpottingPipeline(Pipeline):
                 nms_threshold=config.nms_threshold,
                 nms_min_weight=config.nms_min_weight,
                 thresholds=thresholds,
+                calibration=config.label_calibration,
             )
         return spots
 

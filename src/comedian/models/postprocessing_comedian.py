@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+# keeps logits finite, and apart for all float32 scores that are
+SMALLEST_SCORE = 1e-9
+
 
 def stitch(
     scores: np.ndarray, starts: np.ndarray, num_tokens: int, edge_trim: int = 0, merge: str = "max"
@@ -215,6 +218,51 @@ def _sliding_max(values: np.ndarray, width: int) -> np.ndarray:
     return np.maximum(values[: len(values) - rest], values[rest:])
 
 
+def calibrate(scores: np.ndarray, calibration: Sequence[Sequence[float]]) -> np.ndarray:
+    """Turn scores into the probabilities that spots with these scores are right (Platt scaling).
+
+    Slopes are greater than 0, so within a label a higher score never gets a lower probability.
+
+    Args:
+        scores (`np.ndarray` of shape `(..., num_labels)`, float): in [0, 1].
+        calibration (sequence of `num_labels` pairs): `[slope, bias]`, as a model's `label_calibration`.
+
+    Returns:
+        `np.ndarray` of the shape of `scores`, float64: in (0, 1], but 0 where the score is 0.
+    """
+    slopes, biases = np.asarray(calibration, dtype=np.float64).T
+    bounded = np.clip(np.asarray(scores, dtype=np.float64), SMALLEST_SCORE, 1 - SMALLEST_SCORE)
+    logits = slopes * np.log(bounded / (1 - bounded)) + biases
+    return np.where(scores > 0, 1 / (1 + np.exp(-logits)), 0.0)
+
+
+def operating_thresholds(target: str, curves: Sequence[Sequence[Sequence[float]]] | None) -> list[float]:
+    """Thresholds at which a model had a precision or a recall on validation.
+
+    Args:
+        target (`str`): `"precision=0.9"` for the lowest threshold with at least that precision, `"recall=0.8"` for the
+            highest with at least that recall.
+        curves (sequence of `num_labels` sequences of points): a model's `label_curves`.
+
+    Returns:
+        `list[float]`: a threshold a label; infinite, which no spot reaches, where no point has that precision or recall.
+
+    Raises:
+        ValueError: no such target, or no curves.
+    """
+    name, _, number = target.partition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if name not in ("precision", "recall") or not 0 < value <= 1:
+        raise ValueError(f"`threshold` is {target!r}; give a score, or such as 'precision=0.9' or 'recall=0.8'")
+    if curves is None:
+        raise ValueError(f"`threshold` is {target!r}, but the model holds no curves; `comedian tune` measures them")
+    column, best = (1, min) if name == "precision" else (2, max)
+    return [best((point[0] for point in points if point[column] >= value), default=np.inf) for points in curves]
+
+
 def find_spots(
     scores: np.ndarray,
     timestamps_s: np.ndarray,
@@ -258,6 +306,7 @@ def spots_from_scores(
     nms_threshold: float = 0.001,
     nms_min_weight: float = 0.0,
     thresholds: float | Sequence[float] = 0.0,
+    calibration: Sequence[Sequence[float]] | None = None,
 ) -> list[dict]:
     """Suppress the scores of a half and list the spots that are left.
 
@@ -275,6 +324,8 @@ def spots_from_scores(
         nms_min_weight (`float`, defaults to 0.0): factor of soft-NMS at distance 0.
         thresholds (`float` or sequence of `num_labels` `float`, defaults to 0.0): scores, after suppression, below
             which there is no spot.
+        calibration (sequence of `num_labels` pairs, *optional*): of [`calibrate`]; spots then have probabilities for
+            scores, and the thresholds are on these.
 
     Returns:
         `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` by time, at equal times in the labels' order.
@@ -285,13 +336,17 @@ def spots_from_scores(
     # rounded: 0.58 s at 100 steps a second are 58, not 57.99...
     window_steps = np.round(np.asarray(nms_window_s) * score_rate, 6)
     kept = non_maximum_suppression(scores, nms_type, window_steps, nms_threshold, nms_min_weight)
+    if calibration is not None:
+        kept = calibrate(kept, calibration)
     return find_spots(kept, timestamps_s, labels, half, thresholds)
 
 
 __all__ = [
+    "calibrate",
     "displace",
     "find_spots",
     "non_maximum_suppression",
+    "operating_thresholds",
     "spots_from_scores",
     "step_timestamps_s",
     "stitch",

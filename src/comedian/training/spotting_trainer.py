@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
+from comedian.evaluation.calibration import reporting_settings
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
-    choose_thresholds,
     flatten_scores,
+    judge_spots_of_halves,
     score_halves,
     spots_of_halves,
 )
@@ -133,7 +134,7 @@ class SpottingTrainer(StageTrainer):
         return metrics
 
     def finish(self) -> dict[str, dict]:
-        """Choose thresholds on the validation halves, save the model and, beside it, what it does there.
+        """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
 
         Written are the model, `validation_scores.json`, `predictions_validation.zip` and `learning_curve.svg`; scores of an
         earlier model in the folder go.
@@ -143,7 +144,8 @@ class SpottingTrainer(StageTrainer):
         """
         halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
         spots = self.spot_halves(halves)
-        config.label_thresholds = choose_thresholds(spots, halves, config.label_names)
+        for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
+            setattr(config, name, value)
         scores = average_map_of(spots, halves)
         self.save_model(_internal_call=True)
         self.save_state()

@@ -22,6 +22,7 @@ from comedian.models import (
     ComedianPreTrainedModel,
     ComedianVideoProcessor,
 )
+from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import DataSection, ModelSection, Recipe
@@ -83,7 +84,7 @@ def build_model(
         new_labels = labels and stored.label_names != list(labels)
         # what belongs to the labels of another data set does not count here
         fields_of_labels = (
-            {"class_weights": None, "label_thresholds": None, "nms_window_s": 10.0} if new_labels else {}
+            {"class_weights": None, "nms_window_s": 10.0, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
         )
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:

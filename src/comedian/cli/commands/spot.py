@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-scores", metavar="FOLDER", type=Path, help="keep the raw scores of each half")
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--all", action="store_true", help="keep every candidate, as the metric wants them")
-    kept.add_argument("--threshold", metavar="SCORE", type=float, help="one threshold for all labels, 0 to 1")
+    kept.add_argument(
+        "--threshold",
+        metavar="SCORE",
+        type=_threshold,
+        help="one threshold for all labels, 0 to 1; or precision=0.9 or recall=0.8: each label's threshold that had it "
+        "on validation",
+    )
     parser.add_argument("--nms-type", choices=("soft", "hard"), help="suppression; default: the model's")
     parser.add_argument(
         "--nms-window",
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         from comedian.inference.score_files import load_score_folders
 
         scores, config = load_score_folders(args.scores)
+        _tell_unreachable(args.threshold, config)
     else:
         scores, config = _score(args, is_folder)
     config = _with_settings(config, args.nms_type, args.nms_window)
@@ -98,6 +105,22 @@ def run(args: argparse.Namespace) -> None:
     print(f"{output}: {len(events)} events", file=sys.stderr)
 
 
+def _threshold(word: str) -> float | str:
+    """A score, or a target such as `precision=0.9`."""
+    return word if "=" in word else float(word)
+
+
+def _tell_unreachable(threshold: float | str | None, config) -> None:
+    """Say which labels a target of precision or recall leaves out; refuse one that cannot be."""
+    from comedian.inference.spotter import thresholds_at
+
+    if isinstance(threshold, str):
+        limits = thresholds_at(threshold, config)
+        left_out = [label for label, limit in zip(config.label_names, limits) if limit == float("inf")]
+        if left_out:
+            print(f"left out, as {threshold} was not reached on validation: {', '.join(left_out)}", file=sys.stderr)
+
+
 def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     """Refuse at once what would otherwise fail after the work."""
     if args.model and not args.videos:
@@ -108,7 +131,7 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError("give one folder alone, or videos")
     if args.split and not is_folder:
         raise InputError(f"--split {args.split}: only a folder of matches has splits")
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
+    if isinstance(args.threshold, float) and not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold {args.threshold}: give a score from 0 to 1")
     if output.suffix not in (".json", ".zip"):
         raise InputError(f"--output {output}: give a name that ends in .json or .zip")
@@ -142,6 +165,7 @@ def _score(args: argparse.Namespace, is_folder: bool):
     from comedian.inference.spotter import ActionSpotter
 
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
+    _tell_unreachable(args.threshold, spotter.config)
     return score_matches(spotter, matches, args.save_scores, progress=True), spotter.config
 
 
