@@ -14,9 +14,7 @@ import torch
 
 from comedian import ActionSpotter
 from comedian.data.annotations import read_results, write_results
-from comedian.data.frame_store import open_half
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from video_factory import write_video
 
 TESTS, EXAMPLES = Path(__file__).parent, Path(__file__).parents[1] / "examples"
 DEMO = EXAMPLES / "demo"
@@ -121,72 +119,10 @@ def test_spot_match_takes_an_ensemble(run_here, tmp_path):
     assert (tmp_path / "spots" / "results_spotting.json").read_text() == (tmp_path / "wanted.json").read_text()
 
 
-@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py", "finetune_own_videos.py"])
+@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py"])
 def test_every_script_has_help(run_here, script):
     code, printed, _ = run_here(script, "--help")
     assert code == 0 and "usage:" in printed and f"python examples/{script}" in printed
-
-
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """Three videos of 20 seconds and a CSV of five events in each."""
-    folder = tmp_path_factory.mktemp("own")
-    rows = ["video,label,time_s"]
-    for name in ("one", "two", "three"):
-        write_video(folder / "videos" / f"{name}.mp4", num_frames=80, fps=4, height=32, width=56)
-        rows += [f"{name}.mp4,{('red', 'green')[second % 8 // 4]},0:{second:02d}" for second in range(1, 20, 4)]
-    (folder / "events.csv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
-def test_finetune_own_videos_trains_a_model_and_goes_on(own, run_here, tmp_path):
-    output = tmp_path / "out"
-    words = [own / "videos", own / "events.csv", output]
-    printed = run("finetune_own_videos.py", *words, "--epochs", 1).stdout
-    splits = json.loads((output / "matches" / "splits.json").read_text())
-    assert sorted(splits["train"] + splits["validation"]) == ["one", "three", "two"]
-    assert len(splits["validation"]) == 1
-    # seconds 1 and 9 and 17 of each video are red
-    assert re.search(r"^red +6 +3$", printed, re.MULTILINE) and re.search(r"^green +4 +2$", printed, re.MULTILINE)
-    scores = json.loads((output / "model" / "validation_scores.json").read_text())
-    assert f"validation average-mAP tight: {100 * scores['tight']['a_mAP']:.1f} %" in printed
-    assert f"comedian publish {output / 'model'} me/my-model" in printed
-    model = ComedianForActionSpotting.from_pretrained(output / "model")
-    assert model.config.label_names == ["green", "red"]
-    frames = output / "frames" / "one" / "1.frames"
-    assert open_half(frames).num_frames == 50
-    prepared_ns = frames.stat().st_mtime_ns
-
-    assert run_here("finetune_own_videos.py", *words, "--epochs", 2)[0] == 0
-    history = json.loads((output / "model" / "trainer_state.json").read_text())["log_history"]
-    assert [entry["epoch"] for entry in history if "loss" in entry] == [1.0, 2.0]
-    assert (output / "model" / "checkpoint-6").is_dir()
-    assert frames.stat().st_mtime_ns == prepared_ns
-
-    code, _, refused = run_here("finetune_own_videos.py", *words, "--seed", 1)
-    assert code == 2
-    assert (
-        refused == f"finetune_own_videos: `{output}` was begun with other events, model or seed; give a new folder\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (["videos", "bad.csv", "out"], "line 3: there is no video `four.mp4`"),
-        (["videos", "none.csv", "out"], "none.csv` cannot be read"),
-        (["none", "events.csv", "out"], "none` is no folder"),
-        (["videos", "events.csv", "out", "--model", "none"], "`none` has no configuration"),
-    ],
-)
-def test_finetune_own_videos_names_what_is_wrong(own, run_here, tmp_path, words, message):
-    (tmp_path / "videos").symlink_to(own / "videos")
-    (tmp_path / "events.csv").symlink_to(own / "events.csv")
-    (tmp_path / "bad.csv").write_text("video,label,time_s\none.mp4,red,1\nfour.mp4,red,1\n")
-    code, _, stderr = run_here("finetune_own_videos.py", *words)
-    assert code == 2
-    assert message in stderr and stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_the_notebook_goes_from_videos_to_what_would_be_published(tmp_path):

@@ -76,7 +76,7 @@ class Event:
     visibility: str = VISIBLE
     score: float | None = None
     comment: str = ""
-    source: str = field(default="", compare=False)
+    source: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

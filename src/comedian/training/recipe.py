@@ -1,5 +1,6 @@
 """Recipes: one YAML file a stage, with overrides from the command line."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -80,12 +81,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: no YAML, an unknown section or field, an override without a value.
     """
     path = Path(path)
-    content = read_sections(path)
+    return make_recipe(read_sections(path), path.parent, overrides)
+
+
+def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Make a recipe of its sections and apply overrides, as `load_recipe` does with a file in `folder`."""
+    content = copy.deepcopy(content)
     for name, value in parse_overrides(overrides):
         _set(content, name.split("."), value, name)
     unknown = set(content) - {"model", "data", "training"}
     if unknown:
-        raise InputError(f"`{path}` has the unknown section `{sorted(unknown)[0]}`; known: model, data, training")
+        raise InputError(f"the recipe has the unknown section `{sorted(unknown)[0]}`; known: model, data, training")
     model = _section(ModelSection, content.get("model"), "model")
     if (model.config is None) == (model.checkpoint is None):
         raise InputError("the recipe's `model` needs either `config` (from scratch) or `checkpoint`, not both")
@@ -93,7 +99,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         model=model,
         data=_section(DataSection, content.get("data"), "data"),
         training=content.get("training") or {},
-        folder=path.parent,
+        folder=folder,
     )
 
 

@@ -1,24 +1,68 @@
-"""Train a model to spot actions, from a YAML recipe with the sections `model`, `data` and `training`.
+"""Train a model to spot actions: on a folder of videos and a file of their events, or from a YAML recipe.
 
-Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
-A run that broke off goes on from its last checkpoint when the same command is given again.
-Several processes: `accelerate launch examples/finetune.py --config recipe.yaml ...`.
+    comedian finetune --videos VIDEOS --events EVENTS.csv --model START --output RUN
+    comedian finetune --config recipe.yaml --data.root MATCHES --data.frames FRAMES
+
+The first lays the videos out, decodes them once, keeps some for validation, trains, and chooses a threshold a label; the
+model is in RUN/model. The CSV has the columns video,label,time_s; other formats are those of `comedian data convert`.
+
+Any field of the recipe, its sections `model`, `data` and `training`, can be overridden, in both:
+`--training.num_train_epochs 3 --model.overrides.fps 5`. A run that broke off goes on from its last checkpoint when the
+same command is given again.
+Several processes: `accelerate launch -m comedian.cli.main finetune ...`.
 """
 
 import argparse
+from pathlib import Path
 
-from comedian.cli.recipe_arguments import add_arguments as add_arguments
+from comedian.cli import recipe_arguments
+
+NEEDED_OF_VIDEOS = ("videos", "events", "model", "output")
+OPTIONS_OF_VIDEOS = ("validation_share", "seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    recipe_arguments.add_arguments(parser, required=False)
+    parser.add_argument("--videos", metavar="DIR", type=Path, help="folder of videos, in place of a recipe")
+    parser.add_argument("--events", metavar="FILE", type=Path, help="their events")
+    parser.add_argument("--model", metavar="START", help="folder or Hub repository of the model to start from")
+    parser.add_argument("--output", metavar="RUN", type=Path, help="where everything goes")
+    parser.add_argument(
+        "--validation-share", type=float, help="of the videos, where FILE tells no split (default: 0.2)"
+    )
+    parser.add_argument("--seed", type=int, help="of the split and the training of videos (default: 0)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train and print the validation scores."""
+    from comedian.errors import InputError
+
+    given = {
+        name: value for name in NEEDED_OF_VIDEOS + OPTIONS_OF_VIDEOS if (value := getattr(args, name)) is not None
+    }
+    if args.config and given:
+        option = next(iter(given)).replace("_", "-")
+        raise InputError(f"`--{option}` does not go with `--config`; give a recipe, or videos and their events")
+    if not args.config and (missing := [name for name in NEEDED_OF_VIDEOS if name not in given]):
+        raise InputError(
+            f"`--{missing[0]}` is missing; give --videos, --events, --model and --output, or --config RECIPE"
+        )
+
     from accelerate import PartialState
 
-    from comedian.training.finetune import finetune
-    from comedian.training.recipe import load_recipe
+    if args.config:
+        from comedian.training.finetune import finetune
+        from comedian.training.recipe import load_recipe
 
-    recipe = load_recipe(args.config, args.overrides)
-    scores = finetune(recipe, resume=not args.restart)
+        recipe = load_recipe(args.config, args.overrides)
+        scores = finetune(recipe, resume=not args.restart)
+    else:
+        from comedian.training.finetune_videos import VideoRun, finetune_videos
+
+        recipe, scores = finetune_videos(VideoRun(**given), args.overrides, not args.restart, tell=print)
+    tell = PartialState().print
     for metric, values in scores.items():
-        PartialState().print(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
-    PartialState().print(f"the model is in {recipe.training['output_dir']}")
+        tell(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
+    model = recipe.training["output_dir"]
+    tell(f"the model is in {model}; try it:  comedian spot VIDEO --model {model} --output events.json")

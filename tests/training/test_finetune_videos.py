@@ -1,0 +1,131 @@
+"""`comedian finetune --videos`: from a folder of videos and a file of events to a model, in one command."""
+
+import json
+import re
+
+import pytest
+
+from comedian.cli.main import main
+from comedian.data.frame_store import open_half
+from comedian.models import ComedianForActionSpotting
+from comedian.training.finetune_videos import VideoRun, finetune_videos
+from comedian.training.recipe import load_recipe
+from comedian.training.stage import build_processor, load_config
+from testing_utils import tiny_config
+from video_factory import write_video
+
+LENGTH_S = 20
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Two videos, a match of three parts, a CSV of five events in each part, and a model to start from."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = ["video,half,label,time_s"]
+    parts = [("one.mp4", ""), ("two.mkv", ""), ("cup", 1), ("cup", 2), ("cup", 3)]
+    for name, half in parts:
+        file = folder / "videos" / (f"{name}/{half}.mkv" if half else name)
+        write_video(file, num_frames=4 * LENGTH_S, fps=4, height=32, width=32)
+        rows += [f"{name},{half},{('red', 'green')[second % 8 // 4]},0:{second:02d}" for second in range(1, 20, 4)]
+    (folder / "events.csv").write_text("\n".join(rows) + "\n")
+    model = ComedianForActionSpotting(tiny_config(fps=2.0))
+    model.save_pretrained(folder / "start")
+    build_processor(model.config).save_pretrained(folder / "start")
+    return folder
+
+
+def words_of(own, output, *more):
+    words = ["--videos", own / "videos", "--events", own / "events.csv", "--model", own / "start", "--output", output]
+    return ["finetune", *map(str, (*words, *more))]
+
+
+def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main(words_of(own, output, "--training.num_train_epochs", 1, "--training.disable_tqdm", "true")) == 0
+    printed = capsys.readouterr().out
+    splits = json.loads((output / "matches" / "splits.json").read_text())
+    # by video: a match of three parts is in one split, whole
+    assert sorted(splits["train"] + splits["validation"]) == ["cup", "one", "two"] and len(splits["validation"]) == 1
+    num_parts = {"cup": 3, "one": 1, "two": 1}
+    train, validation = (sum(num_parts[name] for name in splits[split]) for split in ("train", "validation"))
+    # seconds 1, 9 and 17 of each part are red
+    assert re.search(rf"^red +{3 * train} +{3 * validation}$", printed, re.MULTILINE)
+    assert re.search(rf"^green +{2 * train} +{2 * validation}$", printed, re.MULTILINE)
+    scores = json.loads((output / "model" / "validation_scores.json").read_text())
+    assert f"validation average-mAP tight: {100 * scores['tight']['a_mAP']:.2f} %" in printed
+    assert f"comedian spot VIDEO --model {output / 'model'} --output events.json" in printed
+    config = ComedianForActionSpotting.from_pretrained(output / "model").config
+    assert config.label_names == ["green", "red"] and len(config.label_thresholds) == 2
+    frames = [output / "frames" / name for name in ("one/1.frames", "cup/1.frames", "cup/2.frames", "cup/3.frames")]
+    assert [open_half(path).num_frames for path in frames] == [2 * LENGTH_S] * 4
+    prepared_ns = [path.stat().st_mtime_ns for path in frames]
+
+    assert main(words_of(own, output, "--training.num_train_epochs", 2, "--training.disable_tqdm", "true")) == 0
+    history = json.loads((output / "model" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["epoch"] for entry in history if "loss" in entry] == [1.0, 2.0]
+    assert [path.stat().st_mtime_ns for path in frames] == prepared_ns
+    assert load_recipe(output / "model" / "recipe.yaml").training["num_train_epochs"] == 2
+    capsys.readouterr()
+
+    # a run goes on only with what it was begun with
+    for other in (["--seed", 1], ["--validation-share", 0.5]):
+        assert main(words_of(own, output, *other)) == 2
+        error = capsys.readouterr().err
+        assert f"`{output}` was begun with other events, model, seed or share; give a new folder\n" in error
+    changed = tmp_path / "changed.csv"
+    changed.write_text((own / "events.csv").read_text().replace("0:01", "0:02"))
+    assert main([*words_of(own, output), "--events", str(changed)]) == 2
+    assert "was begun with other events" in capsys.readouterr().err
+    assert json.loads((output / "matches" / "splits.json").read_text()) == splits
+
+
+def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypatch):
+    """Any format of events will do; what is told of splits is kept, and windows follow the length of the videos."""
+    videos = [
+        {"video": name, "split": split, "events": [{"label": "red", "time_s": 9}]}
+        for name, split in (("one", "train"), ("two.mkv", "valid"))
+    ]
+    events = tmp_path / "events.json"
+    events.write_text(json.dumps({"labels": ["red", "blue"], "videos": videos}))
+    monkeypatch.setattr("comedian.training.finetune_videos.finetune", lambda recipe, resume: {})
+    run = VideoRun(own / "videos", events, str(own / "start"), tmp_path / "run")
+    told = []
+    recipe, _ = finetune_videos(run, ["--training.learning_rate=3e-3"], tell=told.append)
+    assert "left out, as the events do not name them: cup/1.mkv, cup/2.mkv, cup/3.mkv" in told[0]
+    assert json.loads((run.matches / "splits.json").read_text()) == {"train": ["one"], "validation": ["two"]}
+    assert (run.matches / "labels.txt").read_text() == "red\nblue\n"
+    assert (recipe.training["learning_rate"], recipe.training["windows_per_half"]) == (3e-3, 12)
+    # three hours
+    hours = type("Info", (), {"duration_s": 3 * 3600.0})
+    monkeypatch.setattr("comedian.training.finetune_videos.probe", lambda path: hours)
+    config = load_config(str(own / "start"))
+    recipe, _ = finetune_videos(run)
+    assert recipe.training["windows_per_half"] == 3 * 3600 / (config.num_frames / config.fps)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"--events": "bad.csv"}, "line 3: there is no video `four.mp4`"),
+        ({"--events": "none.csv"}, "none.csv` cannot be read"),
+        ({"--videos": "none"}, "none` is no folder"),
+        ({"--model": "none"}, "`none` has no configuration"),
+        ({"--validation-share": "1"}, "`validation_share` is 1.0; give a share between 0 and 1"),
+        ({"--events": None}, "`--events` is missing; give --videos, --events, --model and --output, or --config"),
+        ({"--config": "recipe.yaml"}, "`--videos` does not go with `--config`"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(own, tmp_path, monkeypatch, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text("video,label,time_s\none.mp4,red,1\nfour.mp4,red,1\n")
+    words = words_of(own, tmp_path / "out")
+    options = dict(zip(words[1::2], words[2::2], strict=True)) | change
+    assert main(["finetune", *(word for pair in options.items() if pair[1] for word in pair)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_seed_does_not_go_with_a_recipe(capsys):
+    assert main(["finetune", "--config", "recipe.yaml", "--seed", "1"]) == 2
+    assert "`--seed` does not go with `--config`" in capsys.readouterr().err
