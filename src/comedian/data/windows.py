@@ -180,10 +180,9 @@ def token_offsets_s(
     for label in np.unique(event_labels):
         times_s = np.sort(np.asarray(event_times_s, dtype=np.float64)[np.asarray(event_labels) == label])
         later = np.searchsorted(times_s, tokens_s)
+        # before the first event and after the last one, both are the distance to it, with either sign
         before_s = tokens_s - times_s[np.maximum(later - 1, 0)]
         after_s = times_s[np.minimum(later, len(times_s) - 1)] - tokens_s
-        before_s[later == 0] = np.inf
-        after_s[later == len(times_s)] = np.inf
         nearest_s = np.where(after_s <= before_s, after_s, -before_s)
         near = np.abs(nearest_s) <= radius_s + TIME_EPSILON_S
         offsets_s[near, label] = nearest_s[near]
