@@ -272,3 +272,50 @@ def test_scores_that_are_none(spot, tmp_path):
     (tmp_path / "scores/1.safetensors").write_bytes(b"torn")
     code, _, err = spot("--scores", "scores", model=None)
     assert code == 2 and "no file of scores" in err
+
+
+def page_data(path):
+    return json.loads(path.read_text().split('<script type="application/json" id="data">')[1].split("</script>")[0])
+
+
+def test_a_page_shows_the_events(spot, videos, tmp_path):
+    found = {"label": LABELS[0], "gameTime": "1 - 00:03", "position": "3000"}
+    (tmp_path / "labels.json").write_text(json.dumps({"annotations": [found]}))
+    words = ("--report", "pages/out.html", "--report-labels", "labels.json", "--tolerance", "500")
+    code, _, err = spot(*videos, "--output", "e.json", "--save-scores", "scores", *words)
+    assert code == 0 and "open it in a browser" in err
+    data = page_data(tmp_path / "pages/out.html")
+    assert [event["prediction"] for event in data["spots"]] == predictions(tmp_path / "e.json")
+    assert all(event["picture"] for event in data["spots"])
+    assert data["tolerance_s"] == 500 and data["truths"][0]["spot"] is not None
+    assert spot("--scores", "scores", "--report", "bare.html", model=None)[0] == 0
+    bare = page_data(tmp_path / "bare.html")
+    assert bare["truths"] is None and not any(half["video"] for half in bare["halves"])
+    # the videos of scores that are there already
+    words = ("--report-labels", "labels.json", "--tolerance", "500")
+    assert spot(*videos, "--scores", "scores", "--report", "pages/again.html", *words, model=None)[0] == 0
+    assert page_data(tmp_path / "pages/again.html") == data
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--report-labels", "labels.json"], "--report FILE"),
+        (["--tolerance", "3"], "--report FILE"),
+        (["--report", "a.html", "--tolerance", "0"], "--tolerance 0.0: give seconds"),
+        (["--report", "a.html", "--report-labels", "none.json"], "none.json"),
+        (["--report", "."], "is a folder"),
+        (["--report", "a.html", "--output", "a.zip"], "one match"),
+    ],
+    ids=" ".join,
+)
+def test_bad_words_for_a_page(spot, videos, tmp_path, words, message):
+    code, out, err = spot(videos[0], *words)
+    assert (code, out) == (2, "") and message in err and "\n" not in err.strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_needs_the_video_of_each_half(spot, videos, tmp_path):
+    assert spot(*videos, "--save-scores", "scores")[0] == 0
+    code, _, err = spot(videos[0], "--scores", "scores", "--report", "out.html", model=None)
+    assert code == 2 and "1 videos for 2 halves" in err and not (tmp_path / "out.html").exists()

@@ -62,6 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score the mirror image of each frame too and take the mean: twice the work",
     )
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="write a page (HTML) that shows the events and the video"
+    )
+    parser.add_argument(
+        "--report-labels", metavar="FILE", type=Path, help="a Labels-v2.json: the page tells hits and misses"
+    )
+    parser.add_argument(
+        "--tolerance",
+        metavar="SECONDS",
+        type=float,
+        help="with --report-labels: full width of the window in which an event is a hit; default: 5",
+    )
     parser.add_argument("--split", metavar="NAME", help="of a folder: only the matches of this split")
     parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
 
@@ -71,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     is_folder = len(args.videos) == 1 and args.videos[0].is_dir()
     output = args.output or Path("results.zip" if is_folder else "events.json")
     _check(args, is_folder, output)
+    annotations = _annotations(args.report_labels)
     if args.scores:
         from comedian.inference.score_files import load_score_folders
 
@@ -99,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
     write_results(output, video_id, events)
     if args.csv:
         write_csv(args.csv, events)
+    if args.report:
+        _write_report(args, video_id, halves, events, config, annotations)
     print("\n".join(_table_lines(events)))
     if config.label_thresholds is None and not args.all and args.threshold is None:
         print("every candidate is listed, as the model has no thresholds; --threshold sets one", file=sys.stderr)
@@ -125,8 +140,14 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     """Refuse at once what would otherwise fail after the work."""
     if args.model and not args.videos:
         raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
-    if args.scores and (args.videos or args.save_scores or args.split or args.flip):
-        raise InputError("--scores takes no videos, --save-scores, --split or --flip; leave them out")
+    if args.scores and (args.save_scores or args.split or args.flip or (args.videos and not args.report)):
+        raise InputError(
+            "--scores takes no --save-scores, --split or --flip, and videos only for the page of --report; leave them out"
+        )
+    if not args.report and (args.report_labels or args.tolerance is not None):
+        raise InputError("--report-labels and --tolerance belong to a page; name it with --report FILE")
+    if args.tolerance is not None and not 0 < args.tolerance < float("inf"):
+        raise InputError(f"--tolerance {args.tolerance}: give seconds, more than 0")
     if not is_folder and any(video.is_dir() for video in args.videos):
         raise InputError("give one folder alone, or videos")
     if args.split and not is_folder:
@@ -139,7 +160,9 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError(f"--output {output}: the results of a folder are a .zip; for a .json name a match's videos")
     if args.csv and output.suffix == ".zip":
         raise InputError(f"--csv {args.csv}: a table is of one match; leave it out for a .zip")
-    for path in filter(None, (output, args.csv)):
+    if args.report and output.suffix == ".zip":
+        raise InputError(f"--report {args.report}: a page is of one match; leave it out for a .zip")
+    for path in filter(None, (output, args.csv, args.report)):
         if path.is_dir():
             raise InputError(f"`{path}` is a folder; give a file's name")
         _make_folder(path.parent)
@@ -167,6 +190,34 @@ def _score(args: argparse.Namespace, is_folder: bool):
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
     _tell_unreachable(args.threshold, spotter.config)
     return score_matches(spotter, matches, args.save_scores, progress=True), spotter.config
+
+
+def _annotations(path: Path | None):
+    """Read the labels at once, so that a broken file is told before the work."""
+    from comedian.data.annotations import read_annotations
+
+    return read_annotations(path) if path else None
+
+
+def _write_report(
+    args: argparse.Namespace, video_id: str, halves, events: Sequence[dict], config, annotations
+) -> None:
+    from comedian.report.spots import write_spots_report
+
+    if args.videos and len(args.videos) != len(halves):
+        raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give the video of each half, or none")
+    write_spots_report(
+        args.report,
+        video_id,
+        events,
+        halves,
+        config,
+        videos=dict(zip(sorted(halves), args.videos)),
+        annotations=annotations,
+        tolerance_s=5.0 if args.tolerance is None else args.tolerance,
+        progress=True,
+    )
+    print(f"{args.report}: open it in a browser", file=sys.stderr)
 
 
 def _matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:

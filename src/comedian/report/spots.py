@@ -1,0 +1,148 @@
+"""`comedian spot --report`: the events of a match on a page, with player, timeline, score curves and export."""
+
+import base64
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from tqdm import tqdm
+
+from comedian.data.annotations import Annotation, prediction_of
+from comedian.data.decoding import frames_at
+from comedian.data.windows import token_timestamps_s
+from comedian.errors import InputError
+from comedian.evaluation.matching import match_spots
+from comedian.files import atomic_write_text
+from comedian.models import ComedianConfig
+from comedian.report.page import render_page
+from comedian.report.pictures import jpeg_data_uri
+
+logger = logging.getLogger(__name__)
+
+# what keeps the page of a long match with many candidates small: about 15 MB at the very most
+MAX_SPOTS = 2000
+MAX_PICTURES = 200
+MAX_CURVE_POINTS = 4000
+PICTURE_HEIGHT = 90
+
+
+def write_spots_report(
+    path: str | Path,
+    video_id: str,
+    spots: Sequence[Mapping[str, Any]],
+    scores: Mapping[int, np.ndarray],
+    config: ComedianConfig,
+    *,
+    videos: Mapping[int, Path] | None = None,
+    annotations: Sequence[Annotation] | None = None,
+    tolerance_s: float = 5.0,
+    progress: bool = False,
+) -> None:
+    """Write one self-contained page that shows the spots of a match.
+
+    The `MAX_SPOTS` spots with the highest scores are shown, `MAX_PICTURES` of them with a picture and as many of what was
+    missed. Videos are not copied but named by their path from the page. With annotations, the page tells hits, misses and
+    false alarms as `match_spots` finds them; other labels than the model's and halves without scores do not count.
+
+    Args:
+        path: the page to write, whole or not at all.
+        video_id: the match's name.
+        spots: `label`, `timestamp_s`, `half` and `score`.
+        scores: half -> stitched scores, float `(num_tokens, num_labels)` in [0, 1].
+        config: labels and time grid of the scores.
+        videos: half -> its video, of as many halves as have one.
+        annotations: what really happened.
+        tolerance_s: full width of the window in which a spot is a hit, in seconds.
+        progress: show a bar while the pictures are made.
+    """
+    in_time = sorted(spots, key=lambda spot: (spot["half"], spot["timestamp_s"]))
+    by_score = sorted(range(len(in_time)), key=lambda index: -in_time[index]["score"])
+    shown = [in_time[index] for index in sorted(by_score[:MAX_SPOTS])]
+    labels = {label: index for index, label in enumerate(config.label_names)}
+    known = [found for found in annotations or () if found.label in labels and found.half in scores]
+    pairs = match_spots(shown, known, tolerance_s)
+    missed = [annotation for annotation, index in zip(known, pairs, strict=True) if index is None]
+    instants = [(in_time[index]["half"], in_time[index]["timestamp_s"]) for index in by_score[:MAX_PICTURES]]
+    instants += [(annotation.half, annotation.timestamp_s) for annotation in missed[:MAX_PICTURES]]
+    pictures = _pictures(instants, videos or {}, progress)
+    data = {
+        "video_id": video_id,
+        "labels": config.label_names,
+        "halves": [_half(half, scores[half], config, (videos or {}).get(half), Path(path)) for half in sorted(scores)],
+        "spots": [
+            {
+                "label": labels[spot["label"]],
+                "half": spot["half"],
+                "timestamp_s": spot["timestamp_s"],
+                "score": float(spot["score"]),
+                "prediction": prediction_of(spot),
+                "picture": pictures.get((spot["half"], spot["timestamp_s"])),
+            }
+            for spot in shown
+        ],
+        "truths": annotations
+        and [
+            {
+                "label": labels[annotation.label],
+                "half": annotation.half,
+                "timestamp_s": annotation.timestamp_s,
+                "visibility": annotation.visibility,
+                "spot": index,
+                "picture": pictures.get((annotation.half, annotation.timestamp_s)),
+            }
+            for annotation, index in zip(known, pairs, strict=True)
+        ],
+        "tolerance_s": tolerance_s,
+    }
+    most = f"the {len(shown)} best of " if len(shown) < len(spots) else ""
+    parts = f"{len(scores)} halves" if len(scores) > 1 else "one video"
+    subtitle = f"{most}{len(spots)} events in {parts}, found by comedian"
+    atomic_write_text(path, render_page("spots.html", title=video_id, subtitle=subtitle, data=data))
+
+
+def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | None, page: Path) -> dict[str, Any]:
+    """What the page needs of a half; a label's curve is bytes in base64, the highest score of each `curve_step_s`."""
+    tokens_per_point = max(1, -(-len(scores) // MAX_CURVE_POINTS))
+    missing = -len(scores) % tokens_per_point
+    padded = np.pad(scores, ((0, missing), (0, 0)))
+    points = padded.reshape(-1, tokens_per_point, scores.shape[1]).max(axis=1)
+    curves = np.rint(255 * points.clip(0, 1)).astype(np.uint8)
+    first_s = float(token_timestamps_s(1, config.fps, config.tubelet_size)[0])
+    return {
+        "half": half,
+        "duration_s": len(scores) / config.token_rate,
+        "video": video and {"name": video.name, "src": _relative_url(video, page)},
+        "curve_begin_s": first_s + (tokens_per_point - 1) / 2 / config.token_rate,
+        "curve_step_s": tokens_per_point / config.token_rate,
+        "curves": [base64.b64encode(np.ascontiguousarray(curve)).decode() for curve in curves.T],
+    }
+
+
+def _relative_url(video: Path, page: Path) -> str:
+    """Address of a video as the page's own folder sees it."""
+    try:
+        relative = os.path.relpath(video.absolute(), page.absolute().parent)
+    except ValueError:  # another drive of Windows
+        return video.absolute().as_uri()
+    return quote(os.fsencode(Path(relative).as_posix()))
+
+
+def _pictures(
+    instants: Sequence[tuple[int, float]], videos: Mapping[int, Path], progress: bool
+) -> dict[tuple[int, float], str]:
+    """Instant, `(half, timestamp_s)` -> its picture, as far as the videos can be decoded."""
+    pictures = {}
+    for half, video in videos.items():
+        times_s = sorted({time_s for instant_half, time_s in instants if instant_half == half})
+        frames = frames_at(video, times_s, PICTURE_HEIGHT)
+        bar = tqdm(times_s, f"pictures of {video.name}", unit="picture", disable=not progress)
+        try:
+            for time_s, frame in zip(bar, frames):
+                pictures[half, time_s] = jpeg_data_uri(frame)
+        except InputError as error:
+            logger.warning("pictures are missing: %s", error)
+    return pictures

@@ -1,0 +1,426 @@
+"""The page of `comedian spot --report`, opened as a file and used in a real browser."""
+
+import base64
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from chromium import file_pages
+from comedian.data.annotations import Annotation, prediction_of
+from comedian.data.windows import token_timestamps_s
+from comedian.report import spots as report
+from comedian.report.spots import write_spots_report
+from testing_utils import tiny_config
+from video_factory import frame_number, write_video
+
+HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
+LABELS = ["Goal", HOSTILE, "Corner, short"]
+SPOTS = [
+    {"label": "Goal", "timestamp_s": 2.25, "half": 1, "score": 0.75},
+    {"label": HOSTILE, "timestamp_s": 2.25, "half": 1, "score": 0.5},
+    {"label": "Corner, short", "timestamp_s": 7.25, "half": 1, "score": 0.25},
+    {"label": "Goal", "timestamp_s": 4.25, "half": 2, "score": 0.875},
+]
+# at ±1 s: the first goal is a hit, that of half 2 too far off and so a false alarm beside a miss
+ANNOTATIONS = [
+    Annotation("Goal", 1, 3000, "home", "visible"),
+    Annotation("Goal", 2, 7000, "home", "not shown"),
+    Annotation("Foul", 1, 1000, "home", "visible"),
+    Annotation("Goal", 3, 1000, "home", "visible"),
+]
+
+
+def config(**overrides):
+    return tiny_config(id2label=dict(enumerate(LABELS)), **overrides)
+
+
+def some_scores(num_tokens=12):
+    return np.random.default_rng(0).random((num_tokens, len(LABELS)), np.float32)
+
+
+def data_of(path):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())[1])
+
+
+@pytest.fixture(scope="module")
+def pages():
+    with file_pages() as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def match(tmp_path_factory):
+    """Two halves of 12 s in a folder with a difficult name, beside the page's own."""
+    folder = tmp_path_factory.mktemp("report")
+    names = {half: folder / "50% of <it> #1 ü" / f"{half} ?.mp4" for half in (1, 2)}
+    return folder, {half: write_video(path, 120, audio_s=12.0) for half, path in names.items()}
+
+
+def write(folder, videos, name="out.html", spots=SPOTS, **options):
+    path = folder / "pages" / name
+    write_spots_report(
+        path, "league/a", spots, {1: some_scores(), 2: some_scores()}, config(), videos=videos, **options
+    )
+    return path
+
+
+@pytest.fixture
+def page(match, pages):
+    page = pages(write(*match), viewport={"width": 1280, "height": 900})
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def judged(match, pages):
+    page = pages(write(*match, name="judged.html", annotations=ANNOTATIONS, tolerance_s=2))
+    yield page
+    page.close()
+
+
+def rows(page):
+    return page.locator("#events tbody tr:visible")
+
+
+def texts(page):
+    """Label, time and score of the rows that are shown."""
+    return [
+        (
+            row.locator(".label").inner_text().strip(),
+            row.locator("button").inner_text(),
+            row.locator("td").nth(3).inner_text(),
+        )
+        for row in rows(page).all()
+    ]
+
+
+def mark(page, name):
+    return page.get_by_role("group", name="Timeline").get_by_role("button", name=name)
+
+
+def expect_position(page, file_name, time_s):
+    page.wait_for_function(
+        """([name, time]) => {
+          const video = document.querySelector("video");
+          return decodeURI(video.currentSrc).endsWith(name) && Math.abs(video.currentTime - time) < 0.01;
+        }""",
+        arg=[file_name.replace("?", "%3F"), time_s],
+        timeout=5000,
+    )
+
+
+def export(page, name):
+    with page.expect_download() as download:
+        page.get_by_role("button", name=name, exact=True).click()
+    return download.value.suggested_filename, open(download.value.path(), newline="").read()
+
+
+def test_a_click_shows_the_event_in_its_half(page):
+    assert texts(page) == [
+        ("Goal", "1 · 0:02.2", "0.75"),
+        (HOSTILE, "1 · 0:02.2", "0.50"),
+        ("Corner, short", "1 · 0:07.2", "0.25"),
+        ("Goal", "2 · 0:04.2", "0.88"),
+    ]
+    expect(page.locator("#shown")).to_have_text("4 of 4 shown")
+    mark(page, "Corner, short, half 1, 0:07.2, score 0.25").click()
+    expect_position(page, "1 ?.mp4", 7.25)
+    expect(page.locator("#events [aria-current]")).to_contain_text("Corner, short")
+    rows(page).nth(3).get_by_role("button").click()
+    expect_position(page, "2 ?.mp4", 4.25)
+    expect(page.get_by_role("button", name="Half 2", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[aria-current]")).to_have_count(2)
+    page.get_by_role("button", name="Half 1", exact=True).click()
+    expect_position(page, "1 ?.mp4", 0)
+    # anywhere on a track: 3 of 12 s
+    track = page.locator(".half").nth(1).locator(".track").first
+    box = track.bounding_box()
+    track.click(position={"x": box["width"] / 4, "y": 30})
+    page.wait_for_function("() => Math.abs(document.querySelector('video').currentTime - 3) < 0.1")
+    heads = page.locator(".playhead:visible")
+    expect(heads).to_have_count(1)
+    assert heads.evaluate("head => parseFloat(head.style.getPropertyValue('--at'))") == pytest.approx(25, abs=1)
+    expect(page.locator("#video-note")).to_be_empty()
+
+
+def test_marks_lie_at_their_times_on_the_curve_that_was_scored(match, page):
+    half = data_of(match[0] / "pages" / "out.html")["halves"][0]
+    goal = mark(page, "Goal, half 1").bounding_box()
+    track = page.locator(".track").first.bounding_box()
+    assert goal["x"] + goal["width"] / 2 == pytest.approx(track["x"] + track["width"] * 2.25 / 12, abs=0.5)
+    times_s = token_timestamps_s(12, config().fps, config().tubelet_size)
+    points = page.locator(".track path").first.get_attribute("d")[1:-1].replace("L", "").split()
+    curve = np.array(points, float).reshape(-1, 2)[1:-1]
+    assert half["duration_s"] == 12
+    np.testing.assert_allclose(curve[:, 0], times_s)
+    np.testing.assert_allclose(1 - curve[:, 1] / 255, some_scores()[:, 0], atol=0.5 / 255 + 1e-6)
+
+
+def test_filters(page):
+    page.locator("#score").fill("0.5")
+    assert [name for name, *_ in texts(page)] == ["Goal", HOSTILE, "Goal"]
+    expect(page.locator("#shown")).to_have_text("3 of 4 shown")
+    expect(page.locator("#score-text")).to_have_text("0.50")
+    page.locator("#labels label").nth(0).click()
+    assert [name for name, *_ in texts(page)] == [HOSTILE]
+    expect(page.locator(".lane:visible")).to_have_count(4)
+    expect(page.locator(".mark:visible")).to_have_count(1)
+    page.get_by_role("button", name="None", exact=True).click()
+    expect(page.locator("#shown")).to_have_text("0 of 4 shown")
+    page.get_by_role("button", name="All", exact=True).click()
+    expect(page.locator("#shown")).to_have_text("3 of 4 shown")
+    assert page.locator("#shown").get_attribute("aria-live") == "polite"
+
+
+def test_keyboard_alone(page):
+    focused = lambda: page.evaluate("document.activeElement.getAttribute('aria-label')")  # noqa: E731
+    page.locator("#zoom").focus()
+    for _ in range(6):  # three labels, All, None, the timeline
+        page.keyboard.press("Tab")
+    assert focused() == "Goal, half 1, 0:02.2, score 0.75"
+    visited = []
+    for key in (
+        "ArrowRight",
+        "ArrowRight",
+        "ArrowRight",
+        "ArrowLeft",
+        "ArrowUp",
+        "ArrowUp",
+        "ArrowDown",
+        "End",
+        "Home",
+    ):
+        page.keyboard.press(key)
+        visited.append(focused().split(", ")[0])
+    corner, hostile = "Corner", HOSTILE
+    assert visited == [hostile, corner, corner, hostile, "Goal", "Goal", hostile, corner, "Goal"]
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    expect_position(page, "1 ?.mp4", 7.25)
+    page.keyboard.press("Tab")
+    assert focused() == "Goal, half 2, 0:04.2, score 0.88"
+    page.keyboard.press("Space")
+    expect_position(page, "2 ?.mp4", 4.25)
+    # what the filter hid is stepped over, and cannot hold the one stop of the Tab key
+    page.locator("#score").fill("0.5")
+    page.locator("#zoom").focus()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+    assert focused() == "Goal, half 1, 0:02.2, score 0.75"
+    page.keyboard.press("End")
+    assert focused().startswith(HOSTILE)
+
+
+def test_exports_hold_what_is_shown(page):
+    page.locator("#score").fill("0.5")
+    name, text = export(page, "JSON")
+    assert name == "events.json"
+    kept = [SPOTS[0], SPOTS[1], SPOTS[3]]
+    assert json.loads(text) == {"UrlLocal": "league/a", "predictions": list(map(prediction_of, kept))}
+    name, text = export(page, "CSV")
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["half"], row["label"], row["game_time"], row["timestamp_s"], row["score"]) for row in table] == [
+        ("1", "Goal", "00:02", "2.25", "0.75"),
+        ("1", HOSTILE, "00:02", "2.25", "0.5"),
+        ("2", "Goal", "00:04", "4.25", "0.875"),
+    ]
+    assert export(page, "SRT subtitles, half 1") == (
+        "1 _.srt",  # the browser's own care
+        f"1\n00:00:02,250 --> 00:00:05,250\nGoal (0.75)\n\n2\n00:00:02,250 --> 00:00:05,250\n{HOSTILE} (0.50)\n\n",
+    )
+    escaped = HOSTILE.replace("<", "&lt;").replace(">", "&gt;")
+    assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.250 --> 00:00:12.000\nGoal, {escaped}\n"
+    page.locator("#score").fill("0.1")
+    chapters = export(page, "WebVTT chapters, half 1")[1]
+    assert "00:00:02.250 --> 00:00:07.250\n" in chapters
+    assert "00:00:07.250 --> 00:00:12.000\nCorner, short\n" in chapters
+
+
+def test_exported_chapters_are_read_by_the_browser(page, pages, tmp_path):
+    text = export(page, "WebVTT chapters, half 1")[1]
+    (tmp_path / "empty.html").write_text("<!doctype html>")  # the page's own policy lets no chapters in
+    cues = pages(tmp_path / "empty.html").evaluate(
+        """async (text) => {
+          const video = document.createElement("video"), track = document.createElement("track");
+          track.kind = "chapters";
+          track.src = "data:text/vtt," + encodeURIComponent(text);
+          video.append(track);
+          document.body.append(video);
+          track.track.mode = "hidden";
+          await new Promise((done) => ["load", "error"].forEach((end) => track.addEventListener(end, done)));
+          return [...track.track.cues].map((cue) => [cue.startTime, cue.endTime, cue.getCueAsHTML().textContent]);
+        }""",
+        text,
+    )
+    assert cues == [[2.25, 7.25, f"Goal, {HOSTILE}"], [7.25, 12, "Corner, short"]]
+
+
+def test_labels_from_files_are_text(page):
+    expect(page).to_have_title("league/a")
+    assert page.locator("img[src=x]").count() == 0
+    assert page.locator(".name").nth(1).inner_text() == HOSTILE
+
+
+def test_pictures_are_the_events_frames(match):
+    pictures = [spot["picture"] for spot in data_of(write(*match))["spots"]]
+    for picture, spot in zip(pictures, SPOTS, strict=True):
+        kind, content = picture.split(",")
+        assert kind == "data:image/jpeg;base64"
+        frame = np.asarray(report_image(content))
+        assert frame.shape[0] == 90 and frame_number(frame) == int(spot["timestamp_s"] * 10)
+
+
+def report_image(content):
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def counts(page):
+    return page.locator("#truth tfoot td").all_inner_texts()
+
+
+def test_hits_misses_and_false_alarms(judged):
+    results = [row.locator(".result").inner_text() for row in rows(judged).all()]
+    # the label of another model, and of a half that was not looked at, count for nothing
+    assert results == ["hit", "false alarm", "false alarm", "false alarm", "miss, not shown"]
+    expect(judged.locator("#shown")).to_have_text("4 of 4 shown, 1 missed")
+    assert counts(judged) == ["1", "1", "3", "0.25", "0.50"]
+    expect(judged.locator("#truth-note")).to_contain_text("±1 s")
+    goals = judged.locator("#truth tbody tr").first
+    assert goals.locator("td").all_inner_texts() == ["1", "1", "1", "0.50", "0.50"]
+    # a hit that the score filter takes away is a miss
+    judged.locator("#score").fill("0.8")
+    assert [row.locator(".result").inner_text() for row in rows(judged).all()] == [
+        "miss",
+        "false alarm",
+        "miss, not shown",
+    ]
+    assert counts(judged) == ["0", "2", "1", "0.00", "0.00"]
+    mark(judged, "Goal, half 2, 0:07.0, miss, not shown").click()
+    expect_position(judged, "2 ?.mp4", 7)
+    judged.locator("#results label").nth(2).click()
+    assert len(texts(judged)) == 1
+    assert counts(judged) == ["0", "2", "1", "0.00", "0.00"]
+    assert len(json.loads(export(judged, "JSON")[1])["predictions"]) == 1
+
+
+def test_a_miss_has_its_picture(match):
+    path = write(*match, name="judged.html", annotations=ANNOTATIONS, tolerance_s=2)
+    hit, missed = data_of(path)["truths"]
+    assert hit["picture"] is None
+    assert frame_number(np.asarray(report_image(missed["picture"].split(",")[1]))) == 70
+
+
+def test_without_videos(match, pages):
+    page = pages(write(match[0], None, name="bare.html"))
+    expect(page.locator("#player")).to_be_hidden()
+    mark(page, "Corner").click()
+    expect(page.locator("#events [aria-current]")).to_contain_text("Corner")
+    assert export(page, "SRT subtitles, half 2")[0] == "half_2.srt"
+
+
+@pytest.mark.parametrize("content", [None, b"no video"], ids=["missing", "broken"])
+def test_a_video_that_does_not_play_is_told_and_the_rest_works(match, pages, caplog, content):
+    video = match[0] / "gone #2.mkv"
+    if content:
+        video.write_bytes(content)
+    path = write(match[0], {1: video}, name="gone.html")
+    assert "pictures are missing" in caplog.text
+    page = pages(path)
+    expect(page.locator("#video-note")).to_contain_text("cannot play gone #2.mkv")
+    mark(page, "Corner").click()
+    expect(page.locator("#events [aria-current]")).to_contain_text("Corner")
+
+
+def test_nothing_found(match, pages):
+    page = pages(write(*match, name="none.html", spots=[], annotations=[]))
+    expect(page.locator("#shown")).to_have_text("0 of 0 shown, 0 missed")
+    assert export(page, "CSV")[1] == "half,label,timestamp_s,game_time,score\n"
+    assert export(page, "WebVTT chapters, half 1")[1] == "WEBVTT\n"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_and_can_be_read(match, pages, width, scheme):
+    """No sideways scrolling, and texts that stand out from what is behind them (WCAG AA: 4.5)."""
+    page = pages(
+        write(*match, name="judged.html", annotations=ANNOTATIONS),
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    contrasts = page.evaluate(
+        """() => {
+          const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+          const luminance = (colour) => {
+            canvas.fillStyle = colour;
+            canvas.fillRect(0, 0, 1, 1);
+            const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((c) => c / 255)
+              .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const behind = (element) => {
+            const colour = getComputedStyle(element).backgroundColor;
+            return colour === "rgba(0, 0, 0, 0)" ? behind(element.parentElement) : colour;
+          };
+          return ["h1", ".page-head .muted", "#shown", ".result.hit", ".result.alarm", ".result.miss", "#labels label",
+            ".ticks span", "#truth th", "[aria-pressed=true]", "#exports button", ".name"].map((selector) => {
+              const element = document.querySelector(selector);
+              const [a, b] = [luminance(getComputedStyle(element).color), luminance(behind(element))];
+              return [selector, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+            });
+        }"""
+    )
+    assert [(selector, ratio) for selector, ratio in contrasts if ratio < 4.5] == []
+    page.close()
+
+
+def test_a_long_match_stays_small(tmp_path):
+    """Three hours, 17 labels, every candidate: the curves keep every peak and the best spots are there."""
+    labels = [f"label {index}" for index in range(17)]
+    settings = tiny_config(id2label=dict(enumerate(labels)), num_labels=17)
+    scores = np.random.default_rng(0).random((10_803, 17), np.float32) ** 4
+    spots = [
+        {"label": labels[label], "timestamp_s": float(step), "half": 1, "score": float(scores[step, label])}
+        for step in range(len(scores))
+        for label in range(0, 17, 8)
+    ]
+    path = tmp_path / "long.html"
+    write_spots_report(path, "long", spots, {1: scores}, settings)
+    assert path.stat().st_size < 1_500_000
+    data = data_of(path)
+    assert len(data["spots"]) == report.MAX_SPOTS
+    assert {spot["score"] for spot in data["spots"]} == set(
+        sorted(spot["score"] for spot in spots)[-report.MAX_SPOTS :]
+    )
+    assert "the 2000 best of 32409 events" in path.read_text()
+    half = data["halves"][0]
+    assert half["curve_step_s"] == 3
+    times_s = token_timestamps_s(len(scores), settings.fps, settings.tubelet_size)
+    assert half["curve_begin_s"] == pytest.approx(times_s[:3].mean())
+    for label in (0, 16):
+        curve = np.frombuffer(base64.b64decode(half["curves"][label]), np.uint8)
+        assert len(curve) == 3601
+        for point in (0, 1, 1800, 3600):
+            assert curve[point] == round(255 * float(scores[3 * point : 3 * point + 3, label].max()))
+
+
+def test_no_more_pictures_than_a_page_can_bear(match, monkeypatch):
+    monkeypatch.setattr(report, "MAX_PICTURES", 1)
+    pictures = [spot["picture"] for spot in data_of(write(*match))["spots"]]
+    # the best of all
+    assert [picture is not None for picture in pictures] == [False, False, False, True]
+
+
+def test_a_failure_leaves_no_page(tmp_path):
+    with pytest.raises(ValueError):
+        write_spots_report(
+            tmp_path / "out.html", "a", [SPOTS[0] | {"score": float("nan")}], {1: some_scores()}, config()
+        )
+    assert list(tmp_path.iterdir()) == []
