@@ -23,6 +23,7 @@ _EXPORTS = {
     "SoccerNet": "comedian.data.soccernet",
     "SpottingConfig": "comedian.training.spotting_config",
     "SpottingTrainer": "comedian.training.spotting_trainer",
+    "StreamingSpotter": "comedian.inference.streaming",
 }
 
 __all__ = sorted(_EXPORTS)

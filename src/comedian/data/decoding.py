@@ -84,6 +84,7 @@ def iter_frames(
     size: int | tuple[int, int] | None = None,
     *,
     threads: int = 0,
+    live: bool = False,
     on_damage: Callable[[str], None] = logger.warning,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame.
@@ -94,11 +95,13 @@ def iter_frames(
     frame refers to are not even decoded.
 
     Args:
-        path: any video that FFmpeg reads.
+        path: any video that FFmpeg reads: a file, or the address of a stream.
         fps: grid points a second.
         size: `(height, width)` in pixels, or a height alone (`scaled_size` tells the width), or None for the source's
             size.
         threads: decoder threads; 0 for one a core.
+        live: yield each frame as soon as the next one of the source has come, which takes more computing: nothing is read
+            ahead, and frames are not decoded side by side.
         on_damage: told in one line of a tail that is missing or packets that could not be decoded; what can be decoded
             is still yielded.
 
@@ -111,7 +114,7 @@ def iter_frames(
     """
     with _open(path) as container:
         stream = _video_stream(container, path)
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE" if live else "AUTO"
         stream.codec_context.thread_count = threads
         time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
         tolerance_s = _tolerance_s(stream)
@@ -126,7 +129,9 @@ def iter_frames(
             first = math.ceil((pts * time_base - start_s - 2 * tolerance_s) * fps)
             return math.floor((next_pts * time_base - start_s + 2 * tolerance_s) * fps) < first
 
-        for frame in _decode(container, stream, path, on_damage, is_off_grid):
+        packets = _demux(container, stream, path, on_damage)
+        packets = ((packet, None) for packet in packets) if live else _with_next_pts(packets)
+        for frame in _decode(packets, stream, path, on_damage, is_off_grid):
             if frame.pts is not None:
                 time_s = frame.pts * time_base
             else:
@@ -268,7 +273,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _decode(
-    container: InputContainer,
+    packets: Iterator[tuple[av.Packet | None, int | None]],
     stream: VideoStream,
     path: str | Path,
     on_damage: Callable[[str], None],
@@ -276,7 +281,7 @@ def _decode(
 ) -> Iterator[VideoFrame]:
     """Yield frames that decode, in presentation order, all on the grid among them; what is broken is counted."""
     broken, context, skipping = 0, stream.codec_context, False
-    for packet, next_pts in _with_next_pts(_demux(container, stream, path, on_damage)):
+    for packet, next_pts in packets:
         broken += packet is not None and packet.is_corrupt
         skips = next_pts is not None and is_off_grid(packet.pts, next_pts)
         if skips != skipping:

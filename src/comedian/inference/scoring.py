@@ -92,24 +92,39 @@ def encode_half_with_models(
     frames: Iterable[np.ndarray],
 ) -> list[Tensor]:
     """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""
-    size = models[0].config.tubelet_size
 
-    @torch.inference_mode()
     def encode(batch: np.ndarray) -> list[Tensor]:
-        if missing := -len(batch) % size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        tokens = []
-        for model, processor in zip(models, processors, strict=True):
-            pixels = processor(batch, return_tensors="pt", device=model.device)["pixel_values_videos"]
-            with autocast(model):
-                tokens.append(model.encode_spatial(pixels)[0].float())
-        return tokens
+        return encode_frames(models, processors, batch)
 
-    batches = map_batches(encode, batches_of(frames, TUBELETS_PER_BATCH * size), models[0].device)
+    batch_size = TUBELETS_PER_BATCH * models[0].config.tubelet_size
+    batches = map_batches(encode, batches_of(frames, batch_size), models[0].device)
     return [torch.cat(tokens) for tokens in zip(*batches, strict=True)]
 
 
 @torch.inference_mode()
+def encode_frames(
+    models: Sequence[ComedianForActionSpotting], processors: Sequence[ComedianVideoProcessor], frames: np.ndarray
+) -> list[Tensor]:
+    """Encode some tubelets with several models of one `tubelet_size`.
+
+    Args:
+        models: in eval mode.
+        processors: one a model.
+        frames: uint8 `(num_frames, height, width, 3)`; the last one is repeated to fill the last tubelet.
+
+    Returns:
+        `torch.Tensor` of shape `(num_tokens, hidden_size)` a model, float32, on its device.
+    """
+    if missing := -len(frames) % models[0].config.tubelet_size:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    tokens = []
+    for model, processor in zip(models, processors, strict=True):
+        pixels = processor(frames, return_tensors="pt", device=model.device)["pixel_values_videos"]
+        with autocast(model):
+            tokens.append(model.encode_spatial(pixels)[0].float())
+    return tokens
+
+
 def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
     """Scores of a half from its spatial tokens: overlapping windows, edges trimmed, merged.
 
@@ -121,20 +136,38 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
         `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
     """
     config = model.config
-    length, window = len(tokens), config.num_tokens
-    starts = cover_starts(length, window, config.window_stride_tokens)
-    if length < window:
-        tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
+    starts = cover_starts(len(tokens), config.num_tokens, config.window_stride_tokens)
+    scores, offsets_s = score_windows(model, tokens, starts)
+    return stitch_half(scores, offsets_s, starts, len(tokens), config)
+
+
+@torch.inference_mode()
+def score_windows(
+    model: ComedianForActionSpotting, tokens: Tensor, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a model says of windows of spatial tokens.
+
+    Args:
+        model: in eval mode.
+        tokens: `(num_tokens, hidden_size)`; of less than a window, the last one is repeated to fill it.
+        starts: int64 `(num_windows,)`: the first token of each window.
+
+    Returns:
+        Scores, `np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float32 in [0, 1], and
+        displacements in seconds, `(num_windows, window_tokens, num_labels)`, where the model has them.
+    """
+    window = model.config.num_tokens
+    if len(tokens) < window:
+        tokens = torch.cat([tokens, tokens[-1:].expand(window - len(tokens), -1)])
     windows = tokens.unfold(0, window, 1)[torch.from_numpy(starts).to(tokens.device)].transpose(1, 2)
     scores, offsets_s = [], []
     for batch in windows.split(WINDOWS_PER_BATCH):
         with autocast(model):
             temporal_tokens = model.encode_temporal(batch)
             scores.append(model.classify(temporal_tokens).float().sigmoid().cpu())
-            if config.offset_radius_s is not None:
+            if model.config.offset_radius_s is not None:
                 offsets_s.append(model.predict_offsets_s(temporal_tokens).float().cpu())
-    offsets_s = torch.cat(offsets_s).numpy() if offsets_s else None
-    return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
+    return torch.cat(scores).numpy(), torch.cat(offsets_s).numpy() if offsets_s else None
 
 
 def spots_of_half(

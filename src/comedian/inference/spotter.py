@@ -125,15 +125,20 @@ class ActionSpotter:
         """
         scores = []
         # one pass over the video for all models that take pictures of one size
-        members = list(zip(self.models, self.processors, strict=True))
-        if self.flip:
-            members += [(model, partial(_process_mirrored, processor)) for model, processor in members]
-        for size, group in groupby(sorted(members, key=_image_size), key=_image_size):
+        for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
             models, processors = zip(*group, strict=True)
             frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
             tokens = encode_half_with_models(models, processors, frames)
             scores += map(score_half, models, tokens)
         return np.mean(scores, axis=0)
+
+    @property
+    def members(self) -> list[tuple[ComedianForActionSpotting, Callable]]:
+        """The models whose scores' mean counts, each with what makes its input of frames; mirrored ones too."""
+        members = list(zip(self.models, self.processors, strict=True))
+        if self.flip:
+            members += [(model, partial(_process_mirrored, processor)) for model, processor in members]
+        return members
 
     def spots(
         self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | str | None = None
@@ -179,15 +184,22 @@ def spots_of_match(
     Raises:
         InputError: `threshold` names no such point, or the model has no curves.
     """
-    thresholds = 0.0 if keep_all or config.label_thresholds is None else config.label_thresholds
-    if isinstance(threshold, str):
-        thresholds = thresholds_at(threshold, config)
-    elif threshold is not None:
-        thresholds = threshold
-    calibrated = threshold is not None or not keep_all
+    thresholds, calibrated = thresholds_of(config, keep_all, threshold)
     return [
         spot for half in sorted(scores) for spot in spots_of_half(scores[half], config, half, thresholds, calibrated)
     ]
+
+
+def thresholds_of(
+    config: ComedianConfig, keep_all: bool, threshold: float | str | None
+) -> tuple[list[float] | float, bool]:
+    """Return the smallest score of a spot, one for all labels or one a label, and whether it is a calibrated one.
+
+    See [`spots_of_match`] for the arguments and errors.
+    """
+    if threshold is None:
+        return (0.0 if keep_all or config.label_thresholds is None else config.label_thresholds), not keep_all
+    return (thresholds_at(threshold, config) if isinstance(threshold, str) else threshold), True
 
 
 def thresholds_at(target: str, config: ComedianConfig) -> list[float]:

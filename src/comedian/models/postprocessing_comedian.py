@@ -43,8 +43,7 @@ def stitch(
     total = np.zeros((num_tokens, num_labels), dtype=np.float64)
     support = np.zeros(num_tokens, dtype=np.int64)
     for window, start in zip(scores, starts, strict=True):
-        first = 0 if start == 0 else edge_trim
-        stop = num_tokens - start if start + window_tokens >= num_tokens else window_tokens - edge_trim
+        first, stop = kept_part(start, window_tokens, num_tokens, edge_trim)
         kept, tokens = window[first:stop], slice(start + first, start + stop)
         if merge == "max":
             np.maximum(highest[tokens], kept, out=highest[tokens])
@@ -58,6 +57,13 @@ def stitch(
             f"lose `edge_trim` {edge_trim} at both ends, so they must start at most {window_tokens - 2 * edge_trim} apart"
         )
     return highest if merge == "max" else (total / support[:, None]).astype(np.float32)
+
+
+def kept_part(start: int, window_tokens: int, num_tokens: int, edge_trim: int) -> tuple[int, int]:
+    """Return what `stitch` keeps of a window: its first token and the one after its last, counted in the window."""
+    first = 0 if start == 0 else edge_trim
+    stop = num_tokens - start if start + window_tokens >= num_tokens else window_tokens - edge_trim
+    return first, stop
 
 
 def stitch_half(
@@ -119,7 +125,12 @@ def step_timestamps_s(num_steps: int, score_rate: float, fps: float) -> np.ndarr
     Returns:
         `np.ndarray` of shape `(num_steps,)`, float64: seconds from the start of the half, not below 0.
     """
-    return np.maximum((np.arange(num_steps) + 0.5) / score_rate - 0.5 / fps, 0.0)
+    return step_timestamp_s(np.arange(num_steps), score_rate, fps)
+
+
+def step_timestamp_s(step: int | np.ndarray, score_rate: float, fps: float) -> float | np.ndarray:
+    """Return the time of the step of an index, or of many: see [`step_timestamps_s`]."""
+    return np.maximum((step + 0.5) / score_rate - 0.5 / fps, 0.0)
 
 
 def non_maximum_suppression(
@@ -171,39 +182,74 @@ def _hard_nms(scores: np.ndarray, window: float, threshold: float) -> np.ndarray
 
 
 def _soft_nms(scores: np.ndarray, window: float, threshold: float, min_weight: float) -> np.ndarray:
-    """Fix many peaks a round, with the result of one peak at a time.
+    num_steps, num_labels = scores.shape
+    weights = soft_nms_weights(window, min_weight, num_steps)
+    reach = reach_of(weights)
+    # one label after the other, so that a peak's window is one piece of memory
+    live = np.zeros((num_labels, num_steps + 2 * reach), dtype=np.float32)
+    live[:, reach : reach + num_steps] = np.where(scores >= threshold, scores, 0).T
+    kept = fix_peaks(live.reshape(-1), weights, threshold).reshape(live.shape)
+    return np.ascontiguousarray(kept[:, reach : reach + num_steps].T)
+
+
+def soft_nms_weights(window: float, min_weight: float, max_radius: int) -> np.ndarray:
+    """Return the factors of soft-NMS around a peak.
+
+    Args:
+        window (`float`): full width in steps.
+        min_weight (`float`): factor at distance 0.
+        max_radius (`int`): steps to either side at most.
+
+    Returns:
+        `np.ndarray` of shape `(2 * radius + 1,)`, float32; 0 in the middle, as a peak leaves the field.
+    """
+    radius = min(int(window / 2), max_radius)
+    distances = np.abs(np.arange(-radius, radius + 1)).astype(np.float32)
+    # below 2 steps the window holds the peak alone, whose weight is set apart
+    weights = np.clip(min_weight + (1 - min_weight) * (distances / max(window / 2, 1)), 0, 1)
+    weights[radius] = 0
+    return weights
+
+
+def reach_of(weights: np.ndarray) -> int:
+    """Return how far from a peak, in steps, a score can be that [`fix_peaks`] has to know: twice the radius."""
+    return max(len(weights) - 1, 1)
+
+
+def fix_peaks(live: np.ndarray, weights: np.ndarray, threshold: float) -> np.ndarray:
+    """Run soft-NMS as far as the scores tell: fix many peaks a round, with the result of one peak at a time.
 
     A round fixes every score that is the highest (the earliest of equals) within `reach = 2 * radius` steps. Such a
     peak's window shares a step only with the windows of peaks within `reach`. All those still to come are lower, or
     equal and later, and scores never grow, so one at a time would take this peak before any of them too: it has its
     final value, and each step sees the same multiplications in the same order. The peaks of one round are more than
     `reach` apart, so their windows are disjoint. The highest score of a label is always such a peak: rounds end.
-    """
-    num_steps, num_labels = scores.shape
-    radius = min(int(window / 2), num_steps)
-    reach = max(2 * radius, 1)
-    distances = np.abs(np.arange(-radius, radius + 1)).astype(np.float32)
-    # below 2 steps the window holds the peak alone, whose weight is set apart
-    weights = np.clip(min_weight + (1 - min_weight) * (distances / max(window / 2, 1)), 0, 1)
-    weights[radius] = 0  # the peak itself leaves the field
 
-    # one label after the other, so that a peak's window is one piece of memory; 0 = not a candidate: padding, below the
-    # threshold, or fixed
-    live = np.zeros((num_labels, num_steps + 2 * reach), dtype=np.float32)
-    candidates = live[:, reach : reach + num_steps]
-    candidates[:] = np.where(scores >= threshold, scores, 0).T
-    kept = np.zeros_like(live)
-    flat_live, flat_kept = live.reshape(-1), kept.reshape(-1)
-    windows_of_live = sliding_window_view(flat_live, len(weights), writeable=True)
+    It matters nowhere when a peak is fixed. So the scores may come piece by piece: what lies within `reach` of either
+    end is no peak yet, and is looked at again when more is known.
+
+    Args:
+        live (`np.ndarray` of shape `(num_steps,)`, float32): scores in the field, changed in place; 0 = not a candidate:
+            padding, below the threshold, or fixed.
+        weights (`np.ndarray` of shape `(2 * radius + 1,)`, float32): from [`soft_nms_weights`].
+        threshold (`float`): scores below leave the field.
+
+    Returns:
+        `np.ndarray` of shape `(num_steps,)`, float32: the scores fixed now; 0 elsewhere.
+    """
+    kept, radius, reach = np.zeros_like(live), len(weights) // 2, reach_of(weights)
+    if len(live) <= 2 * reach:
+        return kept
+    windows_of_live = sliding_window_view(live, len(weights), writeable=True)
     while True:
-        highest = _sliding_max(flat_live, reach)
+        highest = _sliding_max(live, reach)
         # a step's own place is `reach` after the begin of the stretch before it
-        before, after = highest[: len(flat_live) - 2 * reach], highest[reach + 1 :]
-        inner = flat_live[reach:-reach]
+        before, after = highest[: len(live) - 2 * reach], highest[reach + 1 :]
+        inner = live[reach:-reach]
         peaks = np.flatnonzero((inner > before) & (inner >= after)) + reach
         if not peaks.size:
-            return np.ascontiguousarray(kept[:, reach : reach + num_steps].T)
-        flat_kept[peaks] = flat_live[peaks]
+            return kept
+        kept[peaks] = live[peaks]
         suppressed = windows_of_live[peaks - radius] * weights
         windows_of_live[peaks - radius] = np.where(suppressed >= threshold, suppressed, 0)
 
@@ -261,6 +307,11 @@ def operating_thresholds(target: str, curves: Sequence[Sequence[Sequence[float]]
         raise ValueError(f"`threshold` is {target!r}, but the model holds no curves; `comedian tune` measures them")
     column, best = (1, min) if name == "precision" else (2, max)
     return [best((point[0] for point in points if point[column] >= value), default=np.inf) for points in curves]
+
+
+def steps_of(seconds: float | Sequence[float], score_rate: float) -> np.ndarray:
+    """Return seconds as steps of the score grid, rounded: 0.58 s at 100 steps a second are 58, not 57.99..."""
+    return np.round(np.asarray(seconds) * score_rate, 6)
 
 
 def find_spots(
@@ -333,9 +384,8 @@ def spots_from_scores(
     Raises:
         ValueError: unknown `nms_type`.
     """
-    # rounded: 0.58 s at 100 steps a second are 58, not 57.99...
-    window_steps = np.round(np.asarray(nms_window_s) * score_rate, 6)
-    kept = non_maximum_suppression(scores, nms_type, window_steps, nms_threshold, nms_min_weight)
+    window = steps_of(nms_window_s, score_rate)
+    kept = non_maximum_suppression(scores, nms_type, window, nms_threshold, nms_min_weight)
     if calibration is not None:
         kept = calibrate(kept, calibration)
     return find_spots(kept, timestamps_s, labels, half, thresholds)
@@ -345,10 +395,16 @@ __all__ = [
     "calibrate",
     "displace",
     "find_spots",
+    "fix_peaks",
+    "kept_part",
     "non_maximum_suppression",
     "operating_thresholds",
+    "reach_of",
+    "soft_nms_weights",
     "spots_from_scores",
+    "step_timestamp_s",
     "step_timestamps_s",
+    "steps_of",
     "stitch",
     "stitch_half",
 ]

@@ -7,6 +7,9 @@ label in training.
 A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
 server, with every candidate as the metric wants them. Where --save-scores was given, the same command goes on after an
 interruption.
+
+With --live, VIDEO is a file, the address of a stream (rtsp://, http://, udp://, ...) or - for what is piped in, and each
+event is printed as a line of JSON as soon as it is final. Ctrl-C ends the stream.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from comedian.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the words of `comedian spot`."""
     parser.add_argument(
-        "videos", metavar="VIDEO", nargs="*", type=Path, help="videos (half 1, half 2, ...), or one folder of matches"
+        "videos", metavar="VIDEO", nargs="*", help="videos (half 1, half 2, ...), or one folder of matches"
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -75,11 +78,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --report-labels: full width of the window in which an event is a hit; default: 5",
     )
     parser.add_argument("--split", metavar="NAME", help="of a folder: only the matches of this split")
+    parser.add_argument("--live", action="store_true", help="print events while the video goes on")
+    parser.add_argument(
+        "--look-ahead",
+        metavar="SECONDS",
+        type=float,
+        help="of --live: print an event once this much more was seen; default: as late as the whole video's scores take",
+    )
     parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
 
 
 def run(args: argparse.Namespace) -> None:
     """Score, write the files and print the table."""
+    if args.live:
+        return _run_live(args)
+    args.videos = [Path(video) for video in args.videos]
     is_folder = len(args.videos) == 1 and args.videos[0].is_dir()
     output = args.output or Path("results.zip" if is_folder else "events.json")
     _check(args, is_folder, output)
@@ -136,8 +149,39 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
             print(f"left out, as {threshold} was not reached on validation: {', '.join(left_out)}", file=sys.stderr)
 
 
+def _run_live(args: argparse.Namespace) -> None:
+    """Print the events of a stream as they become final, and write those files that were asked for."""
+    if args.scores or args.save_scores or args.split:
+        raise InputError("--live takes no --scores, --save-scores or --split; leave them out")
+    if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
+        raise InputError("--live takes one file, one address or -; name it before --model")
+    _check_threshold(args.threshold)
+    for path in filter(None, (args.output, args.csv)):
+        _make_folder(path.parent)
+
+    from comedian.cli.live import spot_live
+    from comedian.data.annotations import write_results
+    from comedian.inference.outputs import write_csv
+    from comedian.inference.spotter import ActionSpotter
+    from comedian.inference.streaming import StreamingSpotter
+
+    models = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
+    models.config = _with_settings(models.config, args.nms_type, args.nms_window)
+    _tell_unreachable(args.threshold, models.config)
+    spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
+    print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
+    events = spot_live(args.videos[0], spotter)
+    if args.output:
+        write_results(args.output, Path(args.videos[0]).stem, events)
+    if args.csv:
+        write_csv(args.csv, events)
+    print(f"{args.videos[0]}: {len(events)} events", file=sys.stderr)
+
+
 def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     """Refuse at once what would otherwise fail after the work."""
+    if args.look_ahead is not None:
+        raise InputError("--look-ahead is of --live; add --live or leave it out")
     if args.model and not args.videos:
         raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
     if args.scores and (args.save_scores or args.split or args.flip or (args.videos and not args.report)):
@@ -152,8 +196,7 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError("give one folder alone, or videos")
     if args.split and not is_folder:
         raise InputError(f"--split {args.split}: only a folder of matches has splits")
-    if isinstance(args.threshold, float) and not 0 <= args.threshold <= 1:
-        raise InputError(f"--threshold {args.threshold}: give a score from 0 to 1")
+    _check_threshold(args.threshold)
     if output.suffix not in (".json", ".zip"):
         raise InputError(f"--output {output}: give a name that ends in .json or .zip")
     if is_folder and output.suffix != ".zip":
@@ -168,6 +211,11 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         _make_folder(path.parent)
     if args.save_scores:
         _make_folder(args.save_scores)
+
+
+def _check_threshold(threshold: float | str | None) -> None:
+    if isinstance(threshold, float) and not 0 <= threshold <= 1:
+        raise InputError(f"--threshold {threshold}: give a score from 0 to 1")
 
 
 def _make_folder(folder: Path) -> None:
