@@ -151,8 +151,8 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
 
 def _run_live(args: argparse.Namespace) -> None:
     """Print the events of a stream as they become final, and write those files that were asked for."""
-    if args.scores or args.save_scores or args.split:
-        raise InputError("--live takes no --scores, --save-scores or --split; leave them out")
+    if args.scores or args.save_scores or args.split or args.report:
+        raise InputError("--live takes no --scores, --save-scores, --split or --report; leave them out")
     if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
         raise InputError("--live takes one file, one address or -; name it before --model")
     _check_threshold(args.threshold)
