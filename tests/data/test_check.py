@@ -249,7 +249,12 @@ def test_the_command_prints_a_few_of_a_kind_and_writes_all(root, tmp_path, capsy
     assert lines[-2] == "event outside the video: 2 more; `--output FILE` writes all"
     written = json.loads((tmp_path / "found.json").read_text())
     assert len(written["findings"]) == 12 and written["findings"][0]["kind"] == "event outside the video"
-    assert main(["data", "check", str(root), "--labels", str(tmp_path / "none.txt")]) == 2
+    for words in (
+        ["--labels", str(tmp_path / "none.txt")],
+        ["--fps", "2"],
+        ["--splits", "a.json", "--events", "a.csv"],
+    ):
+        assert main(["data", "check", str(root), *words]) == 2
 
 
 @pytest.fixture

@@ -342,6 +342,11 @@ BAD = {
             "videos[0].events[0]: `label` is 3; expected text",
         ),
         ('{"videos": [{"video": "a", "events": {}}]}', "`videos[0].events` is {}; expected a list"),
+        (
+            '{"videos": [{"video": "a", "events": [{"label": "x", "time_s": true}]}]}',
+            "`time_s` is True; write seconds",
+        ),
+        ('{"videos": [{"video": "a", "events": [{"label": "x", "time_s": NaN}]}]}', "`time_s` is nan; write seconds"),
         ('{"videos": ["a"]}', "videos[0]: expected an object, found 'a'"),
         ('{"videos": [{"events": []}]}', "videos[0]: `video` is empty"),
         ('{"videos": [{"video": "a", "fps": 0}]}', "videos[0]: `fps` is 0; expected a number above 0"),
@@ -373,7 +378,8 @@ def test_what_cannot_be_is_one_line_or_all_that_is_wrong(tmp_path, name, text, m
     path.write_text(text)
     with pytest.raises(InputError) as caught:
         read_events(path)
-    assert str(caught.value).startswith(f"`{path}`") and message in str(caught.value) and "\n" not in str(caught.value)
+    told = str(caught.value)
+    assert told.startswith(f"`{path}`") and told.count(str(path)) == 1 and message in told and "\n" not in told
 
 
 def test_all_problems_of_a_file_are_told_and_the_rest_is_read(tmp_path):
@@ -395,6 +401,7 @@ def test_times():
         assert parse_time_ms(f"{hours}:{minutes:02d}:{seconds}") == wanted
         assert parse_time_ms(f"{60 * hours + minutes}:{seconds}") == wanted
         assert parse_time_ms(wanted / 1000) == wanted
+    assert parse_time_ms(1e-7) == 0
 
 
 def test_videos_are_found_by_file_by_name_and_by_part(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from comedian.cli.main import main
 from comedian.data.annotations import find_halves, read_label_list
 from comedian.data.own_videos import import_videos
 from comedian.data.soccernet import SoccerNet
@@ -97,7 +98,7 @@ BAD = {
     ".hidden/d.mp4,x,1": "`.hidden/d.mp4` is hidden",
     "a.mp4,x,1\nc.mp4,x,1\na.mp4,x,0:01": "line 4: 'x' at 1 s in `a.mp4` stands in line 2 already; delete one",
     "same.mp4,x,1\nsame.mkv,x,1": "`same.mp4` and `same.mkv` are both half 1 of a match `same`; rename one",
-    "a.mp4,x,1": "events of one video are for training; training and validation need two or more",
+    "a.mp4,x,1": "one video is for training; training and validation need two or more",
     "": "has no event; write one a line, such as",
 }
 
@@ -192,3 +193,93 @@ def test_splits_follow_the_seed_and_move_few_videos_when_some_are_added(videos, 
     assert len(splits(2)) == 1
     with pytest.raises(InputError, match="share between 0 and 1"):
         splits(2, validation_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A match of three parts, one of one part as in ball action spotting, and a video."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name in ("cup/final/1.mkv", "cup/final/2.mkv", "cup/final/3.mkv", "ball/224p.mp4", "a.mp4"):
+        write_video(folder / name, num_frames=16, fps=4, height=32, width=32)
+    return folder
+
+
+def test_a_match_of_three_parts_and_of_one(parts, tmp_path):
+    text = "video,label,time_s,half\ncup/final,x,1,3\ncup/final,y,2,1\nball,x,1,\na.mp4,x,3,\ncup/final,,,2\n"
+    made = import_videos(parts, write_csv(tmp_path, text), tmp_path / "out")
+    assert find_halves(made.root / "cup/final") == {half: made.root / f"cup/final/{half}.mkv" for half in (1, 2, 3)}
+    assert find_halves(made.root / "ball") == {1: made.root / "ball/1_224p.mp4"}
+    builder = SoccerNet(data_dir=str(made.root))
+    builder.download_and_prepare()
+    rows = [row for split in made.splits for row in builder.as_dataset(split=split)]
+    found = {(row["video_id"], row["half"]): [event["label"] for event in row["events"]] for row in rows}
+    assert found == {
+        ("cup/final", 1): ["y"],
+        ("cup/final", 2): [],
+        ("cup/final", 3): ["x"],
+        ("ball", 1): ["x"],
+        ("a", 1): ["x"],
+    }
+    assert made.unlisted == ()
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ("cup/final,x,1,", "line 2: `cup/final` is a folder, and its parts are 1, 2, 3; say which in `half`"),
+        ("cup/final,x,1,4", "its parts are 1, 2, 3"),
+        ("a.mp4,x,1,2", "line 2: `a.mp4` is one video and has no half 2; leave `half` empty"),
+        ("cup/final,x,4,2", "line 2: 'x' at 4 s is after the end of `cup/final`, which is 4.0 s long"),
+    ],
+)
+def test_parts_that_are_not_there(parts, tmp_path, row, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        import_videos(parts, write_csv(tmp_path, f"video,label,time_s,half\n{row}\n"), tmp_path / "out")
+
+
+def test_a_file_of_another_format_and_its_splits(parts, tmp_path):
+    path = tmp_path / "test.json"
+    event = {"frame": 5, "label": "x"}
+    videos = [{"video": name, "fps": 4, "num_frames": 16, "events": [event]} for name in ("a", "cup/final/1", "ball")]
+    path.write_text(json.dumps(videos))
+    made = import_videos(parts, path, tmp_path / "out")
+    assert {name: [found.position_ms for found in events] for name, events in made.events.items()} == {
+        "a": [1250],
+        "cup/final": [1250],
+        "ball": [1250],
+    }
+    assert made.unlisted == ("cup/final/2.mkv", "cup/final/3.mkv")
+
+
+@pytest.mark.parametrize(
+    "told, wanted",
+    [
+        # what is not told is for training
+        (["valid", "", "test"], {"train": ["a"], "validation": ["cup/final"], "test": ["ball"]}),
+        (["test", "", ""], {"test": ["cup/final"]}),
+        (["valid", "valid", None], "no video is for training"),
+        (["test", "test", None], "no video is for training"),
+        (["test", "test", "train"], "one video is for training"),
+    ],
+)
+def test_splits_that_are_told(parts, tmp_path, told, wanted):
+    final, video, ball = told
+    text = f"video,label,time_s,half,split\ncup/final,x,1,2,{final}\na.mp4,x,1,,{video}\n"
+    text += "" if ball is None else f"ball,x,1,,{ball}\n"
+    if isinstance(wanted, str):
+        with pytest.raises(InputError, match=wanted):
+            import_videos(parts, write_csv(tmp_path, text), tmp_path / "out")
+        return
+    splits = import_videos(parts, write_csv(tmp_path, text), tmp_path / "out").splits
+    assert {name: splits[name] for name in wanted} == wanted
+    assert sorted(sum(splits.values(), [])) == ["a", "ball", "cup/final"] and all(splits.values())
+
+
+def test_the_command_imports_and_counts(parts, tmp_path, capsys):
+    path = write_csv(tmp_path, "video,label,time_s\na.mp4,x,1\nball,x,1\nball,y,2\n")
+    assert main(["data", "import", str(parts), str(path), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["events", "train", "validation"]
+    assert sorted(lines[1].split()) == ["1", "1", "x"] and sorted(lines[2].split()) == ["0", "1", "y"]
+    assert lines[3] == "left out, as the events do not name them: cup/final/1.mkv, cup/final/2.mkv, cup/final/3.mkv"
+    assert main(["data", "import", str(parts), str(path), str(tmp_path / "out2"), "--validation-share", "2"]) == 2

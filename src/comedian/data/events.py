@@ -188,16 +188,17 @@ def parse_time_ms(value: Any, key: str = "time_s") -> int:
     Raises:
         ValueError: it is no such time, or a day or more.
     """
-    text = str(value).strip()
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = f"{value:.6f}" if is_number else str(value).strip()
     if match := _CLOCK.fullmatch(text):
         hours, minutes, seconds = match.groups()
         time_s = 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds)
     elif _SECONDS.fullmatch(text):
         time_s = float(text)
     else:
-        raise ValueError(f"`{key}` is {text!r}; write seconds from the video's start, `mm:ss` or `hh:mm:ss`")
+        raise ValueError(f"`{key}` is {value!r}; write seconds from the video's start, `mm:ss` or `hh:mm:ss`")
     if 1000 * time_s >= MAX_POSITION_MS:
-        raise ValueError(f"`{key}` is {text!r}, a day or more; write seconds from the video's start")
+        raise ValueError(f"`{key}` is {value!r}, a day or more; write seconds from the video's start")
     return round(1000 * time_s)
 
 

@@ -33,6 +33,8 @@ from comedian.errors import InputError
 from comedian.files import atomic_path, atomic_write_text, inside
 
 IMPORT_FILE_NAME = "import.json"
+# videos that are left out and are named to people
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class OwnVideos:
             f"{label:<30}" + "".join(f"{count[label]:>12}" for count in counts.values()) for label in self.labels
         ]
         if self.unlisted:
-            lines.append(f"left out, as the events do not name them: {', '.join(self.unlisted)}")
+            more = f" and {len(self.unlisted) - MAX_NAMED} more" if len(self.unlisted) > MAX_NAMED else ""
+            lines.append(f"left out, as the events do not name them: {', '.join(self.unlisted[:MAX_NAMED])}{more}")
         return lines
 
 
@@ -235,7 +238,7 @@ def _choose_splits(
     train = splits["train"]
     if len(train) < (1 if "validation" in splits else 2):
         few = "one video" if len(train) == 1 else "no video"
-        raise InputError(f"events of {few} are for training; training and validation need two or more")
+        raise InputError(f"{few} is for training; training and validation need two or more")
     if "validation" not in splits:
         count = min(max(round(validation_share * len(train)), 1), len(train) - 1)
         shuffled = sorted(train, key=lambda video_id: hashlib.sha256(f"{seed}/{video_id}".encode()).digest())

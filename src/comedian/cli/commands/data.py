@@ -88,8 +88,13 @@ def check_data(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from comedian.data.check import check_events, check_layout
+    from comedian.errors import InputError
     from comedian.files import atomic_write_text
 
+    if args.events and args.splits != "auto":
+        raise InputError("`--splits` does not go with `--events`; a file of events tells its splits itself")
+    if not args.events and (args.source or args.fps):
+        raise InputError("`--from` and `--fps` are of a file of events; give it with `--events FILE`")
     if args.events:
         checked = check_events(args.root, args.events, labels=args.labels, name=args.source, fps=args.fps)
     else:
