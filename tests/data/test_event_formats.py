@@ -191,6 +191,14 @@ def test_one_e2e_file_cannot_tell_splits_and_frames_round_times(tmp_path):
     assert not (tmp_path / "2.json").exists()
 
 
+def test_e2e_spot_has_a_file_a_split_named_as_theirs(tmp_path):
+    splits = ("train", "validation", "test", None)
+    videos = [EventVideo(f"{split}", None, split, 25.0, 8.0) for split in splits]
+    write_events(event_set(videos), tmp_path, "e2e-spot")
+    names = {path.name: [video["video"] for video in json.loads(path.read_text())] for path in tmp_path.glob("*.json")}
+    assert names == {"train.json": ["train", "None"], "val.json": ["validation"], "test.json": ["test"]}
+
+
 @pytest.mark.parametrize(
     "fps", [2, 2.0833333333333335, 10, 23.976023976023978, 25, 29.97002997002997, 50, 59.94, 100, 240]
 )
