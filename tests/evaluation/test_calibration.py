@@ -146,7 +146,7 @@ def naive_precision_recall(judged, threshold):
 @pytest.mark.parametrize("seed", range(4))
 def test_the_threshold_has_the_best_f1(seed):
     judged = simulated(1, -1, 60, seed)
-    judged = Judged(judged.scores, judged.right, judged.num_events + 7)
+    judged = Judged(judged.scores, judged.right, 3 * judged.num_events)
 
     def f1(threshold):
         precision, recall = naive_precision_recall(judged, threshold)

@@ -23,6 +23,7 @@ COMMANDS = {
     "spot": "find the events of one or more videos",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
     "average": "make one model of several checkpoints of a run: the mean of their weights",
+    "tune": "choose merging, suppression, thresholds and probabilities on saved scores",
     "publish": "send a model to the Hugging Face Hub, with code, scores and model card",
     "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",
 }

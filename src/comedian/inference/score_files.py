@@ -1,7 +1,9 @@
 """Raw scores on disk, one safetensors file a half, so that spots can be made anew without the model.
 
 A folder of scores holds `<video_id>/<half>.safetensors`: the tensor `scores` `(num_steps, num_labels)`, float32, and as
-metadata the half, the model's configuration and what the scores were computed from.
+metadata the half, the model's configuration and what the scores were computed from. A file may hold the scores of every
+window before they were merged, too: `window_scores`, `window_starts` and, of a model that has them, `window_offsets_s`, see
+`WindowScores`. Then they can be merged in another way.
 """
 
 import json
@@ -9,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
@@ -21,6 +24,8 @@ from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
 from comedian.files import atomic_path, inside
+from comedian.inference.scoring import WindowScores
+from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
 from comedian.models import ComedianConfig
 
@@ -42,6 +47,7 @@ class ScoredHalf:
         config: labels, time grid, suppression and thresholds.
         models: names of the models, for people.
         fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
+        windows: the scores of windows that `scores` were merged from, where they were kept, and read.
     """
 
     video_id: str
@@ -50,6 +56,7 @@ class ScoredHalf:
     config: ComedianConfig
     models: list[str]
     fingerprint: dict
+    windows: WindowScores | None = None
 
 
 def score_path(folder: str | Path, video_id: str, half: int) -> Path:
@@ -70,12 +77,17 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
         "config": config.to_json_string(),
         "fingerprint": json.dumps(scored.fingerprint),
     }
+    tensors = {"scores": scored.scores}
+    if scored.windows is not None:
+        tensors |= {"window_scores": scored.windows.scores, "window_starts": scored.windows.starts}
+        if scored.windows.offsets_s is not None:
+            tensors["window_offsets_s"] = scored.windows.offsets_s
     with atomic_path(score_path(folder, scored.video_id, scored.half)) as partial:
-        save_file({"scores": scored.scores}, partial, metadata)
+        save_file(tensors, partial, metadata)
 
 
-def load_scores(path: str | Path) -> ScoredHalf:
-    """Read the scores of a half.
+def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
+    """Read the scores of a half, and of its windows if asked and kept.
 
     Raises:
         InputError: `path` is no score file.
@@ -83,6 +95,7 @@ def load_scores(path: str | Path) -> ScoredHalf:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, scores = file.metadata() or {}, file.get_tensor("scores")
+            of_windows = {name: file.get_tensor(name) for name in file.keys() if with_windows and name != "scores"}
         if metadata["format"] != FORMAT:
             raise ValueError(f"the format is {metadata['format']!r}, not {FORMAT!r}")
         config = ComedianConfig.from_dict(json.loads(metadata["config"]))
@@ -91,42 +104,107 @@ def load_scores(path: str | Path) -> ScoredHalf:
         if not 1 <= half <= MAX_HALVES or scores.dtype != np.float32 or scores.shape[1:] != (config.num_labels,):
             raise ValueError(f"half {half} has {scores.dtype} scores of shape {scores.shape}")
         fingerprint = json.loads(metadata["fingerprint"])
-        return ScoredHalf(video_id, half, scores, config, json.loads(metadata["models"]), fingerprint)
+        windows = _windows(of_windows, len(scores) // config.scores_per_token, config) if of_windows else None
+        return ScoredHalf(video_id, half, scores, config, json.loads(metadata["models"]), fingerprint, windows)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, StrictDataclassError) as error:
         raise InputError(
             f"`{path}` is no file of scores: {error}; make it with `comedian spot --save-scores`"
         ) from error
 
 
-def load_score_folders(folders: Sequence[str | Path]) -> tuple[MatchScores, ComedianConfig]:
+def _windows(tensors: Mapping[str, np.ndarray], length: int, config: ComedianConfig) -> WindowScores:
+    """The scores of windows from a file's tensors; `KeyError` or `ValueError` where they are none."""
+    scores, starts = tensors["window_scores"], tensors["window_starts"]
+    shape = (len(starts), config.num_tokens * config.logits_per_token, config.num_labels)
+    if scores.dtype != np.float32 or starts.dtype != np.int64 or scores.shape != shape:
+        raise ValueError(f"{len(starts)} windows have {scores.dtype} scores of shape {scores.shape}")
+    return WindowScores(scores, tensors.get("window_offsets_s"), starts, length)
+
+
+def merged_scores(path: str | Path, settings: Mapping[str, Any]) -> np.ndarray:
+    """Read the scores of a half, merged from its windows as some settings say.
+
+    Args:
+        path: a file of scores.
+        settings: fields of `MERGING`, or any others; those that are not there are the file's own.
+
+    Returns:
+        float32 `(num_steps, num_labels)`.
+
+    Raises:
+        InputError: `path` is no file of scores, or does not hold the windows that this takes.
+    """
+    scored = load_scores(path)
+    config = with_settings(scored.config, {name: settings[name] for name in MERGING if name in settings})
+    if same_merging(config, scored.config):
+        return scored.scores
+    windows = load_scores(path, with_windows=True).windows
+    if windows is None:
+        raise InputError(
+            f"`{path}` holds merged scores alone, which cannot be merged in another way; score the videos with "
+            "`comedian spot --save-scores FOLDER --save-windows SECONDS`"
+        )
+    try:
+        return windows.merge(config)
+    except ValueError as error:
+        raise InputError(f"`{path}`: {error}; tune with the windows that it holds") from None
+
+
+def load_score_folders(
+    folders: Sequence[str | Path], settings_file: str | Path | None = None
+) -> tuple[MatchScores, ComedianConfig]:
     """Read all scores of a folder, or the mean of several folders' scores of the same halves: an ensemble.
+
+    Args:
+        folders: of scores.
+        settings_file: settings to use instead of those that the scores were saved with, from `comedian tune`.
 
     Returns:
         Scores by match and half, and the settings; see `merge_configs` for those of an ensemble.
 
     Raises:
+        InputError: a folder holds no scores, one half twice, or other halves, labels or lengths than the first; or the
+            settings do not fit.
+    """
+    files, config = find_scores(folders)
+    settings = read_settings(settings_file, config.label_names) if settings_file else {}
+    matches: MatchScores = {}
+    for (video_id, half), paths in files.items():
+        members = [merged_scores(path, settings) for path in paths]
+        matches.setdefault(video_id, {})[half] = np.mean(members, axis=0)
+    return matches, with_settings(config, settings)
+
+
+def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], list[Path]], ComedianConfig]:
+    """Find the files of each half's scores in one folder, or in the folders of an ensemble's members.
+
+    Returns:
+        Match and half -> one file a folder, and the settings; see `merge_configs` for those of an ensemble.
+
+    Raises:
         InputError: a folder holds no scores, one half twice, or other halves, labels or lengths than the first.
     """
     all_halves = [_load_folder(folder) for folder in folders]
-    configs = [next(iter(halves.values())).config for halves in all_halves]
-    config = merge_configs(configs, list(map(str, folders)))
-    matches: MatchScores = {}
-    for (video_id, half), first in all_halves[0].items():
-        members = [halves.get((video_id, half)) for halves in all_halves]
-        for member, folder in zip(members, folders, strict=True):
-            if member is None or member.scores.shape != first.scores.shape:
+    config = merge_configs([config for _, config in all_halves], list(map(str, folders)))
+    files: dict[tuple[str, int], list[Path]] = {}
+    for key, (_, length) in all_halves[0][0].items():
+        for (halves, _), folder in zip(all_halves, folders, strict=True):
+            path, its_length = halves.get(key, (None, None))
+            if its_length != length:
                 raise InputError(
-                    f"`{folder}` and `{folders[0]}` do not hold the same halves: see {video_id}, half {half}"
+                    f"`{folder}` and `{folders[0]}` do not hold the same halves: see {key[0]}, half {key[1]}"
                 )
-        matches.setdefault(video_id, {})[half] = np.mean([member.scores for member in members], axis=0)
-    return matches, config
+            files.setdefault(key, []).append(path)
+    return files, config
 
 
-def _load_folder(folder: str | Path) -> dict[tuple[str, int], ScoredHalf]:
+def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, int]], ComedianConfig]:
+    """Match and half -> file and number of steps, and the settings of the first file."""
     paths = sorted(Path(folder).rglob("*.safetensors"))
     if not paths:
         raise InputError(f"`{folder}` holds no scores; give a folder that `comedian spot --save-scores` wrote")
-    halves: dict[tuple[str, int], ScoredHalf] = {}
+    halves: dict[tuple[str, int], tuple[Path, int]] = {}
+    first = None
     for path in paths:
         scored = load_scores(path)
         key = scored.video_id, scored.half
@@ -134,14 +212,18 @@ def _load_folder(folder: str | Path) -> dict[tuple[str, int], ScoredHalf]:
             raise InputError(
                 f"`{folder}` holds {scored.video_id}, half {scored.half} twice; remove one, such as `{path}`"
             )
-        halves[key] = scored
-        first = next(iter(halves.values())).config
+        halves[key] = path, len(scored.scores)
+        first = first or scored.config
         merge_configs([first, scored.config], [str(paths[0]), str(path)])
-    return halves
+    return halves, first
 
 
 def score_matches(
-    spotter: ActionSpotter, matches: Matches, folder: str | Path | None = None, progress: bool = False
+    spotter: ActionSpotter,
+    matches: Matches,
+    folder: str | Path | None = None,
+    progress: bool = False,
+    window_stride_s: float | None = None,
 ) -> MatchScores:
     """Score the videos of matches, but for those that a folder of scores has from the same models and videos already.
 
@@ -152,6 +234,7 @@ def score_matches(
         matches: video_id -> half -> video.
         folder: where to save the scores of each half as soon as they are there.
         progress: show a bar with the speed: of halves for several matches, else of seconds of video.
+        window_stride_s: save the scores of windows so many seconds apart, too.
 
     Returns:
         Scores by match and half.
@@ -160,7 +243,7 @@ def score_matches(
         InputError: a video cannot be decoded.
     """
     halves = [(video_id, half, path) for video_id, videos in matches.items() for half, path in videos.items()]
-    found = {} if folder is None else _saved(spotter, halves, folder)
+    found = {} if folder is None else _saved(spotter, halves, folder, window_stride_s)
     pending = [entry for entry in halves if entry[:2] not in found]
     for _, _, path in pending:
         _check_video(path)
@@ -168,25 +251,40 @@ def score_matches(
     begin_s, scored_s = time.perf_counter(), 0.0
     bar = tqdm(pending, "halves", unit="half", disable=not (progress and several))
     for video_id, half, path in bar:
-        fingerprint = {"models": spotter.fingerprint, "video": source_of(path)} if folder is not None else {}
-        scores = spotter.score(path, progress=progress and not several)
+        bar_of_half, windows = progress and not several, None
+        if window_stride_s is None:
+            scores = spotter.score(path, progress=bar_of_half)
+        else:
+            windows = spotter.score_windows(path, window_stride_s, progress=bar_of_half)
+            scores = windows.merge(spotter.config)
         found[video_id, half] = scores
         if folder is not None:
-            save_scores(folder, ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint))
+            fingerprint = _fingerprint(spotter, path, window_stride_s)
+            scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows)
+            save_scores(folder, scored)
         scored_s += len(scores) / spotter.config.score_rate
         bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
     return {video_id: {half: found[video_id, half] for half in videos} for video_id, videos in matches.items()}
 
 
+def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | None) -> dict:
+    found = {"models": spotter.fingerprint, "video": source_of(path)}
+    return found if window_stride_s is None else found | {"window_stride_s": window_stride_s}
+
+
 def _saved(
-    spotter: ActionSpotter, halves: Sequence[tuple[str, int, Path]], folder: str | Path
+    spotter: ActionSpotter,
+    halves: Sequence[tuple[str, int, Path]],
+    folder: str | Path,
+    window_stride_s: float | None,
 ) -> dict[tuple[str, int], np.ndarray]:
     """The scores in `folder` that scoring these halves again would give."""
     found = {}
     for video_id, half, path in halves:
         try:
             scored = load_scores(score_path(folder, video_id, half))
-            if scored.fingerprint == {"models": spotter.fingerprint, "video": source_of(path)}:
+            # more than what is asked for will do
+            if scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint:
                 found[video_id, half] = scored.scores
         except (InputError, FileNotFoundError):
             continue

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -139,6 +140,41 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
     starts = cover_starts(len(tokens), config.num_tokens, config.window_stride_tokens)
     scores, offsets_s = score_windows(model, tokens, starts)
     return stitch_half(scores, offsets_s, starts, len(tokens), config)
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """What a model says of the overlapping windows of a half, before they are merged.
+
+    Attributes:
+        scores: float32 `(num_windows, window_tokens * logits_per_token, num_labels)` in [0, 1].
+        offsets_s: float32 `(num_windows, window_tokens, num_labels)` of a model with an offset head, else `None`.
+        starts: int64 `(num_windows,)`, first token of each window.
+        length: tokens of the half.
+    """
+
+    scores: np.ndarray
+    offsets_s: np.ndarray | None
+    starts: np.ndarray
+    length: int
+
+    def merge(self, config: ComedianConfig) -> np.ndarray:
+        """Merge the windows that start where those of `config` do, as it says.
+
+        Returns:
+            `np.ndarray` of shape `(length * scores_per_token, num_labels)`, float32 in [0, 1].
+
+        Raises:
+            ValueError: not all of those windows are here.
+        """
+        starts = cover_starts(self.length, config.num_tokens, config.window_stride_tokens)
+        kept = np.searchsorted(self.starts, starts)
+        if not np.array_equal(self.starts[np.minimum(kept, len(self.starts) - 1)], starts):
+            raise ValueError(
+                f"it has windows that start at tokens {self.starts[:3]}, ..., but not every {config.window_stride_tokens}"
+            )
+        offsets_s = None if self.offsets_s is None else self.offsets_s[kept]
+        return stitch_half(self.scores[kept], offsets_s, starts, self.length, config)
 
 
 @torch.inference_mode()

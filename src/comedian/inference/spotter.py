@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,17 @@ from transformers import PreTrainedConfig
 
 from comedian.data.decoding import iter_frames, probe
 from comedian.data.hub_errors import hub_errors
+from comedian.data.windows import cover_starts
 from comedian.errors import InputError
-from comedian.inference.scoring import decoder_threads, encode_half_with_models, score_half, spots_of_half
+from comedian.inference.scoring import (
+    WindowScores,
+    decoder_threads,
+    encode_half_with_models,
+    score_half,
+    score_windows,
+    spots_of_half,
+)
+from comedian.inference.settings import MERGING, with_settings
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import operating_thresholds
 
@@ -123,14 +133,42 @@ class ActionSpotter:
         Raises:
             InputError: the video cannot be decoded.
         """
-        scores = []
+        tokens = self._encode(video, progress)
+        return np.mean([score_half(model, of_model) for model, of_model in tokens], axis=0)
+
+    def score_windows(self, video: str | Path, stride_s: float, *, progress: bool = False) -> WindowScores:
+        """Score overlapping windows of a video with one model; what [`score`] merges, if `stride_s` fits.
+
+        Args:
+            video: any video that FFmpeg reads.
+            stride_s: hop between windows in seconds; the model's own is a multiple.
+            progress: show a bar with the speed.
+
+        Raises:
+            InputError: several models, `flip`, a hop that does not fit, or a video that cannot be decoded.
+        """
+        if len(self.models) > 1 or self.flip:
+            raise InputError("the scores of windows are of one model without `flip`; score the models one by one")
+        stride_tokens, own = round(stride_s * self.config.token_rate), self.config.window_stride_tokens
+        if stride_tokens < 1 or own % stride_tokens:
+            raise InputError(
+                f"windows every {stride_s:g} s do not hold those of the model, every {own / self.config.token_rate:g} s; "
+                f"give a part of that in tokens of {1 / self.config.token_rate:g} s"
+            )
+        [(model, tokens)] = self._encode(video, progress)
+        starts = cover_starts(len(tokens), self.config.num_tokens, stride_tokens)
+        return WindowScores(*score_windows(model, tokens, starts), starts, len(tokens))
+
+    def _encode(self, video: str | Path, progress: bool) -> list[tuple[ComedianForActionSpotting, torch.Tensor]]:
+        """Spatial tokens of a video by each model, and by each of its mirror image with `flip`."""
+        encoded = []
         # one pass over the video for all models that take pictures of one size
         for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
             models, processors = zip(*group, strict=True)
             frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
             tokens = encode_half_with_models(models, processors, frames)
-            scores += map(score_half, models, tokens)
-        return np.mean(scores, axis=0)
+            encoded += zip(models, tokens, strict=True)
+        return encoded
 
     @property
     def members(self) -> list[tuple[ComedianForActionSpotting, Callable]]:
@@ -145,6 +183,19 @@ class ActionSpotter:
     ) -> list[dict]:
         """Find the events in the scores of a match's halves, from [`score`]; for the rest see [`__call__`]."""
         return spots_of_match(dict(enumerate(scores, 1)), self.config, keep_all=keep_all, threshold=threshold)
+
+    def use_settings(self, settings: Mapping[str, Any]) -> None:
+        """Use other settings than those that the models were saved with, from `comedian.inference.settings`.
+
+        Raises:
+            InputError: they do not fit the models.
+        """
+        self.config = with_settings(self.config, settings)
+        for model in self.models:
+            merging = {name: settings[name] for name in MERGING if name in settings}
+            with_settings(model.config, merging)
+            for name, value in merging.items():
+                setattr(model.config, name, value)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -44,6 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the events as CSV too")
     parser.add_argument("--save-scores", metavar="FOLDER", type=Path, help="keep the raw scores of each half")
+    parser.add_argument(
+        "--save-windows",
+        metavar="SECONDS",
+        type=float,
+        help="with --save-scores: keep the scores of windows so far apart, too, for `comedian tune`",
+    )
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        type=Path,
+        help="merging, suppression and thresholds from `comedian tune --output`",
+    )
     kept = parser.add_mutually_exclusive_group()
     kept.add_argument("--all", action="store_true", help="keep every candidate, as the metric wants them")
     kept.add_argument(
@@ -100,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
     if args.scores:
         from comedian.inference.score_files import load_score_folders
 
-        scores, config = load_score_folders(args.scores)
+        scores, config = load_score_folders(args.scores, args.settings)
         _tell_unreachable(args.threshold, config)
     else:
         scores, config = _score(args, is_folder)
@@ -209,6 +221,8 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         if path.is_dir():
             raise InputError(f"`{path}` is a folder; give a file's name")
         _make_folder(path.parent)
+    if args.save_windows is not None and not args.save_scores:
+        raise InputError(f"--save-windows {args.save_windows:g}: say with --save-scores FOLDER where to keep them")
     if args.save_scores:
         _make_folder(args.save_scores)
 
@@ -233,11 +247,15 @@ def _score(args: argparse.Namespace, is_folder: bool):
         matches = {args.videos[0].stem: dict(enumerate(args.videos, 1))}
 
     from comedian.inference.score_files import score_matches
+    from comedian.inference.settings import read_settings
     from comedian.inference.spotter import ActionSpotter
 
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
+    if args.settings:
+        spotter.use_settings(read_settings(args.settings, spotter.config.label_names))
     _tell_unreachable(args.threshold, spotter.config)
-    return score_matches(spotter, matches, args.save_scores, progress=True), spotter.config
+    scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
+    return scores, spotter.config
 
 
 def _annotations(path: Path | None):

@@ -1,0 +1,112 @@
+"""Choose merging, suppression, probabilities and thresholds on validation, from saved scores, in seconds.
+
+LABELS is a folder or a zip in SoccerNet's layout, SCORES a folder that `comedian spot --save-scores` wrote; several are an
+ensemble. Chosen are the type of suppression, its window for each label, and, where the scores of windows were kept
+(`--save-windows`), how these are merged. A change is kept only if it also helps on matches that it was not chosen on.
+Calibration, thresholds and the curves of `comedian spot --threshold precision=0.9` are measured anew in any case.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from comedian.errors import InputError
+
+# spelled out, because importing the metric takes seconds that `--help` should not
+METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of `comedian tune`."""
+    parser.add_argument("labels_root", metavar="LABELS", type=Path, help="folder or zip with the label files")
+    parser.add_argument("scores", metavar="SCORES", nargs="+", type=Path, help="folders of scores")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--model", metavar="DIR", type=Path, help="write the outcome into this model's config.json")
+    target.add_argument("--output", metavar="FILE", type=Path, help="or into a file for `comedian spot --settings`")
+    parser.add_argument("--split", metavar="NAME", help="use only the matches of this split")
+    parser.add_argument("--metric", choices=METRIC_NAMES, default="tight", help="to choose by; default: tight")
+    parser.add_argument("--framerate", type=int, default=2, help="frames per second of the metric's grid; default: 2")
+    parser.add_argument(
+        "--tolerance",
+        metavar="SECONDS",
+        type=float,
+        default=5.0,
+        help="full width of the window in which a reported event is right, for thresholds and probabilities; default: 5",
+    )
+    parser.add_argument("--min-events", metavar="N", type=int, default=10, help="a label with fewer keeps its window")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Tune, write the settings and print what was gained."""
+    if args.framerate < 1 or not 0 < args.tolerance <= 3600:
+        raise InputError(f"--framerate {args.framerate}, --tolerance {args.tolerance:g}: give 1 or more, and seconds")
+    if args.model and len(args.scores) > 1:
+        raise InputError("the settings of an ensemble are of no single model; write them to a file with --output")
+
+    from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError
+    from comedian.evaluation.tuning import Tuner, mergings_to_try
+    from comedian.evaluation.tuning_data import read_references, read_scores, stride_of_windows
+    from comedian.hub.model_card import read_config
+    from comedian.inference.score_files import find_scores
+    from comedian.inference.settings import write_settings, write_settings_into
+    from comedian.inference.spotter import merge_configs
+
+    files, config = find_scores(args.scores)
+    if args.model:
+        merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
+    references, files = read_references(args.labels_root, files, config.label_names, args.split)
+    if len(references) < 2:
+        raise InputError("the scores are of one match; tune on two or more, so that the gain can be checked on others")
+    try:
+        tuner = Tuner(
+            config,
+            references,
+            lambda merging: read_scores(files, merging._asdict()),
+            metric=args.metric,
+            framerate=args.framerate,
+            min_events=args.min_events,
+            progress=True,
+        )
+    except MalformedEventError as error:
+        match = list(references)[error.match]
+        raise InputError(f"labels of `{match}`, event {error.event + 1}: {error.reason}; mend or remove it") from error
+    stride = stride_of_windows(files)
+    tuned = tuner.tune(mergings_to_try(config, stride) if stride else [], args.tolerance)
+    if args.model:
+        write_settings_into(args.model, tuned.settings)
+    else:
+        write_settings(args.output, tuned.settings, config.label_names)
+    print(f"{len(references)} matches, average-mAP {args.metric} in percent\n")
+    print("\n".join(_lines(tuned, config.label_names)))
+    if args.model and tuned.choice != tuned.default:
+        for path in _outdated(args.model):
+            path.unlink()
+            print(f"removed {path}, which told of the settings before")
+
+
+def _outdated(folder: Path) -> list[Path]:
+    """Scores and predictions beside a model, of other settings than it has now."""
+    return [*sorted(folder.glob("*_scores.json")), *sorted(folder.glob("predictions_*.zip"))]
+
+
+def _lines(tuned, labels: Sequence[str]) -> list[str]:
+    """The gain, the settings, and a table with a row a label."""
+    before, after = 100 * tuned.per_label
+    lines = [
+        f"before         {before.mean():6.2f}",
+        f"best           {100 * tuned.found_map:6.2f}",
+        f"best elsewhere {100 * tuned.expected_map:6.2f}   each match with what the others chose: expect this",
+    ]
+    if tuned.choice == tuned.default:
+        lines.append("merging and suppression stay as they were: nothing found helps on other matches")
+    merging = tuned.choice.merging
+    lines += [
+        f"\nmerge {merging.merge} of windows every {merging.window_stride_s:g} s without {merging.edge_trim_s:g} s at "
+        f"their edges; {tuned.choice.nms_type} suppression\n"
+    ]
+    width = max(len("label"), *map(len, labels))
+    lines.append(f"{'label':<{width}}  events  window (s)  before   after  threshold")
+    rows = zip(labels, tuned.num_events, tuned.choice.nms_windows_s, before, after, tuned.settings["label_thresholds"])
+    for label, num_events, window_s, old, new, threshold in rows:
+        lines.append(f"{label:<{width}}{num_events:>8}{window_s:>12g}{old:>8.2f}{new:>8.2f}{threshold:>11.3f}")
+    return lines

@@ -1,0 +1,78 @@
+"""Settings of inference: what turns the scores of windows into events; in a file or in a model's folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from comedian.errors import InputError
+from comedian.files import atomic_write_text, read_json
+from comedian.models import ComedianConfig
+from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+
+MERGING = ("merge", "window_stride_s", "edge_trim_s")
+SUPPRESSION = ("nms_type", "nms_window_s")
+SETTINGS = (*MERGING, *SUPPRESSION, *CHOSEN_ON_VALIDATION)
+
+
+def with_settings(config: ComedianConfig, settings: Mapping[str, Any]) -> ComedianConfig:
+    """Return a configuration with some of its `SETTINGS` replaced.
+
+    Raises:
+        InputError: they do not fit each other or the model.
+    """
+    try:
+        return ComedianConfig.from_dict(config.to_dict() | dict(settings))
+    except StrictDataclassError as error:
+        raise InputError(f"the settings do not fit the model: {str(error).splitlines()[-1].strip()}") from error
+
+
+def same_merging(first: ComedianConfig, second: ComedianConfig) -> bool:
+    """Whether two configurations merge the windows of a half in the same way."""
+    return [first.merge, first.window_stride_tokens, first.edge_trim_tokens] == [
+        second.merge,
+        second.window_stride_tokens,
+        second.edge_trim_tokens,
+    ]
+
+
+def read_settings(path: str | Path, labels: Sequence[str]) -> dict[str, Any]:
+    """Read a file that [`write_settings`] wrote.
+
+    Args:
+        path: a JSON file.
+        labels: those of the model that it is for.
+
+    Raises:
+        InputError: it is no such file, or for other labels.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise InputError(f"`{path}` holds no settings; make it with `comedian tune --output`")
+    if content.get("labels") != list(labels):
+        raise InputError(f"`{path}` holds settings for other labels than the model's {len(labels)}; tune them anew")
+    unknown = content["settings"].keys() - set(SETTINGS)
+    if unknown:
+        raise InputError(f"`{path}` holds `{sorted(unknown)[0]}`, which is no setting; known: {', '.join(SETTINGS)}")
+    return content["settings"]
+
+
+def write_settings(path: str | Path, settings: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Write settings as JSON, for `comedian spot --settings`."""
+    atomic_write_text(path, json.dumps({"labels": list(labels), "settings": dict(settings)}, indent=1) + "\n")
+
+
+def write_settings_into(folder: str | Path, settings: Mapping[str, Any]) -> None:
+    """Replace settings in the `config.json` of a model's folder; weights and all else stay.
+
+    Raises:
+        InputError: there is none, or they do not fit.
+    """
+    path = Path(folder) / "config.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("model_type") != ComedianConfig.model_type:
+        raise InputError(f"`{path}` is not the configuration of a COMEDIAN model; give a folder that training wrote")
+    with_settings(ComedianConfig.from_dict(content), settings)
+    atomic_write_text(path, json.dumps(content | dict(settings), indent=2, sort_keys=True) + "\n")
