@@ -156,6 +156,15 @@ def test_scores_without_windows_keep_their_merging(comedian, shared, tmp_path):
     assert code == 2 and "--save-windows" in told[0] and not (tmp_path / "b.zip").exists()
 
 
+def test_of_one_match_no_gain_can_be_checked(comedian, shared, tmp_path):
+    words = ["tune", shared / "root", shared / "windows", "--split", "validation", "--min-events", 1]
+    code, out, _ = comedian(*words, "--output", "settings.json")
+    assert code == 0 and "stay as they were" in out
+    settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
+    assert [settings[name] for name in (*MERGING, "nms_type", "nms_window_s")] == ["max", 2.0, 1.0, "soft", 10.0]
+    assert all(settings["label_curves"])
+
+
 def test_an_ensemble_and_a_split(comedian, shared, tmp_path):
     words = ["tune", shared / "root", shared / "windows", shared / "windows"]
     assert comedian(*words, "--output", "both.json", "--split", "train")[0] == 0
@@ -181,7 +190,6 @@ def test_windows_saved_already_are_not_scored_again(comedian, shared, tmp_path, 
     [
         (["tune", "{root}", "nowhere", "--output", "s.json"], "holds no scores"),
         (["tune", "nowhere", "{windows}", "--output", "s.json"], "does not exist"),
-        (["tune", "{root}", "{windows}", "--output", "s.json", "--split", "validation"], "two or more"),
         (["tune", "{root}", "{windows}", "--output", "s.json", "--split", "test"], "train, validation"),
         (["tune", "{root}", "{windows}", "--output", "s.json", "--tolerance", "0"], "--tolerance"),
         (["tune", "{root}", "{windows}", "--model", "{root}"], "config.json"),

@@ -2,8 +2,9 @@
 
 LABELS is a folder or a zip in SoccerNet's layout, SCORES a folder that `comedian spot --save-scores` wrote; several are an
 ensemble. Chosen are the type of suppression, its window for each label, and, where the scores of windows were kept
-(`--save-windows`), how these are merged. A change is kept only if it also helps on matches that it was not chosen on.
-Calibration, thresholds and the curves of `comedian spot --threshold precision=0.9` are measured anew in any case.
+(`--save-windows`), how these are merged. A change is kept only if it also helps on matches that it was not chosen on; of a
+single match, none can be. Calibration, thresholds and the curves of `comedian spot --threshold precision=0.9` are measured
+anew in any case.
 """
 
 import argparse
@@ -55,8 +56,6 @@ def run(args: argparse.Namespace) -> None:
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
     references, files = read_references(args.labels_root, files, config.label_names, args.split)
-    if len(references) < 2:
-        raise InputError("the scores are of one match; tune on two or more, so that the gain can be checked on others")
     try:
         tuner = Tuner(
             config,
@@ -98,7 +97,7 @@ def _lines(tuned, labels: Sequence[str]) -> list[str]:
         f"best elsewhere {100 * tuned.expected_map:6.2f}   each match with what the others chose: expect this",
     ]
     if tuned.choice == tuned.default:
-        lines.append("merging and suppression stay as they were: nothing found helps on other matches")
+        lines.append("merging and suppression stay as they were: no change that helps on other matches was found")
     merging = tuned.choice.merging
     lines += [
         f"\nmerge {merging.merge} of windows every {merging.window_stride_s:g} s without {merging.edge_trim_s:g} s at "
