@@ -2,7 +2,8 @@
 
 LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder a match: `Labels-v2.json` in the one,
 `results_spotting.json` in the other; a single file of another name is found too. A zip may hold its matches under a top
-folder. The terminal shows percent, the JSON of `--output` fractions.
+folder. The terminal shows percent, the JSON of `--output` fractions. Several PREDICTIONS are scored one after the other; the
+page of `--report` shows them side by side.
 """
 
 import argparse
@@ -18,12 +19,20 @@ from comedian.files import atomic_write_text
 
 # Spelled out, because importing the metric takes seconds that `--help` should not.
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
+DEFAULT_TOLERANCE_S = 5.0
+MAX_TOLERANCE_S = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the words of `comedian evaluate`."""
     parser.add_argument("labels_root", metavar="LABELS", type=Path, help="folder or zip with the label files")
-    parser.add_argument("predictions_root", metavar="PREDICTIONS", type=Path, help="folder or zip with predictions")
+    parser.add_argument(
+        "predictions_roots",
+        metavar="PREDICTIONS",
+        nargs="+",
+        type=Path,
+        help="folder or zip with predictions; several are compared",
+    )
     parser.add_argument(
         "--metric",
         nargs="+",
@@ -39,36 +48,115 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits", metavar="FILE", type=Path, help="splits and their matches; default: LABELS/splits.json"
     )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="what to call each of PREDICTIONS; default: their file names"
+    )
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--report", metavar="FILE", type=Path, help="write a page: curves, errors, confusions, examples"
+    )
+    report.add_argument(
+        "--videos", metavar="ROOT", type=Path, help="folder above the matches, for pictures of examples"
+    )
+    report.add_argument(
+        "--tolerance", metavar="SECONDS", type=float, help="full width of the window of a hit, up to 60; default: 5"
+    )
+    report.add_argument(
+        "--threshold", metavar="SCORE", type=float, help="count predictions from it; default: each label's best for F1"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score, write the JSON and print the table."""
+    """Score, write the JSON and the report and print the tables."""
+    _check(args)
+    names = _names(args.predictions_roots, args.names)
+    labels = read_label_list(args.labels) if args.labels else SOCCERNET_V2_LABELS
+    label_files = find_label_files(args.labels_root, args.split, args.splits)
+    prediction_files = [find_prediction_files(root, label_files) for root in args.predictions_roots]
+    references = [file.read_events("annotations") for file in label_files.values()]
+    predictions = [[file.read_events("predictions") for file in files] for files in prediction_files]
+
+    from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError, average_map
+
+    scores, diagnoses = {}, {}
+    for name, files, events in zip(names, prediction_files, predictions):
+        try:
+            scores[name] = average_map(references, events, labels, framerate=args.framerate, metrics=args.metric)
+        except MalformedEventError as error:
+            malformed = (list(label_files.values()) if error.kind == "references" else files)[error.match]
+            raise InputError(f"{malformed}, event {error.event + 1}: {error.reason}; mend or remove it") from error
+        if args.report:
+            diagnoses[name] = _diagnose(args, references, events, labels)
+    if args.report:
+        _write(args.report, "--report", _page(args, diagnoses, labels, list(label_files)))
+    if args.output:
+        content = scores if len(names) > 1 else scores[names[0]]
+        _write(args.output, "--output", json.dumps(content, indent=2) + "\n")
+    print(f"{len(references)} matches at {args.framerate} frames per second; percent\n")
+    for name, events in zip(names, predictions):
+        if len(names) > 1:
+            print(f"{name}\n")
+        print("\n".join(_table_lines(references, events, labels, scores[name])))
+        if name != names[-1]:
+            print()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise `InputError` for options that do not fit."""
     if args.framerate < 1:
         raise InputError(f"--framerate {args.framerate}: give a whole number of frames per second, 1 or more")
     if args.splits and not args.split:
         raise InputError(f"--splits {args.splits}: say with --split NAME which of its splits to score")
-    labels = read_label_list(args.labels) if args.labels else SOCCERNET_V2_LABELS
-    label_files = find_label_files(args.labels_root, args.split, args.splits)
-    prediction_files = find_prediction_files(args.predictions_root, label_files)
-    references = [file.read_events("annotations") for file in label_files.values()]
-    predictions = [file.read_events("predictions") for file in prediction_files]
+    for option in ("videos", "tolerance", "threshold"):
+        if getattr(args, option) is not None and args.report is None:
+            raise InputError(f"--{option} {getattr(args, option)}: it is for the report; say with --report FILE where")
+    if args.tolerance is not None and not 0 < args.tolerance <= MAX_TOLERANCE_S:
+        raise InputError(f"--tolerance {args.tolerance:g}: give seconds above 0, at most {MAX_TOLERANCE_S}")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise InputError(f"--threshold {args.threshold:g}: give a score from 0 to 1")
 
-    from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError, average_map
 
+def _names(roots: Sequence[Path], given: Sequence[str] | None) -> list[str]:
+    """Return a name for each set of predictions: the given one, or that of its file, or its path where files share names."""
+    names = list(given or (root.stem if root.is_file() else root.name for root in roots))
+    if len(names) != len(roots):
+        raise InputError(f"--names: {len(names)} names for {len(roots)} PREDICTIONS; give one name each")
+    if not given and len(set(names)) < len(names):
+        names = list(map(str, roots))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"`{repeated[0]}` names two of PREDICTIONS; give each another name with --names")
+    return names
+
+
+def _diagnose(args: argparse.Namespace, references: list, predictions: list, labels: Sequence[str]):
+    from comedian.evaluation.diagnosis import diagnose
+
+    return diagnose(
+        references,
+        predictions,
+        labels,
+        framerate=args.framerate,
+        tolerance_s=DEFAULT_TOLERANCE_S if args.tolerance is None else args.tolerance,
+        threshold=args.threshold,
+    )
+
+
+def _page(args: argparse.Namespace, diagnoses: dict, labels: Sequence[str], matches: list[str]) -> str:
+    from comedian.report.evaluation import read_pictures, render_evaluation
+
+    pictures = None
+    if args.videos:
+        examples = [example for diagnosis in diagnoses.values() for example in diagnosis.examples]
+        pictures = read_pictures(examples, matches, args.videos)
+    return render_evaluation(diagnoses, labels, matches, args.threshold, pictures)
+
+
+def _write(path: Path, option: str, text: str) -> None:
     try:
-        scores = average_map(references, predictions, labels, framerate=args.framerate, metrics=args.metric)
-    except MalformedEventError as error:
-        files = list(label_files.values()) if error.kind == "references" else prediction_files
-        raise InputError(
-            f"{files[error.match]}, event {error.event + 1}: {error.reason}; mend or remove it"
-        ) from error
-    if args.output:
-        try:
-            atomic_write_text(args.output, json.dumps(scores, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"--output {args.output}: {error.strerror}; name a file that can be written") from error
-    print(f"{len(references)} matches at {args.framerate} frames per second; percent\n")
-    print("\n".join(_table_lines(references, predictions, labels, scores)))
+        atomic_write_text(path, text)
+    except OSError as error:
+        raise InputError(f"{option} {path}: {error.strerror}; name a file that can be written") from error
 
 
 def _table_lines(references: list, predictions: list, labels: Sequence[str], scores: dict[str, dict]) -> list[str]:
