@@ -263,3 +263,59 @@ def test_help_knows_every_metric(capsys):
     with pytest.raises(SystemExit):
         evaluate("--help")
     assert "official SoccerNet average-mAP" in capsys.readouterr().out
+
+
+def test_several_sets_are_scored_one_after_the_other(roots, tmp_path, capsys):
+    alone = []
+    for root in roots[1], roots[0]:
+        if root == roots[0]:  # a second set, beside the labels
+            for match in MATCHES:
+                write(root / match / "results_spotting.json", {"predictions": EVENTS[match][1][::2]})
+        assert evaluate(roots[0], root, "--output", tmp_path / "s.json") == 0
+        alone.append((capsys.readouterr().out.split("\n\n", 1)[1], json.loads((tmp_path / "s.json").read_text())))
+    assert alone[0][1] == expected()
+    assert evaluate(roots[0], roots[1], roots[0], "--names", "a b", "c", "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == {"a b": alone[0][1], "c": alone[1][1]}
+    printed = capsys.readouterr().out.split("\n\n", 1)[1]
+    assert printed == f"a b\n\n{alone[0][0]}\nc\n\n{alone[1][0]}"
+
+
+def test_sets_are_named_by_their_files_or_else_their_paths(roots, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        zipped(roots[1]).rename(tmp_path / folder / "results.zip")
+    first, second = (tmp_path / folder / "results.zip" for folder in ("one", "two"))
+    assert evaluate(roots[0], first, roots[1], "--output", tmp_path / "s.json") == 0
+    assert list(json.loads((tmp_path / "s.json").read_text())) == ["results", "predictions"]
+    assert evaluate(roots[0], first, second, "--output", tmp_path / "s.json") == 0
+    assert list(json.loads((tmp_path / "s.json").read_text())) == [str(first), str(second)]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--names", "a"], "--names: 1 names for 2 PREDICTIONS"),
+        (["--names", "a", "a"], "`a` names two of PREDICTIONS"),
+        (["--videos", "root"], "--videos root: it is for the report"),
+        (["--tolerance", "2"], "--tolerance 2.0: it is for the report"),
+        (["--report", "r", "--tolerance", "0"], "--tolerance 0: give seconds above 0, at most 60"),
+        (["--report", "r", "--tolerance", "61"], "--tolerance 61"),
+        (["--report", "r", "--tolerance", "nan"], "--tolerance nan"),
+        (["--report", "r", "--threshold", "1.5"], "--threshold 1.5: give a score from 0 to 1"),
+        (["--report", "r", "--videos", "empty"], "`empty` has no video of any match"),
+    ],
+)
+def test_options_of_the_report_that_do_not_fit(roots, capsys, tmp_path, monkeypatch, words, found):
+    monkeypatch.chdir(tmp_path)
+    for match in MATCHES:  # a second set, beside the labels
+        write(roots[0] / match / "results_spotting.json", {"predictions": []})
+    assert found in failure(capsys, *roots, roots[0], *words)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_broken_event_of_the_second_set_is_named(roots, tmp_path, capsys):
+    for match in MATCHES:
+        write(tmp_path / "second" / match / "results_spotting.json", {"predictions": [{"label": "Goal"}]})
+    line = failure(capsys, roots[0], roots[1], tmp_path / "second", "--report", tmp_path / "r.html")
+    assert f"{tmp_path / 'second'}/{min(MATCHES)}/results_spotting.json`, event 1: KeyError" in line
+    assert not (tmp_path / "r.html").exists()
