@@ -25,6 +25,7 @@ COMMANDS = {
     "average": "make one model of several checkpoints of a run: the mean of their weights",
     "tune": "choose merging, suppression, thresholds and probabilities on saved scores",
     "publish": "send a model to the Hugging Face Hub, with code, scores and model card",
+    "export": "write a model as ONNX or torch.export graphs, to run without this package",
     "convert": "turn an authors' Lightning checkpoint into a folder that from_pretrained loads",
 }
 

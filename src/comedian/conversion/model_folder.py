@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from comedian.errors import InputError
@@ -15,6 +16,26 @@ def check_output_dir(output_dir: str | Path) -> None:
     output_dir = Path(output_dir)
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         raise InputError(f"`{output_dir}` exists already; give a new or empty folder")
+
+
+@contextmanager
+def new_folder(output_dir: str | Path) -> Iterator[Path]:
+    """Yield `<name>.partial` beside `output_dir`; it takes its place when the block ends, and goes when the block raises.
+
+    Raises:
+        InputError: the folder holds files or cannot be written.
+    """
+    output_dir = Path(output_dir)
+    partial = output_dir.with_name(f"{output_dir.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, output_dir)
+    except OSError as error:
+        raise InputError(f"`{output_dir}` cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_model(
@@ -36,18 +57,9 @@ def save_model(
     Raises:
         InputError: the folder holds files or cannot be written.
     """
-    output_dir = Path(output_dir)
-    partial = output_dir.with_name(f"{output_dir.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with new_folder(output_dir) as partial:
         weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(parts))}
         model.save_pretrained(partial, state_dict=weights)
         processor.save_pretrained(partial)
         record.save(partial)
-        os.replace(partial, output_dir)
-    except OSError as error:
-        raise InputError(f"`{output_dir}` cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return output_dir
+    return Path(output_dir)
