@@ -26,7 +26,7 @@ ROOMS = {
     "inference": "a video to spots or features",
     "evaluation": "spots to scores",
     "training": "stages, their settings and trainers, recipes",
-    "conversion": "the authors' checkpoints",
+    "conversion": "checkpoints to models, models to graphs",
     "hub": "what goes to the Hub",
     "report": "results one opens: self-contained HTML pages",
 }
