@@ -58,8 +58,8 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         InputError: `path` is no readable video or holds no picture.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
+    with open_video(path) as container:
+        stream = video_stream(container, path)
         info = VideoInfo(_duration_s(container, stream), _source_fps(stream), stream.width, stream.height)
     if info.duration_s <= 0 or info.width == 0:
         raise InputError(f"`{path}` is a video of zero length or size; encode it again")
@@ -112,8 +112,8 @@ def iter_frames(
     Raises:
         InputError: no frame can be decoded.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
+    with open_video(path) as container:
+        stream = video_stream(container, path)
         stream.thread_type = "SLICE" if live else "AUTO"
         stream.codec_context.thread_count = threads
         time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
@@ -168,8 +168,8 @@ def frames_at(
     Raises:
         InputError: `path` is no video, or no frame before an instant can be decoded.
     """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
+    with open_video(path) as container:
+        stream = video_stream(container, path)
         stream.thread_type = "AUTO"
         to_array = _ArrayConverter(size, threads=0)
         first = next(_decodable(container, stream), None)
@@ -230,7 +230,8 @@ class _ArrayConverter:
         return self.array
 
 
-def _open(path: str | Path) -> InputContainer:
+def open_video(path: str | Path) -> InputContainer:
+    """Open a file for PyAV; `InputError` where FFmpeg cannot read it."""
     # With logs hooked into Python, as importing torchvision does, a decoder thread that logs waits for the GIL while closing
     # a container half-way holds the GIL and waits for that thread.
     av.logging.set_level(None)
@@ -242,7 +243,8 @@ def _open(path: str | Path) -> InputContainer:
         ) from error
 
 
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    """Return the stream with the moving picture; `InputError` naming `path` where there is none."""
     for stream in container.streams.video:
         # FFmpeg takes cover art for a video stream, and any text file for a terminal recording.
         if not stream.disposition & Disposition.attached_pic and container.format.name != "tty":
