@@ -146,6 +146,30 @@ def test_a_table_sorts_by_any_column(page):
     assert [row.inner_text() for row in table.locator("tbody th").all()] == sorted(LABELS, key=str.lower)
 
 
+def test_hits_against_score(page):
+    figure = page.locator("figure").filter(has_text="Hits against score")
+    marks = [text.partition(": ")[::2] for text in figure.locator("circle title").all_text_contents()]
+    assert figure.locator("path").count() == 3
+    for name, predictions in zip(NAMES, PREDICTIONS):
+        matching = diagnose(REFERENCES, predictions, LABELS).matching
+        taken = set(matching.taken.tolist())
+        expected, error, counted = [], 0.0, [score for score in matching.spots.values if score >= 0.05]
+        for low in range(10):
+            members = [
+                (score, index in taken)
+                for index, score in enumerate(matching.spots.values)
+                if score >= 0.05 and int(10 * score) == low
+            ]
+            if members:
+                score, share = np.mean(members, axis=0)
+                expected.append(f"{len(members)} scored {score:.2f} on average, {100 * share:.0f} % hits")
+                error += len(members) / len(counted) * abs(score - share)
+        assert [text for marked, text in marks if marked == name] == expected and len(expected) > 3
+        assert f"{name}: expected calibration error {100 * error:.1f} %" in figure.locator("svg").get_attribute(
+            "aria-label"
+        )
+
+
 def test_a_label_and_a_set_are_chosen(page):
     chosen = page.locator("#closer h2:visible")
     expect(chosen).to_have_text("Goal")

@@ -10,7 +10,9 @@ from tqdm import tqdm
 from comedian.data.annotations import find_halves
 from comedian.data.decoding import frames_at
 from comedian.errors import InputError
+from comedian.evaluation.calibration import CALIBRATION_FLOOR, reliability
 from comedian.evaluation.diagnosis import TOLERANCES_S, Diagnosis, Example, error_histogram
+from comedian.evaluation.soccernet_average_map.soccernet_average_map import hits_of
 from comedian.files import inside
 from comedian.report.charts import Axes, Line, histogram, line_chart, style_of
 from comedian.report.page import render_page
@@ -63,6 +65,7 @@ def render_evaluation(
         tolerances_s=TOLERANCES_S,
         curve_chart=_curve_chart(diagnoses, None),
         error_chart=_error_chart(diagnoses, None),
+        reliability_chart=_reliability_chart(diagnoses),
         details=[
             {
                 "curve": _curve_chart(diagnoses, index),
@@ -216,6 +219,25 @@ def _precision_recall_chart(diagnoses: Mapping[str, Diagnosis], label: int) -> s
         ends.append(f"{name}: {text}")
     axes = Axes("recall (%)", "precision (%)", (0, 100), (0, 100))
     return line_chart(lines, axes, f"Precision against recall. {'. '.join(ends)}")
+
+
+def _reliability_chart(diagnoses: Mapping[str, Diagnosis]) -> str:
+    """How often predictions with some score are hits; a straight line where they would be as sure as right."""
+    lines, ends = [], []
+    for name, diagnosis in diagnoses.items():
+        matching = diagnosis.matching
+        counted = matching.spots.values >= CALIBRATION_FLOOR
+        hits = hits_of(matching.taken, len(counted))
+        found = reliability(matching.spots.values[counted], hits[counted])
+        bins = [tuple(map(float, row)) for row in zip(found.mean_scores, found.precisions, found.counts) if row[2]]
+        marks = [
+            (score, 100 * share, f"{count:.0f} scored {score:.2f} on average, {100 * share:.0f} % hits")
+            for score, share, count in bins
+        ]
+        lines.append(Line(name, [(score, 100 * share) for score, share, _ in bins], marks))
+        ends.append(f"{name}: expected calibration error {100 * found.expected_calibration_error:.1f} %")
+    lines.append(Line("as sure as right", [(0.0, 0.0), (1.0, 100.0)]))
+    return line_chart(lines, Axes("score", "hits (%)", (0, 1), (0, 100)), f"Hits against score. {'. '.join(ends)}")
 
 
 def _error_chart(diagnoses: Mapping[str, Diagnosis], label: int | None) -> str:
