@@ -124,6 +124,12 @@ def empty_video(root):
     (root / "league/one/1_224p.mkv").write_bytes(b"")
 
 
+def no_frame_that_decodes(root):
+    video = root / "league/one/1_224p.mkv"
+    header, cluster, frames = video.read_bytes().partition(b"\x1f\x43\xb6\x75")
+    video.write_bytes(header + cluster + bytes(len(frames)))
+
+
 def two_videos(root):
     shutil.copy(root / "league/one/1_224p.mkv", root / "league/one/1_224p.mp4")
 
@@ -197,6 +203,7 @@ BROKEN = {
     no_events_of_a_half: [("no event", r"one/Labels-v2.json` has no event of half 2; label it, or")],
     no_picture: [("unreadable video", r"one/1_224p.mkv` ")],
     empty_video: [("unreadable video", r"one/1_224p.mkv` is empty, 0 bytes; copy it again")],
+    no_frame_that_decodes: [("unreadable video", r"one/1_224p.mkv` holds no frame that can be decoded")],
     two_videos: [("several videos", r"league/one` has several videos for half 1")],
     other_rate: [("differing rate", r"one/1_224p.mkv`: 10 fps, where 5 videos have 4; times count in seconds")],
     no_splits: [("no split", r"tells no split; write `splits.json`, such as")],
@@ -227,6 +234,20 @@ def test_what_is_broken_is_named_and_nothing_else(root, broken):
         assert re.search(pattern, message), message
         assert "\n" not in message
         assert str(root) in message or BROKEN[broken][0][0] == "unbalanced splits"
+
+
+def test_few_events_may_differ_and_a_test_may_lack_a_label(root):
+    splits = {"train": ["league/one"], "validation": ["league/two"], "test": ["league/three"]}
+    (root / "splits.json").write_text(json.dumps(splits))
+    write_labels(root / "league/three", [annotation("Goal", half, 1000) for half in (1, 2)])
+    add_labels(root / "league/one", *(annotation("Goal", 1, 1500 + index) for index in range(6)))
+    # Corners are 2 of 10 events of training and 5 of 7 of validation
+    write_labels(
+        root / "league/two",
+        [annotation("Goal", half, 1000) for half in (1, 2)]
+        + [annotation("Corner", 1, 1000 + index) for index in range(5)],
+    )
+    assert findings_of(root) == []
 
 
 def test_a_challenge_needs_no_labels(root):

@@ -243,6 +243,13 @@ def test_soccernet_in_e2e_form(tmp_path):
     assert second.events == (Event("Foul", 24_480, "home", "not shown"),)
 
 
+@pytest.mark.parametrize("team", ["home", "away", "left", "right", "not applicable"])
+def test_teams_in_the_comments_of_e2e_spot(tmp_path, team):
+    event = {"comment": f"{team}; not shown", "frame": 2, "label": "PASS"}
+    path = write_json(tmp_path / "a.json", [{"video": "a", "fps": 2, "num_frames": 9, "events": [event]}])
+    assert read_events(path).videos[0].events == (Event("PASS", 1000, team, "not shown"),)
+
+
 def test_osl_2(tmp_path):
     events = read_events(write_json(tmp_path / "a.json", OSL_2))
     assert events.labels == ("pass", "shot", "save")
