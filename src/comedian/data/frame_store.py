@@ -29,8 +29,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import BinaryIO
 
 import av
@@ -451,7 +453,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Outcome]:
     if workers <= 1:
         yield from map(_prepare_half, jobs)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_die_on_interrupt)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
         for future in as_completed([pool.submit(_prepare_half, job) for job in jobs]):
             yield future.result()
@@ -459,9 +461,16 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Outcome]:
         pool.shutdown(cancel_futures=True)
 
 
-def _die_on_interrupt() -> None:
-    """Ctrl-C reaches the workers too; the parent alone has something to say about it."""
+def _end_with_parent() -> None:
+    """Ctrl-C reaches the workers too, which the parent alone has something to say about; a killed parent tells nobody."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_exit_after, args=(parent_process(),), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    # left alone, a worker would go on writing what the next run writes too
+    parent.join()
+    os._exit(1)
 
 
 def _prepare_half(job: _Job) -> _Outcome:

@@ -35,4 +35,6 @@ def write_results_zip(path: str | Path, matches: Mapping[str, Iterable[Mapping[s
         for video_id, spots in matches.items():
             results = Path(scratch) / RESULTS_FILE_NAME
             write_results(results, video_id, spots)
-            archive.write(results, str(PurePosixPath(video_id) / RESULTS_FILE_NAME))
+            # without the time of day, so that equal spots are equal files
+            entry = zipfile.ZipInfo(str(PurePosixPath(video_id) / RESULTS_FILE_NAME))
+            archive.writestr(entry, results.read_bytes(), zipfile.ZIP_DEFLATED)

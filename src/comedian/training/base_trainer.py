@@ -77,6 +77,11 @@ class StageTrainer(Trainer):
         """Augment the windows on the device, then step as usual."""
         return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Wait for the others: a checkpoint with the Trainer's state, which the first process writes next, is whole."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def whole_model(self) -> PreTrainedModel:
         """The model or, where FSDP shares its weights out, a copy with all of them; called on every process.
 

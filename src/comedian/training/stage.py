@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_callback import TrainerState
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
 from comedian.data.frame_store import FrameStore
@@ -148,9 +148,26 @@ def load_halves(data: DataSection, fps: float, splits: Sequence[str], annotated:
 
 def train(trainer: StageTrainer, resume: bool) -> None:
     """Train, from the last checkpoint of a run that broke off if there is one and `resume` is set."""
-    output = trainer.args.output_dir
-    checkpoint = get_last_checkpoint(output) if resume and Path(output).is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    output = Path(trainer.args.output_dir)
+    checkpoint = last_checkpoint(output) if resume else None
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """Return the last checkpoint that a run wrote to its end; one that broke off is written again when its step comes.
+
+    transformers writes a checkpoint file by file, the state of the Trainer last.
+    """
+    checkpoints = [path for path in output.glob("checkpoint-*") if _is_whole(path)]
+    return max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except (OSError, ValueError, TypeError):
+        return False
+    return True
 
 
 def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:

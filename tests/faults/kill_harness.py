@@ -1,0 +1,130 @@
+"""Run commands that are killed at random points and go on, from processes that have imported everything already."""
+
+import hashlib
+import importlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+# every command's imports, done once in the process that the others are forked from
+PRELOADED = (
+    "comedian.cli.main",
+    "comedian.training.train_all",
+    "comedian.inference.score_files",
+    "comedian.evaluation.soccernet_average_map.soccernet_average_map",
+    "comedian.hub.model_publish",
+    "comedian.data.download",
+    "comedian.data.feature_reduction",
+    "comedian.inference.feature_extraction",
+)
+
+
+def run_command(words: list[str], folder: str, log: str) -> None:
+    """What a forked process does: `comedian WORDS` in `folder`, its output at the end of `log`."""
+    # a group of its own: what a command starts is ended with it, and looked for
+    os.setpgid(0, 0)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(folder)
+    main = importlib.import_module("comedian.cli.main").main
+    code = main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Killer:
+    """Runs one command again and again.
+
+    Args:
+        words: of the command line.
+        folder: where it runs.
+        seed: of the times of the kills.
+
+    Attributes:
+        kills: how many runs were killed.
+        unkilled_s: how long the first whole run took.
+    """
+
+    def __init__(self, words: list[str], folder: Path, seed: int):
+        self.words, self.folder, self.log = [str(word) for word in words], folder, folder / "log.txt"
+        self.random = Random(seed)
+        self.kills = 0
+        self.unkilled_s = 0.0
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
+
+    def start(self) -> multiprocessing.Process:
+        """Start the command."""
+        process = self._context.Process(target=run_command, args=(self.words, str(self.folder), str(self.log)))
+        process.start()
+        return process
+
+    def run(self) -> None:
+        """Run it to its end."""
+        begin_s = time.perf_counter()
+        process = self.start()
+        process.join(120)
+        assert process.exitcode == 0, (process.exitcode, self.log.read_text()[-3000:])
+        self.unkilled_s = self.unkilled_s or time.perf_counter() - begin_s
+
+    def kill_once(self) -> bool:
+        """Start it and kill it at a random time within that of a whole run; false where it had ended by itself."""
+        process = self.start()
+        process.join(self.random.uniform(0, self.unkilled_s))
+        if process.exitcode is not None:
+            assert process.exitcode == 0, (process.exitcode, self.log.read_text()[-3000:])
+            return False
+        process.kill()
+        process.join()
+        self.kills += 1
+        return True
+
+    def survivors(self, patience_s: float = 10) -> list[int]:
+        """Processes of killed runs that are still there after some patience."""
+        end_s = time.monotonic() + patience_s
+        while (left := processes_in(self.folder)) and time.monotonic() < end_s:
+            time.sleep(0.1)
+        return left
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes whose working directory is `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(folder):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def contents(folder: Path, ignored: Callable[[str], bool] = lambda name: False) -> dict[str, str]:
+    """Path -> hash of every file."""
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in sorted(_names(folder))
+        if not ignored(name)
+    }
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Path -> what changes when a file is written again."""
+    found = {}
+    for name in _names(folder):
+        try:
+            status = (folder / name).stat()
+        except FileNotFoundError:  # a worker that outlives its command still tidies up
+            continue
+        found[name] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
