@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint demo clean
+.PHONY: install test audit lint demo clean
 
 .venv/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,10 @@ install: .venv/.installed
 
 test: install
 	$(BIN)/python -m pytest
+
+audit: install
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 15
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
