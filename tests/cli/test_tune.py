@@ -102,6 +102,10 @@ def test_settings_in_a_file(comedian, shared, tmp_path):
     assert [event["position"] for event in first] == [event["position"] for event in second] and len(first) > 5
     for one, other in zip(first, second):
         assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=0.02)
+    words = ["--model", shared / "model", "--live", "--output", "live.json"]
+    assert comedian("spot", videos[0], *words, *settings)[0] == 0
+    of_first_half = [(event["label"], event["position"]) for event in second if event["half"] == "1"]
+    assert [(event["label"], event["position"]) for event in predictions(tmp_path / "live.json")] == of_first_half
     # other scores than without the settings, and the official score of what they give is the one that was told
     assert comedian("spot", "--scores", "one", "--output", "plain.json")[0] == 0
     assert predictions(tmp_path / "plain.json") != first

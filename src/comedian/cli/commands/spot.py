@@ -163,8 +163,10 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
 
 def _run_live(args: argparse.Namespace) -> None:
     """Print the events of a stream as they become final, and write those files that were asked for."""
-    if args.scores or args.save_scores or args.split or args.report:
-        raise InputError("--live takes no --scores, --save-scores, --split or --report; leave them out")
+    if args.scores or args.save_scores or args.save_windows or args.split or args.report:
+        raise InputError(
+            "--live takes no --scores, --save-scores, --save-windows, --split or --report; leave them out"
+        )
     if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
         raise InputError("--live takes one file, one address or -; name it before --model")
     _check_threshold(args.threshold)
@@ -174,10 +176,9 @@ def _run_live(args: argparse.Namespace) -> None:
     from comedian.cli.live import spot_live
     from comedian.data.annotations import write_results
     from comedian.inference.outputs import write_csv
-    from comedian.inference.spotter import ActionSpotter
     from comedian.inference.streaming import StreamingSpotter
 
-    models = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
+    models = _load(args)
     models.config = _with_settings(models.config, args.nms_type, args.nms_window)
     _tell_unreachable(args.threshold, models.config)
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
@@ -247,15 +248,22 @@ def _score(args: argparse.Namespace, is_folder: bool):
         matches = {args.videos[0].stem: dict(enumerate(args.videos, 1))}
 
     from comedian.inference.score_files import score_matches
+
+    spotter = _load(args)
+    _tell_unreachable(args.threshold, spotter.config)
+    scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
+    return scores, spotter.config
+
+
+def _load(args: argparse.Namespace):
+    """Load the models, with the settings that were asked for."""
     from comedian.inference.settings import read_settings
     from comedian.inference.spotter import ActionSpotter
 
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
     if args.settings:
         spotter.use_settings(read_settings(args.settings, spotter.config.label_names))
-    _tell_unreachable(args.threshold, spotter.config)
-    scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
-    return scores, spotter.config
+    return spotter
 
 
 def _annotations(path: Path | None):
