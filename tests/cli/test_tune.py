@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from comedian.cli.main import main
+from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord, hash_weights, read_record
 from comedian.inference.score_files import load_score_folders, load_scores, merged_scores, save_scores
-from comedian.inference.settings import MERGING, SETTINGS
+from comedian.inference.settings import MERGING, SETTINGS, write_settings_into
 from comedian.inference.spotter import ActionSpotter
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
@@ -140,6 +141,14 @@ def test_settings_in_the_model(comedian, shared, tmp_path):
     words = ["--model", shared / "model", "--settings", "settings.json", "--output", "b.json"]
     assert comedian("spot", video, *words)[0] == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_settings_that_do_not_fit_leave_the_model_as_it_is(shared, tmp_path):
+    shutil.copy(shared / "model/config.json", tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError, match="leave gaps"):
+        write_settings_into(tmp_path, {"window_stride_s": 99.0})
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def without_windows(source, target):
