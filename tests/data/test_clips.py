@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from comedian.cli.main import main
 from comedian.data import clips
 from comedian.data.annotations import write_results
 from comedian.data.clips import Segment, clip_name, segment_of, write_clips, write_reel, write_segments
+from comedian.data.decoding import iter_frames
 from comedian.errors import InputError
 from video_factory import frame_number, write_video
 
@@ -108,6 +110,16 @@ def test_a_copy_begins_at_a_key_frame_and_has_every_frame(tmp_path, copies, name
     np.testing.assert_allclose(times_s, (np.array(numbers) - first) / 10, atol=1.1e-3)
     if name.endswith(".mp4"):  # Matroska packs the same frames otherwise
         assert is_copy(tmp_path / "clip.mp4", source)
+
+
+def test_a_copy_of_real_footage_has_its_very_pixels(tmp_path, copies):
+    source = Path(__file__).parents[2] / "examples" / "demo" / "match" / "1_224p.mkv"
+    first_s = write_segments(tmp_path / "clip.mp4", [Segment(source, 6.0, 7.0)])
+    clip = [frame for _, frame in iter_frames(tmp_path / "clip.mp4", 10)]
+    there = [frame for _, frame in zip(range(70), (frame for _, frame in iter_frames(source, 10)))]
+    wanted = there[round(first_s * 10) :]
+    assert len(wanted) >= 10
+    np.testing.assert_array_equal(clip[: len(wanted)], wanted)
 
 
 @pytest.mark.parametrize("name", ["1.mp4", "1.mkv", "1.ts", "1.avi"])

@@ -236,6 +236,9 @@ def test_exports_hold_what_is_shown(page):
     escaped = HOSTILE.replace("<", "&lt;").replace(">", "&gt;")
     assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.250 --> 00:00:12.000\nGoal, {escaped}\n"
     page.locator("#score").fill("0.1")
+    assert [row["label"] for row in csv.DictReader(io.StringIO(export(page, "CSV")[1]))] == [
+        spot["label"] for spot in SPOTS
+    ]
     chapters = export(page, "WebVTT chapters, half 1")[1]
     assert "00:00:02.250 --> 00:00:07.250\n" in chapters
     assert "00:00:07.250 --> 00:00:12.000\nCorner, short\n" in chapters
