@@ -88,3 +88,43 @@ def write_stage_data(folder: Path, feature_dim: int = 6) -> tuple[Path, Path, Pa
             header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
             write_features(features_path(bank, video_id, half), features, header)
     return root, store, bank
+
+
+def write_beeps(root: Path, duration_s: int = 48, fps: float = 2.0) -> Path:
+    """Write four train and two validation halves whose pictures are all alike and whose beeps mark the events.
+
+    Beside them `labels.txt` and `splits.json`.
+    """
+    rng = np.random.default_rng(0)
+    splits = {"train": ["league/one", "league/two"], "validation": ["league/three"]}
+    for video_id in splits["train"] + splits["validation"]:
+        annotations = []
+        for half in (1, 2):
+            sound = 0.003 * rng.standard_normal(duration_s * 16_000)
+            for second in range(2, duration_s - 4, 5):
+                label, time_ms = int(rng.integers(2)), 1000 * second + int(rng.integers(3000))
+                beep = 0.3 * np.sin(2 * np.pi * (600, 2400)[label] * np.arange(4800) / 16_000)
+                sound[time_ms * 16 : time_ms * 16 + 4800] += beep
+                annotations.append(
+                    {
+                        "gameTime": f"{half} - 00:{time_ms // 1000:02d}",
+                        "label": LABELS[label],
+                        "position": str(time_ms),
+                        "team": "home",
+                        "visibility": "visible",
+                    }
+                )
+            write_video(
+                root / video_id / f"{half}_224p.mkv",
+                round(duration_s * fps),
+                fps,
+                height=32,
+                width=32,
+                draw=lambda number, height, width: np.full((height, width, 3), 128, np.uint8),
+                sound=sound,
+                sound_codec="aac",
+            )
+        (root / video_id / "Labels-v2.json").write_text(json.dumps({"annotations": annotations}))
+    (root / "splits.json").write_text(json.dumps(splits))
+    (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    return root

@@ -36,7 +36,8 @@ def outputs_of(model, name: str, pixels: torch.Tensor) -> torch.Tensor:
         return torch.cat([embedded.query_embeddings, embedded.key_embeddings, model.queue[None, :2]])
     if name in ("spatial", "contrastive"):
         return model.encode_spatial(pixels)
-    outputs = model(pixels)
+    options = {"sound": pixels.new_ones(len(pixels), 4, 50, 64)} if name == "spotting" and model.config.sound else {}
+    outputs = model(pixels, **options)
     return next(outputs[key] for key in ("logits", "token_embeddings", "last_hidden_state") if key in outputs)
 
 

@@ -1,5 +1,6 @@
 """Small synthetic videos whose every frame says which one it is, in blocks that survive compression and scaling."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,7 +44,12 @@ def write_video(
     pixel_format: str = "yuv420p",
     b_frames: int = 2,
     gop: int = 12,
+    draw: Callable[[int, int, int], np.ndarray] = draw_frame,
     audio_s: float = 0.0,
+    sound: np.ndarray | None = None,
+    sound_rate: int = 16_000,
+    sound_start_s: float = 0.0,
+    sound_codec: str = "pcm_s16le",
 ) -> Path:
     """Write a video whose frame `k` is `draw_frame(k)`; the name's ending chooses the container.
 
@@ -59,7 +65,12 @@ def write_video(
         pixel_format: FFmpeg's name.
         b_frames: B-frames in a row at most.
         gop: frames from one key frame to the next.
+        draw: number, height and width to the frame.
         audio_s: seconds of silence in a second stream that starts at 0; none by default.
+        sound: what is heard instead, float `(num_samples,)` or `(num_channels, num_samples)` in [-1, 1].
+        sound_rate: samples of `sound` a second.
+        sound_start_s: when the first of them is heard, on the container's clock.
+        sound_codec: FFmpeg's name of the encoder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,18 +83,23 @@ def write_video(
         stream.codec_context.time_base = Fraction(1, ticks) if ticks else 1 / rate
         stream.codec_context.thread_count = 1
         if audio_s:
-            sound = container.add_stream("aac", rate=16_000)
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, round(audio_s * 16_000)), np.float32), "fltp", "mono")
-            silence.sample_rate, silence.pts, silence.time_base = 16_000, 0, Fraction(1, 16_000)
+            sound, sound_codec = np.zeros(round(audio_s * sound_rate)), "aac"
+        if sound is not None:
+            channels = np.atleast_2d(sound).astype(np.float32)
+            layout = "mono" if len(channels) == 1 else "stereo"
+            audio = container.add_stream(sound_codec, rate=sound_rate, layout=layout)
+            heard = av.AudioFrame.from_ndarray(channels, "fltp", layout)
+            heard.sample_rate, heard.time_base = sound_rate, Fraction(1, sound_rate)
+            heard.pts = round(sound_start_s * sound_rate)
         for index, time_s in enumerate(times_s or [index / fps for index in range(num_frames)]):
-            picture = av.VideoFrame.from_ndarray(draw_frame(index, height, width))
+            picture = av.VideoFrame.from_ndarray(draw(index, height, width))
             picture.time_base = stream.codec_context.time_base
             picture.pts = round((start_s + time_s) * ticks) if ticks else index
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-        if audio_s:
-            container.mux(sound.encode(silence))
-            container.mux(sound.encode(None))
+        if sound is not None:
+            container.mux(audio.encode(heard))
+            container.mux(audio.encode(None))
     return path
 
 

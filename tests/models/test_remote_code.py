@@ -39,14 +39,16 @@ AUTO_MAPS = {
     "distillation": BACKBONE | {"AutoModelForPreTraining": f"{PRETRAINING}.ComedianForFeatureDistillation"},
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
-BACKBONE_CODE = {"configuration_comedian.py", "encoders_comedian.py", "loss_comedian.py", "modeling_comedian.py"}
+BACKBONE_CODE = {f"{name}_comedian.py" for name in ("configuration", "encoders", "loss", "modeling", "sound")}
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
 
 
 def make_models() -> dict[str, torch.nn.Module]:
     heads = {"projector_sizes": [12, 8], "queue_size": 8}
-    config = tiny_config(initializer_range=0.5, label_thresholds=[0.2, 0.4, 0.6])
+    config = tiny_config(initializer_range=0.5, label_thresholds=[0.2, 0.4, 0.6], sound=True)
+    spotting = ComedianForActionSpotting(config)
+    torch.nn.init.normal_(spotting.sound_encoder.projection.weight)
     contrastive = tiny_config(contrastive_config=ComedianContrastiveConfig(predictor_sizes=[8], **heads))
     return {
         "spatial": ComedianModel(tiny_config()),
@@ -55,7 +57,7 @@ def make_models() -> dict[str, torch.nn.Module]:
         "distillation": ComedianForFeatureDistillation(
             tiny_config(distillation_config=ComedianDistillationConfig(**heads))
         ),
-        "spotting": ComedianForActionSpotting(config),
+        "spotting": spotting,
     }
 
 
@@ -82,7 +84,8 @@ def folders(models, tmp_path_factory):
             weights = {key: tensor for key, tensor in weights.items() if key.startswith("spatial_encoder.")}
         model.save_pretrained(root / name, state_dict=weights)
     ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(root / "spotting")
-    write_video(root / "video.mkv", num_frames=130)
+    write_video(root / "video.mkv", num_frames=130, sound=0.1 * np.random.default_rng(1).standard_normal(13 * 16_000))
+    write_video(root / "mute.mkv", num_frames=130)
     frames = np.random.default_rng(0).integers(0, 255, (4, 20, 24, 3), np.uint8)
     save_file(
         {"pixels": torch.randn(2, 8, 3, 16, 16), "frames": torch.from_numpy(frames)}, root / "inputs.safetensors"
@@ -140,6 +143,8 @@ def test_nothing_runs_without_trust(elsewhere):
 def test_the_pipeline_is_the_same_without_the_package(folders, elsewhere):
     expected = ActionSpotter.from_pretrained(folders / "spotting", device="cpu")(folders / "video.mkv")
     assert len(expected) > 3
+    # it was heard
+    assert ActionSpotter.from_pretrained(folders / "spotting", device="cpu")(folders / "mute.mkv") != expected
     for spots in elsewhere[0]["spots"].values():
         assert [{**spot, "score": pytest.approx(spot["score"], abs=1e-6)} for spot in spots] == expected
 

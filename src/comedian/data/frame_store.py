@@ -4,6 +4,7 @@ A store is a folder::
 
     STORE/store.json                 format, version and settings: fps, height, width, quality
     STORE/<video_id>/<half>.frames   one file a half
+    STORE/<video_id>/<half>.sound.npy  where it was prepared with sound: see `comedian.data.sound_files`
 
 A `.frames` file holds H.264 pictures without B-frames, a key frame every `GOP_FRAMES`, one packet (Annex B, parameter
 sets in band) a grid point. A reader decodes from the key frame before the first frame it wants, with no demuxer between;
@@ -42,6 +43,7 @@ from tqdm import tqdm
 
 from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import iter_frames
+from comedian.data.sound_files import open_sound, sound_path, write_sound
 from comedian.errors import InputError
 
 MAGIC = b"COMEFRM1"
@@ -128,6 +130,10 @@ class HalfFrames:
         elif parts:
             self._fill(*parts[0])
         return frames
+
+    def sound(self) -> np.ndarray | None:
+        """The half's spectrogram, see [`open_sound`]."""
+        return open_sound(sound_path(self.path))
 
     def _fill(self, wanted: range, frames: np.ndarray) -> None:
         """Write the wanted frames into `frames`, uint8 `(len(wanted), height, width, 3)`."""
@@ -307,6 +313,7 @@ class PrepareReport:
         skipped: halves that were there already.
         bad: one line for each video left out, with its name.
         damaged: one line for each video that was kept though a part of it is missing, with its name.
+        silent: halves of videos without an audio track, where sound was asked for.
         size_bytes: of the halves written now.
         footage_s: seconds of footage written now.
         elapsed_s: seconds it took.
@@ -316,6 +323,7 @@ class PrepareReport:
     skipped: list[tuple[str, int]] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    silent: list[tuple[str, int]] = field(default_factory=list)
     size_bytes: int = 0
     footage_s: float = 0.0
     elapsed_s: float = 0.0
@@ -333,12 +341,14 @@ class _Job:
     video_path: Path
     destination: Path
     settings: StoreSettings
+    sound: bool
 
 
 @dataclass(frozen=True)
 class _Outcome:
     job: _Job
-    num_frames: int = 0
+    footage_s: float = 0.0
+    size_bytes: int = 0
     damage: tuple[str, ...] = ()
     error: str | None = None
 
@@ -348,6 +358,7 @@ def prepare(
     store: str | Path,
     settings: StoreSettings,
     *,
+    sound: bool = False,
     workers: int | None = None,
     skip_bad: bool = False,
     progress: bool = True,
@@ -361,6 +372,7 @@ def prepare(
         root: the data set's folder, in SoccerNet's layout.
         store: the store's folder; made when missing.
         settings: rate, size and quality.
+        sound: keep the spectrograms of the audio tracks too, also for halves that are there already.
         workers: processes, one half each at a time; None for one a core, 1 for none beside this one.
         skip_bad: leave out videos that cannot be decoded and name them in the report, instead of raising.
         progress: show a bar.
@@ -373,7 +385,7 @@ def prepare(
     began_s = time.monotonic()
     root, store = Path(root), Path(store)
     jobs = [
-        _Job(video_id, half, path, _half_path(store, video_id, half), settings)
+        _Job(video_id, half, path, _half_path(store, video_id, half), settings, sound)
         for video_id in find_matches(root)
         for half, path in find_halves(root / video_id).items()
     ]
@@ -388,6 +400,10 @@ def prepare(
             report.elapsed_s = time.monotonic() - began_s
             bar.set_postfix_str(f"{report.times_real_time:.0f}x real time", refresh=False)
             bar.update()
+    if sound:
+        report.silent = [
+            key for key in report.done + report.skipped if open_half(_half_path(store, *key)).sound() is None
+        ]
     return report
 
 
@@ -442,6 +458,10 @@ def _claim(store: Path, settings: StoreSettings) -> None:
 
 
 def _is_fresh(job: _Job) -> bool:
+    return _has_frames(job) and (not job.sound or sound_path(job.destination).is_file())
+
+
+def _has_frames(job: _Job) -> bool:
     try:
         return open_half(job.destination)._source == source_of(job.video_path)
     except (FileNotFoundError, InputError):
@@ -474,18 +494,24 @@ def _exit_after(parent: BaseProcess) -> None:
 
 
 def _prepare_half(job: _Job) -> _Outcome:
-    # A half whose video has changed must not be read should this run end early.
-    job.destination.unlink(missing_ok=True)
-    settings, damage = job.settings, []
-    size = settings.height if settings.width is None else (settings.height, settings.width)
-    frames = iter_frames(job.video_path, settings.fps, size, threads=1, on_damage=damage.append)
-    try:
-        num_frames = write_half(
-            job.destination, frames, fps=settings.fps, quality=settings.quality, source=source_of(job.video_path)
-        )
-    except InputError as error:
-        return _Outcome(job, error=str(error))
-    return _Outcome(job, num_frames, tuple(damage))
+    settings, damage, written = job.settings, [], []
+    if not _has_frames(job):
+        # A half whose video has changed must not be read should this run end early.
+        job.destination.unlink(missing_ok=True)
+        sound_path(job.destination).unlink(missing_ok=True)
+        size = settings.height if settings.width is None else (settings.height, settings.width)
+        frames = iter_frames(job.video_path, settings.fps, size, threads=1, on_damage=damage.append)
+        source = source_of(job.video_path)
+        try:
+            write_half(job.destination, frames, fps=settings.fps, quality=settings.quality, source=source)
+        except InputError as error:
+            return _Outcome(job, error=str(error))
+        written.append(job.destination)
+    if job.sound:
+        write_sound(sound_path(job.destination), job.video_path)
+        written.append(sound_path(job.destination))
+    size_bytes = sum(path.stat().st_size for path in written)
+    return _Outcome(job, open_half(job.destination).duration_s, size_bytes, tuple(damage))
 
 
 def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
@@ -496,5 +522,5 @@ def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
         return
     report.done.append((outcome.job.video_id, outcome.job.half))
     report.damaged.extend(outcome.damage)
-    report.size_bytes += outcome.job.destination.stat().st_size
-    report.footage_s += outcome.num_frames / outcome.job.settings.fps
+    report.size_bytes += outcome.size_bytes
+    report.footage_s += outcome.footage_s

@@ -54,6 +54,18 @@ class HalfDataset(Dataset):
         """Frames of a half at the model's rate."""
         return -(-self.halves[index].num_frames // self.frame_step)
 
+    def check_sound(self) -> None:
+        """Make sure that there is something to hear.
+
+        Raises:
+            InputError: no half has sound.
+        """
+        if all(half.sound() is None for half in self.halves):
+            raise InputError(
+                f"the frame store of `{self.rows[0]['video_id']}` holds no sound, which a model with `sound` needs: run "
+                "`comedian prepare` again with `--sound`; or no video has an audio track"
+            )
+
     def events(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Times in seconds, float64 `(num_events,)`, and label indices, int64 `(num_events,)`, of a half."""
         events = [event for event in self.rows[index]["events"] if event["label"] in self.labels]
@@ -180,11 +192,13 @@ class WindowDataset(FrameWindows):
         halves: with annotations.
         shape: sizes of the windows.
         settings: what the events become.
+        sound: add what is heard.
     """
 
-    def __init__(self, halves: HalfDataset, shape: WindowShape, settings: TargetSettings):
+    def __init__(self, halves: HalfDataset, shape: WindowShape, settings: TargetSettings, sound: bool = False):
         super().__init__(halves, shape)
         self.settings = settings
+        self.sound = sound
 
     def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
         """Read one window.
@@ -192,12 +206,23 @@ class WindowDataset(FrameWindows):
         Returns:
             As [`FrameWindows`], with `labels` float32 `(num_tokens * steps_per_token, num_labels)`, -100 without footage,
             and, where tokens learn them, `offset_targets_s` float32 `(num_tokens, num_labels)`, NaN without footage or
-            event.
+            event; with `sound`, `sound` float32 `(num_tokens, mel_frames, NUM_MELS)`, NaN for a half that has none.
         """
         window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
         if self.settings.offset_radius_s is not None:
             window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key))
+        if self.sound:
+            window["sound"] = torch.from_numpy(self.sound_of(key))
         return window
+
+    def sound_of(self, key: WindowKey) -> np.ndarray:
+        """What is heard during each token of a window, see [`sound_of_tokens`]."""
+        from comedian.models.sound_comedian import sound_of_tokens
+
+        token_rate = self.halves.fps / self.shape.tubelet_size
+        return sound_of_tokens(
+            self.halves[key.half_index].sound(), self.shape.num_tokens, token_rate, self.start_s(key)
+        )
 
     def targets(self, key: WindowKey) -> np.ndarray:
         """Targets of a window, float32 `(num_tokens * steps_per_token, num_labels)`; -100 where there is no footage."""

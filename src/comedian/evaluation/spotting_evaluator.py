@@ -34,11 +34,11 @@ def score_halves(
     Returns:
         Index of a half -> scores float32 `(num_steps, num_labels)`.
     """
-    indices = list(indices)
-    return {
-        index: score_half(model, encode_half(model, processor, _frames(halves, index)))
-        for index in tqdm(indices, desc="scoring", unit="half", disable=not progress, leave=False)
-    }
+    scores = {}
+    for index in tqdm(list(indices), desc="scoring", unit="half", disable=not progress, leave=False):
+        sound = halves[index].sound() if model.config.sound else None
+        scores[index] = score_half(model, encode_half(model, processor, _frames(halves, index)), sound)
+    return scores
 
 
 def _frames(halves: HalfDataset, index: int) -> Iterator[np.ndarray]:

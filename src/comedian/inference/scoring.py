@@ -14,6 +14,7 @@ from torch import Tensor
 from comedian.data.windows import cover_starts
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import spots_from_scores, step_timestamps_s, stitch_half
+from comedian.models.sound_comedian import sound_of_tokens
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
@@ -126,19 +127,20 @@ def encode_frames(
     return tokens
 
 
-def score_half(model: ComedianForActionSpotting, tokens: Tensor) -> np.ndarray:
+def score_half(model: ComedianForActionSpotting, tokens: Tensor, sound: np.ndarray | None = None) -> np.ndarray:
     """Scores of a half from its spatial tokens: overlapping windows, edges trimmed, merged.
 
     Args:
         model: in eval mode.
         tokens: `(num_tokens, hidden_size)`, from [`encode_half`].
+        sound: `(num_mel_frames, NUM_MELS)`, from [`read_sound`], for a model that hears; `None` for a half without.
 
     Returns:
         `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
     """
     config = model.config
     starts = cover_starts(len(tokens), config.num_tokens, config.window_stride_tokens)
-    scores, offsets_s = score_windows(model, tokens, starts)
+    scores, offsets_s = score_windows(model, tokens, starts, sound)
     return stitch_half(scores, offsets_s, starts, len(tokens), config)
 
 
@@ -179,7 +181,7 @@ class WindowScores:
 
 @torch.inference_mode()
 def score_windows(
-    model: ComedianForActionSpotting, tokens: Tensor, starts: np.ndarray
+    model: ComedianForActionSpotting, tokens: Tensor, starts: np.ndarray, sound: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """What a model says of windows of spatial tokens.
 
@@ -187,6 +189,7 @@ def score_windows(
         model: in eval mode.
         tokens: `(num_tokens, hidden_size)`; of less than a window, the last one is repeated to fill it.
         starts: int64 `(num_windows,)`: the first token of each window.
+        sound: `(num_mel_frames, NUM_MELS)` from the time of the first token on, for a model that hears.
 
     Returns:
         Scores, `np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float32 in [0, 1], and
@@ -195,11 +198,16 @@ def score_windows(
     window = model.config.num_tokens
     if len(tokens) < window:
         tokens = torch.cat([tokens, tokens[-1:].expand(window - len(tokens), -1)])
-    windows = tokens.unfold(0, window, 1)[torch.from_numpy(starts).to(tokens.device)].transpose(1, 2)
+    windows, heard = tokens.unfold(0, window, 1), None
+    if sound is not None:
+        heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), model.config.token_rate)).to(tokens.device)
+        heard = heard.unfold(0, window, 1)
     scores, offsets_s = [], []
-    for batch in windows.split(WINDOWS_PER_BATCH):
+    for batch in torch.from_numpy(starts).to(tokens.device).split(WINDOWS_PER_BATCH):
         with autocast(model):
-            temporal_tokens = model.encode_temporal(batch)
+            temporal_tokens = model.encode_temporal(windows[batch].transpose(1, 2))
+            if heard is not None:
+                temporal_tokens = model.fuse_sound(temporal_tokens, heard[batch].movedim(-1, 1))
             scores.append(model.classify(temporal_tokens).float().sigmoid().cpu())
             if model.config.offset_radius_s is not None:
                 offsets_s.append(model.predict_offsets_s(temporal_tokens).float().cpu())

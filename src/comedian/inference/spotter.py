@@ -31,6 +31,7 @@ from comedian.inference.scoring import (
 from comedian.inference.settings import MERGING, with_settings
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import operating_thresholds
+from comedian.models.sound_comedian import read_sound
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
 BAR_FORMAT_WITHOUT_TOTAL = "{desc}: {n:.0f} s of video [{elapsed}{postfix}]"
@@ -133,8 +134,7 @@ class ActionSpotter:
         Raises:
             InputError: the video cannot be decoded.
         """
-        tokens = self._encode(video, progress)
-        return np.mean([score_half(model, of_model) for model, of_model in tokens], axis=0)
+        return np.mean([score_half(*encoded) for encoded in self._encode(video, progress)], axis=0)
 
     def score_windows(self, video: str | Path, stride_s: float, *, progress: bool = False) -> WindowScores:
         """Score overlapping windows of a video with one model; what [`score`] merges, if `stride_s` fits.
@@ -155,12 +155,14 @@ class ActionSpotter:
                 f"windows every {stride_s:g} s do not hold those of the model, every {own / self.config.token_rate:g} s; "
                 f"give a part of that in tokens of {1 / self.config.token_rate:g} s"
             )
-        [(model, tokens)] = self._encode(video, progress)
+        [(model, tokens, sound)] = self._encode(video, progress)
         starts = cover_starts(len(tokens), self.config.num_tokens, stride_tokens)
-        return WindowScores(*score_windows(model, tokens, starts), starts, len(tokens))
+        return WindowScores(*score_windows(model, tokens, starts, sound), starts, len(tokens))
 
-    def _encode(self, video: str | Path, progress: bool) -> list[tuple[ComedianForActionSpotting, torch.Tensor]]:
-        """Spatial tokens of a video by each model, and by each of its mirror image with `flip`."""
+    def _encode(
+        self, video: str | Path, progress: bool
+    ) -> list[tuple[ComedianForActionSpotting, torch.Tensor, np.ndarray | None]]:
+        """Spatial tokens of a video by each model, and by each of its mirror image with `flip`; what the model hears."""
         encoded = []
         # one pass over the video for all models that take pictures of one size
         for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
@@ -168,7 +170,13 @@ class ActionSpotter:
             frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
             tokens = encode_half_with_models(models, processors, frames)
             encoded += zip(models, tokens, strict=True)
-        return encoded
+        sound = read_sound(str(video)) if self.hears else None
+        return [(model, tokens, sound if model.config.sound else None) for model, tokens in encoded]
+
+    @property
+    def hears(self) -> bool:
+        """Whether a model takes the audio track."""
+        return any(model.config.sound for model in self.models)
 
     @property
     def members(self) -> list[tuple[ComedianForActionSpotting, Callable]]:

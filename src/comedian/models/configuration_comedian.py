@@ -199,6 +199,9 @@ class ComedianConfig(PreTrainedConfig):
         offset_radius_s (`float`, *optional*): Adds a head that tells how far an event lies from the token that found it, in
             seconds, at most so many; scores move there (displacement, Soares et al., 2022).
         offset_loss_weight (`float`, defaults to 1.0): Of the head's loss beside the spotting loss.
+        sound (`bool`, defaults to `False`): Adds a branch that hears: what it makes of the audio track's spectrogram is
+            added to the temporal tokens before the heads.
+        sound_hidden_size (`int`, defaults to 128): Channels of that branch.
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
@@ -261,6 +264,8 @@ class ComedianConfig(PreTrainedConfig):
     scores_per_token: int = 1
     offset_radius_s: float | int | None = None
     offset_loss_weight: float | int = 1.0
+    sound: bool = False
+    sound_hidden_size: int = 128
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
@@ -474,7 +479,7 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse sizes that are not positive or out of their range."""
         for field in (
             "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
-            "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token"
+            "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token sound_hidden_size"
         ).split():
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")

@@ -1,4 +1,4 @@
-"""The encoders of COMEDIAN: ViViT and ViSwin over the patches of a tubelet, a transformer over the tokens of a window."""
+"""The encoders of COMEDIAN: ViViT and ViSwin over the patches of a tubelet, a transformer over a window's tokens; sound."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_comedian import ComedianConfig
+from .sound_comedian import NUM_MELS
 
 
 @torch.no_grad()
@@ -428,3 +429,35 @@ class ComedianTemporalEncoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, output_attentions)
         return self.norm(tokens)
+
+
+class ComedianSoundProjection(nn.Linear):
+    """From sound to tokens (its own class because it starts at 0: a model that gains sound starts as it was)."""
+
+
+class ComedianSoundEncoder(nn.Module):
+    """Convolutions over the spectrogram of each token on its own, then over the tokens: cheering comes after a goal."""
+
+    def __init__(self, config: ComedianConfig):
+        super().__init__()
+        width = config.sound_hidden_size
+        self.frame_layers = nn.ModuleList(
+            nn.Conv1d(inputs, width, kernel_size=5, stride=2, padding=2) for inputs in (NUM_MELS, width)
+        )
+        self.token_layers = nn.ModuleList(nn.Conv1d(width, width, kernel_size=5, padding=2) for _ in range(2))
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.projection = ComedianSoundProjection(width, config.hidden_size)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """`(batch, num_tokens, mel_frames, NUM_MELS)` to `(batch, num_tokens, hidden_size)`; 0 where a window is NaN."""
+        missing = sound.flatten(1).isnan().any(dim=1)
+        hidden_states = sound.nan_to_num().flatten(0, 1).transpose(1, 2)
+        for layer in self.frame_layers:
+            hidden_states = self.activation(layer(hidden_states))
+        # (batch, width, num_tokens)
+        hidden_states = hidden_states.mean(dim=2).unflatten(0, sound.shape[:2]).transpose(1, 2)
+        for layer in self.token_layers:
+            hidden_states = hidden_states + self.activation(layer(hidden_states))
+        tokens = self.projection(self.norm(hidden_states.transpose(1, 2)))
+        return tokens.masked_fill(missing[:, None, None], 0.0)

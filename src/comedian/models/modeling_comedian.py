@@ -15,6 +15,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_comedian import ComedianConfig
 from .encoders_comedian import (
     SPATIAL_ENCODER_CLASSES,
+    ComedianSoundEncoder,
+    ComedianSoundProjection,
     ComedianSpatialAttention,
     ComedianSpatialLayer,
     ComedianSwinEncoder,
@@ -25,6 +27,7 @@ from .encoders_comedian import (
     ComedianWindowAttention,
 )
 from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
+from .sound_comedian import NUM_MELS
 
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
@@ -113,9 +116,16 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms."""
+        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for sound."""
         std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
+        if isinstance(module, ComedianSoundProjection):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            # the sound's: too few layers for the small weights of a transformer
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
             prior = self.config.classifier_prior
             if isinstance(module, ComedianClassifier) and prior is not None:
@@ -311,7 +321,7 @@ class ComedianModel(ComedianPreTrainedModel):
 
 
 class ComedianForActionSpotting(ComedianPreTrainedModel):
-    """COMEDIAN with a linear classifier on every temporal token and, if asked for, a linear head for displacements."""
+    """COMEDIAN with a linear classifier on every temporal token; if asked for, a head for displacements, and sound."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__(config)
@@ -320,6 +330,8 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         self.classifier = ComedianClassifier(config.hidden_size, config.logits_per_token * config.num_labels)
         if config.offset_radius_s is not None:
             self.offset_head = nn.Linear(config.hidden_size, config.num_labels)
+        if config.sound:
+            self.sound_encoder = ComedianSoundEncoder(config)
         self.post_init()
 
     def encode_spatial(self, pixel_values_videos: Tensor) -> Tensor:
@@ -329,6 +341,30 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
     def encode_temporal(self, spatial_tokens: Tensor) -> Tensor:
         """See [`ComedianModel.encode_temporal`]."""
         return self.comedian.encode_temporal(spatial_tokens)
+
+    def fuse_sound(self, temporal_tokens: Tensor, sound: Tensor | None) -> Tensor:
+        """Add to the tokens of windows what is heard in them, before [`classify`] and [`predict_offsets_s`].
+
+        Args:
+            temporal_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): from [`encode_temporal`].
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): spectrogram of each
+                token, see [`sound_of_tokens`]; a window with a NaN has none, which adds nothing.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`.
+
+        Raises:
+            ValueError: `sound` is of another shape, or given to a model without.
+        """
+        if sound is None:
+            return temporal_tokens
+        if not self.config.sound:
+            raise ValueError("`sound` is given, but the model has no `sound`; leave it out")
+        if sound.ndim != 4 or sound.shape[:2] != temporal_tokens.shape[:2] or sound.shape[3] != NUM_MELS:
+            raise ValueError(
+                f"`sound` is {tuple(sound.shape)}; must be {(*temporal_tokens.shape[:2], 'mel_frames', NUM_MELS)}"
+            )
+        return temporal_tokens + self.sound_encoder(sound.to(self.sound_encoder.projection.weight.dtype))
 
     def classify(self, temporal_tokens: Tensor) -> Tensor:
         """`(batch_size, num_tokens, hidden_size)` to logits `(batch_size, num_tokens * logits_per_token, num_labels)`."""
@@ -384,6 +420,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         offset_targets_s: Tensor | None = None,
         mixup_offset_targets_s: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
+        sound: Tensor | None = None,
         **kwargs,
     ) -> ComedianSpottingOutput:
         """Score every token of windows of video.
@@ -399,14 +436,16 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
                 token to the nearest event; NaN where none is within `config.offset_radius_s`.
             mixup_offset_targets_s (`torch.Tensor` of the same shape, *optional*): those of the windows mixed in.
             kept_tubelets (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*): see [`ComedianModel`].
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): see [`fuse_sound`].
 
         Returns:
             [`ComedianSpottingOutput`]
         """
         # `return_dict=False`, of the caller or of the configuration, is for what leaves this model
         outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
-        logits = self.classify(outputs.last_hidden_state)
-        offsets_s = self.predict_offsets_s(outputs.last_hidden_state)
+        temporal_tokens = self.fuse_sound(outputs.last_hidden_state, sound)
+        logits = self.classify(temporal_tokens)
+        offsets_s = self.predict_offsets_s(temporal_tokens)
         loss = None
         if labels is not None:
             loss = self.compute_spotting_loss(logits, labels, mixup_targets, mixup_weights)

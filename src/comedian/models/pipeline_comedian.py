@@ -1,7 +1,8 @@
 """`pipeline("action-spotting")`: a video -> events, with nothing but the files of the model's own folder."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
+from .sound_comedian import read_sound, sound_of_tokens
 from .video_processing_comedian import ComedianVideoProcessor
 
 try:
@@ -120,10 +122,10 @@ class ActionSpottingPipeline(Pipeline):
         spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
 
-    def preprocess(self, videos: Any) -> dict[str, list[Iterator[np.ndarray]]]:
-        """Open the halves of a match; their frames are read as [`_forward`] draws them."""
+    def preprocess(self, videos: Any) -> dict[str, list[tuple[Iterator[np.ndarray], Callable]]]:
+        """Open the halves of a match; their frames are read as [`_forward`] draws them, their sound as it asks for it."""
         halves = videos if isinstance(videos, list | tuple) else [videos]
-        return {"halves": [self._frames_of(video) for video in halves]}
+        return {"halves": [(self._frames_of(video), self._sound_of(video)) for video in halves]}
 
     def _frames_of(self, video: str | os.PathLike | np.ndarray) -> Iterator[np.ndarray]:
         if isinstance(video, np.ndarray):
@@ -142,12 +144,23 @@ class ActionSpottingPipeline(Pipeline):
         height, width = self.model.config.image_size
         return read_frames(path, self.model.config.fps, height, width)
 
+    def _sound_of(self, video: str | os.PathLike | np.ndarray) -> Callable[[], np.ndarray | None]:
+        """What reads the sound of a video for a model that hears; decoded frames have none."""
+        if not self.model.config.sound or isinstance(video, np.ndarray):
+            return lambda: None
+        return partial(read_sound, os.fspath(video))
+
     def _forward(
-        self, inputs: dict[str, list[Iterator[np.ndarray]]], tubelets_per_batch: int = BATCH_SIZE
+        self,
+        inputs: dict[str, list[tuple[Iterator[np.ndarray], Callable]]],
+        tubelets_per_batch: int = BATCH_SIZE,
     ) -> dict[str, list[np.ndarray]]:
         """Score every step of every half: arrays `(num_steps, num_labels)`, float32 in [0, 1]."""
-        tokens = (self.encode(frames, tubelets_per_batch) for frames in inputs["halves"])
-        return {"scores": [self.score(half, tubelets_per_batch) for half in tokens]}
+        scores = []
+        for frames, read_sound_of_half in inputs["halves"]:
+            tokens = self.encode(frames, tubelets_per_batch)
+            scores.append(self.score(tokens, tubelets_per_batch, read_sound_of_half()))
+        return {"scores": scores}
 
     def postprocess(
         self,
@@ -201,12 +214,13 @@ class ActionSpottingPipeline(Pipeline):
                 tokens.append(self.model.encode_spatial(pixels)[0].float())
         return torch.cat(tokens)
 
-    def score(self, tokens: Tensor, batch_size: int) -> np.ndarray:
+    def score(self, tokens: Tensor, batch_size: int, sound: np.ndarray | None = None) -> np.ndarray:
         """Score overlapping windows of a half and stitch them.
 
         Args:
             tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): from [`encode`].
             batch_size: windows at once.
+            sound: of the half, from [`read_sound`], for a model that hears.
 
         Returns:
             `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
@@ -219,10 +233,16 @@ class ActionSpottingPipeline(Pipeline):
         if length < window:
             tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
         windows = tokens.to(self.model.dtype).unfold(0, window, 1)
+        heard = None
+        if sound is not None:
+            heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), config.token_rate)).to(tokens.device)
+            heard = heard.unfold(0, window, 1)
         scores, offsets_s = [], []
         for batch in torch.from_numpy(starts).to(tokens.device).split(batch_size):
             with autocast(self.model):
                 temporal_tokens = self.model.encode_temporal(windows[batch].transpose(1, 2))
+                if heard is not None:
+                    temporal_tokens = self.model.fuse_sound(temporal_tokens, heard[batch].movedim(-1, 1))
                 scores.append(self.model.classify(temporal_tokens).float().sigmoid().cpu())
                 if config.offset_radius_s is not None:
                     offsets_s.append(self.model.predict_offsets_s(temporal_tokens).float().cpu())

@@ -29,6 +29,8 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
     model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, read_labels(recipe.data))
     config = model.config
     train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
+    if config.sound:
+        train_halves.check_sound()
     shape = WindowShape(config.num_frames, config.tubelet_size, args.windows_per_half, args.sampling)
     targets = TargetSettings(
         args.label_radius_s, args.label_falloff_s, config.logits_per_token, config.offset_radius_s
@@ -36,7 +38,7 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
     trainer = SpottingTrainer(
         model,
         args,
-        train_dataset=WindowDataset(train_halves, shape, targets),
+        train_dataset=WindowDataset(train_halves, shape, targets, config.sound),
         eval_dataset=validation_halves,
         processing_class=build_processor(config),
     )

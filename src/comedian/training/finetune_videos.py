@@ -110,7 +110,7 @@ def _prepare(run: VideoRun, config: ComedianConfig, tell: Callable[[str], None])
     atomic_write_text(begun, to_json(begun_with))
     tell("\n".join(data.table()))
     height, width = config.image_size
-    prepare(run.matches, run.frames, StoreSettings(config.fps, height, width, quality=24))
+    prepare(run.matches, run.frames, StoreSettings(config.fps, height, width, quality=24), sound=config.sound)
 
 
 def _sections(run: VideoRun, config: ComedianConfig) -> dict[str, dict]:

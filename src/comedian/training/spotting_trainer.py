@@ -101,12 +101,17 @@ class SpottingTrainer(StageTrainer):
         inputs = {"pixel_values_videos": pixels, "labels": labels}
         if "offset_targets_s" in windows:
             inputs["offset_targets_s"] = windows["offset_targets_s"]
+        if "sound" in windows:
+            inputs["sound"] = windows["sound"]
         if settings.mixup_alpha > 0:
             inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
             if "offset_targets_s" in windows:
                 inputs["mixup_offset_targets_s"] = windows["offset_targets_s"][partner]
+            if "sound" in windows:
+                # a window without sound leaves its partner without: pictures alone are what they share
+                inputs["sound"], _ = mix_neighbours(windows["sound"], parameters["mixup_weights"])
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
         if kept is not None:
             inputs["kept_tubelets"] = kept

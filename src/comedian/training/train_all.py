@@ -62,11 +62,13 @@ class Plan:
 
     Attributes:
         frames: settings of the frame store.
+        sound: keep sound in the frame store, for models that hear.
         features: where stage 2's features come from.
         stages: recipes of the folder to run, in order.
     """
 
     frames: StoreSettings
+    sound: bool = False
     features: FeatureSource | None = None
     stages: Sequence[str] = tuple(STAGES)
 
@@ -135,7 +137,7 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
         raise InputError("`finetune` is not among the stages: there would be no model to score")
     if run.data.frames is None:
         run.data = replace(run.data, frames=str(run.output / "frames"))
-        on_main_process(lambda: prepare(run.data.root, run.data.frames, plan.frames))
+        on_main_process(lambda: prepare(run.data.root, run.data.frames, plan.frames, sound=plan.sound))
     if "distill" in stages:
         run.data = replace(run.data, features=str(make_features(run, plan.features)))
     checkpoint = None
@@ -159,6 +161,7 @@ def read_plan(path: Path) -> Plan:
         features = content.get("features")
         return Plan(
             frames=StoreSettings(**content["frames"]),
+            sound=content.get("sound", False),
             features=None if features is None else FeatureSource(**features),
             stages=[stage for stage in STAGES if stage in content.get("stages", STAGES)],
         )

@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", type=int, default=30, help="x264's constant rate factor, lower is better (default: 30)"
     )
+    parser.add_argument(
+        "--sound", action="store_true", help="keep the audio tracks' spectrograms too, for models that hear"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out videos that cannot be decoded and name them"
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from comedian.data.frame_store import StoreSettings, prepare
 
     settings = StoreSettings(args.fps, args.height, args.width, args.quality)
-    report = prepare(args.root, args.store, settings, workers=args.workers, skip_bad=args.skip_bad)
+    report = prepare(args.root, args.store, settings, sound=args.sound, workers=args.workers, skip_bad=args.skip_bad)
     for line in report.damaged:
         print(f"damaged, kept: {line}", file=sys.stderr)
     for line in report.bad:
@@ -38,4 +41,6 @@ def run(args: argparse.Namespace) -> int:
         f"halves: {len(report.done)} done, {len(report.skipped)} there already, {len(report.bad)} bad; "
         f"{report.size_bytes / 1e6:.1f} MB written, {report.times_real_time:.0f}x real time"
     )
+    if args.sound:
+        print(f"halves without an audio track: {len(report.silent)}")
     return 1 if report.bad else 0

@@ -182,6 +182,8 @@ def _run_live(args: argparse.Namespace) -> None:
     models.config = _with_settings(models.config, args.nms_type, args.nms_window)
     _tell_unreachable(args.threshold, models.config)
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
+    if models.hears:
+        print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
     print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:

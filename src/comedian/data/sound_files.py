@@ -1,0 +1,45 @@
+"""The spectrogram of each half beside its frames: `<half>.sound.npy`, float16 `(num_mel_frames, NUM_MELS)`.
+
+Its numbers are those of `comedian.models.sound_comedian`, which models that are on the Hub have in their folders too. A
+half whose video has no audio track has a spectrogram of no frames, which tells it from one that was never looked at.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from comedian.errors import InputError
+from comedian.files import atomic_path
+
+
+def sound_path(frames_path: Path) -> Path:
+    """Where the sound of a `.frames` file is."""
+    return frames_path.with_suffix(".sound.npy")
+
+
+def write_sound(path: Path, video_path: Path) -> None:
+    """Write the spectrogram of a video that can be decoded."""
+    # takes torch and transformers along, which no other work on a store needs
+    from comedian.models.sound_comedian import NUM_MELS, read_sound
+
+    sound = read_sound(str(video_path))
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.save(file, np.empty((0, NUM_MELS), np.float16) if sound is None else sound)
+
+
+def open_sound(path: Path) -> np.ndarray | None:
+    """Open a spectrogram, memory-mapped.
+
+    Returns:
+        float16 of shape `(num_mel_frames, NUM_MELS)`; `None` where there is no file, or the video had no audio track.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        sound = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"`{path}` is damaged; delete it and run `comedian prepare --sound` again") from error
+    return sound if len(sound) else None
