@@ -13,7 +13,7 @@ from video_factory import write_video
 LABELS = ("red flash", "green flash")
 
 
-def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0) -> Path:
+def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0, audio_s: float = 0.0) -> Path:
     """Write two train and one validation match of two halves, labels, `labels.txt` and `splits.json`."""
     splits = {"train": ["league/one", "league/two"], "validation": ["league/three"]}
     for video_ids in splits.values():
@@ -22,7 +22,7 @@ def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0) -> Path:
             folder.mkdir(parents=True)
             annotations = []
             for half in (1, 2):
-                write_video(folder / f"{half}_224p.mkv", num_frames, fps, height=32, width=32)
+                write_video(folder / f"{half}_224p.mkv", num_frames, fps, height=32, width=32, audio_s=audio_s)
                 for number, position_ms in enumerate(range(1000 * half, int(num_frames / fps * 1000), 3000)):
                     annotations.append(
                         {

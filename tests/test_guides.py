@@ -203,7 +203,7 @@ def workshop(tmp_path, monkeypatch) -> Path:
     (folder / "src").symlink_to(ROOT / "src")
     for recipe in (folder / "hub_configs").glob("*/*.yaml"):
         shorten(recipe)
-    matches = write_matches(folder / "MATCHES")
+    matches = write_matches(folder / "MATCHES", audio_s=12.0)
     shutil.move(matches / "labels.txt", folder)
     shutil.copytree(matches / "league" / "three", matches / "league" / "four")
     (folder / "VIDEOS").mkdir()
