@@ -205,3 +205,9 @@ def test_a_store_without_sound_is_told_at_once(data, tmp_path):
 def test_live_says_that_it_is_deaf(data, hearing, capsys):
     assert main(["spot", str(video_of(data, 1)), "--live", "--model", str(hearing[0]), "--device", "cpu"]) == 0
     assert "--live hears nothing" in capsys.readouterr().err
+
+
+def test_graphs_are_deaf(hearing, tmp_path, capsys):
+    assert main(["export", str(hearing[0]), str(tmp_path / "graphs")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the model has `sound`" in error and not (tmp_path / "graphs").exists()

@@ -91,8 +91,10 @@ def export_model(
             `"torch-export"`, for `torch.export.load`.
 
     Raises:
-        InputError: the folder is not empty, or ONNX's packages are missing.
+        InputError: the model has `sound`, the folder is not empty, or ONNX's packages are missing.
     """
+    if model.config.sound:
+        raise InputError("the model has `sound`, which no graph takes; export one that was trained without")
     check_output_dir(output_dir)
     suffix, save = {"onnx": (".onnx", _save_onnx), "torch-export": (".pt2", _save_program)}[file_format]
     if file_format == "onnx":

@@ -39,7 +39,7 @@ def open_sound(path: Path) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
-        sound = np.load(path, mmap_mode="r")
+        sound = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise InputError(f"`{path}` is damaged; delete it and run `comedian prepare --sound` again") from error
     return sound if len(sound) else None
