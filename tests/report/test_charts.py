@@ -38,19 +38,23 @@ def is_number(text):
 
 
 def test_points_are_drawn_where_the_axes_say():
-    points = [[(1.0, 20.0), (5.0, 63.0), (60.0, 100.0)], [(0.0, 0.0), (30.0, 41.5)], []]
-    marks = [[(5.0, 63.0, "here")], [], []]
+    points = [[(11.0, 20.0), (15.0, 63.0), (60.0, 100.0)], [(10.0, -20.0), (30.0, 41.5)], []]
+    marks = [[(15.0, 63.0, "here")], [], []]
     lines = [Line(f"line {index}", *pair) for index, pair in enumerate(zip(points, marks))]
-    picture = ElementTree.fromstring(line_chart(lines, Axes("x", "y", (0, 60), (0, 100)), "A title"))
+    picture = ElementTree.fromstring(line_chart(lines, Axes("x", "y", (10, 60), (-20, 100)), "A title"))
     read = reader_of(picture)
     paths = list(picture.iter("path"))
     assert [path.get("class") for path in paths] == ["line series-0", "line series-1", "line series-2"]
     for path, expected in zip(paths, points):
         if expected:
             assert read(read_points(path.get("d"))) == pytest.approx(np.array(expected), abs=0.2)
-    assert paths[2].get("d") == ""
+    assert [path.get("d").count("M") for path in paths] == [1, 1, 0], "each is one line"
+    size = [float(number) for number in picture.get("viewBox").split()[2:]]
+    for path in paths[:2]:
+        places = read_points(path.get("d"))
+        assert (places >= 0).all() and (places <= size).all(), "inside the picture"
     (mark,) = picture.iter("circle")
-    assert read(np.array([[float(mark.get("cx")), float(mark.get("cy"))]]))[0] == pytest.approx((5, 63), abs=0.2)
+    assert read(np.array([[float(mark.get("cx")), float(mark.get("cy"))]]))[0] == pytest.approx((15, 63), abs=0.2)
     assert mark.find("title").text == "line 0: here" and mark.get("class") == "mark series-0"
     assert (picture.get("role"), picture.get("aria-label")) == ("img", "A title")
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from chromium import file_pages
 from comedian.cli.main import main
-from comedian.evaluation.diagnosis import diagnose
+from comedian.evaluation.diagnosis import TOLERANCES_S, diagnose
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from video_factory import frame_number, write_video
 
@@ -229,6 +229,11 @@ def test_examples_have_the_frames_of_their_time(page):
             assert f"half {example.half}" in text and MATCHES[example.match].split("/")[1] in text
             if example.kind != "missed":
                 assert f"score {example.score:.2f}" in text
+            if example.kind == "hit":
+                assert f"{abs(example.error_s):.1f} s {'late' if example.error_s > 0 else 'early'}" in text
+            if example.kind == "false alarm":
+                what = [*(f"there was: {label}" for label in LABELS), "a repeat", "nothing there"]
+                assert what[example.seen] in text
             if (example.match, example.half) == (1, 2):
                 expect(card.locator("img")).to_have_count(0)
                 missing += 1
@@ -283,3 +288,29 @@ def test_the_page_fits_a_phone(reports, pages):
     page = pages(reports[0], viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.close()
+
+
+def test_charts_show_the_figures_of_their_label(page):
+    diagnoses = [diagnose(REFERENCES, predictions, LABELS) for predictions in PREDICTIONS]
+    for label in (0, 1):
+        page.get_by_label("Label", exact=True).select_option(LABELS[label])
+        precision_recall, curve, errors = page.locator("#closer svg:visible").all()
+        marks = iter(curve.locator("circle title").all_text_contents())
+        for index, (name, diagnosis) in enumerate(zip(NAMES, diagnoses)):
+            for tolerance_s, value in zip(TOLERANCES_S, diagnosis.average_precision[:, 0, label]):
+                assert next(marks) == f"{name}: {tolerance_s} s, {100 * value:.1f} %"
+            errors_s = diagnosis.errors_s[diagnosis.error_labels == label]
+            told = f"{name}: {len(errors_s)} hits, {(errors_s < 0).sum()} early, {(errors_s > 0).sum()} late"
+            assert told in errors.get_attribute("aria-label")
+            # the operating point lies on the curve, at the precision and recall of the table
+            mark = precision_recall.locator("circle").nth(index)
+            counts = diagnosis.counts
+            told = f"precision {100 * counts.precision[label]:.1f} %, recall {100 * counts.recall[label]:.1f} %"
+            assert told in mark.locator("title").text_content()
+            place = f"{mark.get_attribute('cx')} {mark.get_attribute('cy')}"
+            assert place in re.split("[ML]", precision_recall.locator("path").nth(index).get_attribute("d"))
+    overall, errors = page.locator("section").filter(has=page.locator("#all")).locator("svg").all()
+    means = [diagnosis.average_precision[:, 0].mean(axis=1) for diagnosis in diagnoses]
+    texts = [f"{x} s, {100 * y:.1f} %" for mean in means for x, y in zip(TOLERANCES_S, mean)]
+    assert [text.split(": ")[1] for text in overall.locator("circle title").all_text_contents()] == texts
+    assert f"{NAMES[1]}: {len(diagnoses[1].errors_s)} hits" in errors.get_attribute("aria-label")
