@@ -23,8 +23,13 @@ PRELOADED = (
 )
 
 
-def run_command(words: list[str], folder: str, log: str) -> None:
+def run_command(words: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
     """What a forked process does: `comedian WORDS` in `folder`, its output at the end of `log`."""
+    os.environ.update(environment)
+    if "HF_TOKEN" in environment:
+        # the client read its settings when it was imported
+        constants = importlib.import_module("huggingface_hub.constants")
+        constants.HF_HUB_OFFLINE, constants.HF_HUB_CACHE = False, os.path.join(folder, "hub-cache")
     # a group of its own: what a command starts is ended with it, and looked for
     os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -45,15 +50,16 @@ class Killer:
         words: of the command line.
         folder: where it runs.
         seed: of the times of the kills.
+        environment: what differs from this process's; with `HF_TOKEN` the Hub can be reached.
 
     Attributes:
         kills: how many runs were killed.
         unkilled_s: how long the first whole run took.
     """
 
-    def __init__(self, words: list[str], folder: Path, seed: int):
+    def __init__(self, words: list[str], folder: Path, seed: int, environment: dict[str, str] | None = None):
         self.words, self.folder, self.log = [str(word) for word in words], folder, folder / "log.txt"
-        self.random = Random(seed)
+        self.random, self.environment = Random(seed), environment or {}
         self.kills = 0
         self.unkilled_s = 0.0
         self._context = multiprocessing.get_context("forkserver")
@@ -61,7 +67,8 @@ class Killer:
 
     def start(self) -> multiprocessing.Process:
         """Start the command."""
-        process = self._context.Process(target=run_command, args=(self.words, str(self.folder), str(self.log)))
+        arguments = (self.words, str(self.folder), str(self.log), self.environment)
+        process = self._context.Process(target=run_command, args=arguments)
         process.start()
         return process
 

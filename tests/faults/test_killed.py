@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from kill_harness import Killer, contents, stamps
+from SoccerNet.utils import getListGames
 
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from hub_stand_in import TOKEN, USER
 from match_factory import write_recipe, write_stage_data
 from testing_utils import tiny_config
 
@@ -48,7 +50,7 @@ def is_result(name: str) -> bool:
     return not name.startswith("checkpoint-") and "/checkpoint-" not in name and Path(name).name not in TIMES
 
 
-def survive(words, tmp_path: Path, results=is_result, done_once=lambda name: False) -> Killer:
+def survive(words, tmp_path: Path, results=is_result, done_once=lambda name: False, **environment) -> None:
     """Kill a command that writes to `out` until it has been killed often enough; compare each end with a run left alone.
 
     Args:
@@ -56,15 +58,16 @@ def survive(words, tmp_path: Path, results=is_result, done_once=lambda name: Fal
         tmp_path: where the folders are made.
         results: which files must be equal in the end.
         done_once: which files, once there, may not be written again.
+        environment: of the command.
     """
     alone, folder = tmp_path / "alone", tmp_path / "killed"
     alone.mkdir()
     folder.mkdir()
-    reference = Killer(words, alone, SEED)
+    reference = Killer(words, alone, SEED, environment)
     reference.run()
     expected = contents(alone / "out", lambda name: not results(name))
     assert expected
-    killer = Killer(words, folder, SEED)
+    killer = Killer(words, folder, SEED, environment)
     killer.unkilled_s = reference.unkilled_s
     while killer.kills < KILLS:
         finished, written = False, {}
@@ -78,7 +81,6 @@ def survive(words, tmp_path: Path, results=is_result, done_once=lambda name: Fal
         assert contents(folder / "out", lambda name: not results(name)) == expected
         shutil.rmtree(folder / "out")
     assert killer.survivors() == []
-    return killer
 
 
 def test_prepare(data, tmp_path):
@@ -119,3 +121,51 @@ def test_training(data, tmp_path, stage):
         content["data"]["features"] = str(bank)
     recipe.write_text(yaml.safe_dump(content))
     survive([stage, "--config", recipe], tmp_path)
+
+
+def test_train(data, tmp_path):
+    """All stages, of which a killed one goes on and a finished one is not done again."""
+    recipes = tmp_path / "recipes"
+    write_recipe(recipes, data[0], data[1]).unlink()
+    training = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "base_learning_rate": 0.05, "seed": 3}
+    training |= {"use_cpu": True, "disable_tqdm": True}
+    heads = HEAD | {"predictor_sizes": [8, 6]}
+    for name, overrides, settings in (
+        ("pretrain", {"contrastive_config": heads}, training),
+        ("finetune", {}, training | {"windows_per_half": 2}),
+    ):
+        content = {"model": {"overrides": overrides}, "training": settings}
+        (recipes / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    plan = {"frames": {"fps": 2, "height": 16}, "stages": ["pretrain", "finetune"]}
+    (recipes / "train.yaml").write_text(yaml.safe_dump(plan))
+    words = ["train", recipes, "--data", data[0], "--labels", data[0] / "labels.txt", "--frames", data[1]]
+    survive([*words, "--output", "out"], tmp_path, done_once=lambda name: name.endswith("pretrain/recipe.yaml"))
+
+
+def test_download(hub, tmp_path):
+    match = getListGames("train")[0]
+    hub.add("SoccerNet/SN-Labels", {f"{match}/Labels-v2.json": b"{}"})
+    videos = {f"{match}/{half}_224p.mkv": bytes(range(256)) * 40_000 for half in (1, 2)}
+    hub.add("SoccerNet/SoccerNet_raw_HQ", videos, "videos-224p", gated=True, readers={USER})
+    words = ["download", "--output", "out", "--split", "train", "--labels", "v2", "--videos", "224p"]
+    # what the client keeps of its own, beside the data
+    cache = lambda name: name.startswith(".cache/")  # noqa: E731
+    survive(words, tmp_path, lambda name: not cache(name), lambda name: not cache(name), HF_TOKEN=TOKEN)
+
+
+def test_publish(hub, model, tmp_path):
+    sent = set()
+    for number in range(-(-KILLS // 5)):
+        repo_id = f"{USER}/killed-{number}"
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killer = Killer(["publish", model, repo_id], folder, SEED + number, {"HF_TOKEN": TOKEN})
+        killer.unkilled_s = 1.0
+        while killer.kills < 5 and killer.kill_once():
+            files = hub.repos[("model", repo_id)].files() if ("model", repo_id) in hub.repos else {}
+            # one commit: all of it or nothing but what a new repository has
+            assert set(files) <= {".gitattributes"} or "model.safetensors" in files and "config.json" in files
+        killer.run()
+        files = hub.repos[("model", repo_id)].files()
+        sent.add(tuple(sorted((name, hash(content)) for name, content in files.items() if name != "README.md")))
+    assert len(sent) == 1

@@ -39,7 +39,9 @@ from video_factory import write_video
 
 REPO = f"{USER}/spotter"
 HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_configs").glob("*/config.json"))
-CODE = {f"{name}_comedian.py" for name in ("configuration", "loss", "modeling", "pipeline", "postprocessing")}
+CODE = {
+    f"{name}_comedian.py" for name in ("configuration", "encoders", "loss", "modeling", "pipeline", "postprocessing")
+}
 CODE |= {"video_processing_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
 SENT |= {"recipe.yaml", "validation_scores.json", "predictions_validation.zip", "learning_curve.svg"}
