@@ -38,10 +38,10 @@ def is_number(text):
 
 
 def test_points_are_drawn_where_the_axes_say():
-    points = [[(11.0, 20.0), (15.0, 63.0), (60.0, 100.0)], [(10.0, -20.0), (30.0, 41.5)], []]
+    points = [[(11.0, 50.0), (15.0, 63.0), (60.0, 100.0)], [(10.0, 40.0), (30.0, 41.5)], []]
     marks = [[(15.0, 63.0, "here")], [], []]
     lines = [Line(f"line {index}", *pair) for index, pair in enumerate(zip(points, marks))]
-    picture = ElementTree.fromstring(line_chart(lines, Axes("x", "y", (10, 60), (-20, 100)), "A title"))
+    picture = ElementTree.fromstring(line_chart(lines, Axes("x", "y", (10, 60), (40, 100)), "A title"))
     read = reader_of(picture)
     paths = list(picture.iter("path"))
     assert [path.get("class") for path in paths] == ["line series-0", "line series-1", "line series-2"]

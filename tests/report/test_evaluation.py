@@ -309,7 +309,7 @@ def test_charts_show_the_figures_of_their_label(page):
             assert told in mark.locator("title").text_content()
             place = f"{mark.get_attribute('cx')} {mark.get_attribute('cy')}"
             assert place in re.split("[ML]", precision_recall.locator("path").nth(index).get_attribute("d"))
-    overall, errors = page.locator("section").filter(has=page.locator("#all")).locator("svg").all()
+    overall, errors, *_ = page.locator("section").filter(has=page.locator("#all")).locator("svg").all()
     means = [diagnosis.average_precision[:, 0].mean(axis=1) for diagnosis in diagnoses]
     texts = [f"{x} s, {100 * y:.1f} %" for mean in means for x, y in zip(TOLERANCES_S, mean)]
     assert [text.split(": ")[1] for text in overall.locator("circle title").all_text_contents()] == texts
