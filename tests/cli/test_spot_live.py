@@ -94,8 +94,13 @@ def test_a_pipe_that_is_interrupted_tells_what_is_known(shared, expected):
     program = "import sys; from comedian.cli.main import main; sys.exit(main(sys.argv[1:]))"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], env=os.environ | {"HF_HUB_OFFLINE": "1"}, **pipes
+        [sys.executable, "-c", program, *words],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""},
+        **pipes,
     )
+    # a command that does not hear would wait for more of the pipe for ever
+    deadline = threading.Timer(120, process.kill)
+    deadline.start()
     with process:
         content = (shared / "stream.ts").read_bytes()
         process.stdin.write(content[: len(content) // 2])
@@ -106,6 +111,7 @@ def test_a_pipe_that_is_interrupted_tells_what_is_known(shared, expected):
         process.send_signal(signal.SIGINT)
         late = [json.loads(line) for line in process.stdout]
         assert process.wait(30) == 0
+        deadline.cancel()
         assert f"-: {len(early + late)} events" in process.stderr.read().decode()
     assert late and all(event["timestamp_s"] < 22 for event in late)
 

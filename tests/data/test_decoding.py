@@ -170,6 +170,18 @@ def test_threads_change_nothing(tmp_path):
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(one, many))
 
 
+@pytest.mark.parametrize("b_frames, most", [(0, 2), (2, 4)])
+def test_live_frames_wait_for_no_more_than_the_codec_reorders(tmp_path, monkeypatch, b_frames, most):
+    path, drawn, demux = write_video(tmp_path / "1.mkv", num_frames=100, b_frames=b_frames), [], decoding._demux
+    monkeypatch.setattr(decoding, "_demux", lambda *words: (drawn.append(1) or packet for packet in demux(*words)))
+    ahead = [len(drawn) - index for index, _ in enumerate(iter_frames(path, 10, threads=4, live=True))]
+    # a frame is known to be on screen once the next one is there
+    assert max(ahead) == most and len(ahead) == 100
+    drawn.clear()
+    next(iter_frames(path, 10, threads=4))
+    assert len(drawn) > 40
+
+
 def test_decoder_threads_never_log_into_python(tmp_path):
     av.logging.set_level(av.logging.ERROR)  # as torchvision does on import; closing half-way could then hang
     frames = iter_frames(write_video(tmp_path / "video.mkv"), fps=1)
