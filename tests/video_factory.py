@@ -1,5 +1,6 @@
 """Small synthetic videos whose every frame says which one it is, in blocks that survive compression and scaling."""
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -50,6 +51,7 @@ def write_video(
     sound_rate: int = 16_000,
     sound_start_s: float = 0.0,
     sound_codec: str = "pcm_s16le",
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Write a video whose frame `k` is `draw_frame(k)`; the name's ending chooses the container.
 
@@ -71,6 +73,7 @@ def write_video(
         sound_rate: samples of `sound` a second.
         sound_start_s: when the first of them is heard, on the container's clock.
         sound_codec: FFmpeg's name of the encoder.
+        pixel_aspect: width of a pixel relative to its height; square ones by default.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +85,8 @@ def write_video(
         stream.codec_context.max_b_frames, stream.codec_context.gop_size = b_frames, gop
         stream.codec_context.time_base = Fraction(1, ticks) if ticks else 1 / rate
         stream.codec_context.thread_count = 1
+        if pixel_aspect:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if audio_s:
             sound, sound_codec = np.zeros(round(audio_s * sound_rate)), "aac"
         if sound is not None:
@@ -100,6 +105,21 @@ def write_video(
         if sound is not None:
             container.mux(audio.encode(heard))
             container.mux(audio.encode(None))
+    return path
+
+
+def note_turn(path: Path, turns: int) -> Path:
+    """Note in the header of an MP4 that players turn the picture by `turns` times 90 degrees clockwise.
+
+    As QuickTime has it: the matrix of the track's header takes a pixel's place (x, y) to where it is shown.
+    """
+    content = bytearray(path.read_bytes())
+    # after the box's name: version and flags, five times and numbers, reserved, layer, group, volume, reserved
+    start = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    a, b, c, d = [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)][turns]
+    one = 1 << 16
+    content[start : start + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
     return path
 
 

@@ -12,9 +12,30 @@ import yaml
 
 from comedian.errors import InputError
 
+# Deeper nesting is no file of ours, and would take Python's recursion further on.
+MAX_DEPTH = 50
+# what Linux, macOS and Windows take for one part of a path
+MAX_NAME_BYTES = 255
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `1e-3` is a number, which YAML 1.1 takes for a text, and `no` a text, which it takes for false."""
+    """YAML 1.2's scalars: `1e-3` is a number, which YAML 1.1 takes for a text, and `no` a text, which it takes for false.
+
+    Without aliases, by which a short file can hold any amount.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(None, None, "an alias; write the value itself", self.peek_event().start_mark)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
@@ -64,6 +85,8 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"`{path}` is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{str(path)!r} is no name of a file: {error}") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -72,16 +95,41 @@ def read_json(path: str | Path) -> Any:
     Raises:
         InputError: the file is missing, may not be read or is not JSON.
     """
-    text = read_text(path)
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+    """Parse the JSON of a file called `name`.
+
+    Raises:
+        InputError: it is no JSON, is nested too deep, or holds half a character, which no file can be written with.
+    """
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a plain ValueError
-        raise InputError(f"`{path}` is not valid JSON: {error}") from error
+        raise InputError(f"`{name}` is not valid JSON: {error}") from error
+    if _is_deeper(content, MAX_DEPTH):
+        raise InputError(f"`{name}` is nested more than {MAX_DEPTH} deep; that is no file of ours")
+    return content
+
+
+def _is_deeper(content: Any, depth: int) -> bool:
+    """Whether lists and objects lie in each other more than `depth` deep."""
+    if not isinstance(content, list | dict):
+        return False
+    return depth == 0 or any(
+        _is_deeper(item, depth - 1) for item in (content.values() if isinstance(content, dict) else content)
+    )
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML 1.2 scalars, lists and mappings; `yaml.YAMLError` where it is none."""
-    return yaml.load(text, _Loader)
+    """Parse YAML 1.2 scalars, lists and mappings without aliases; `yaml.YAMLError` where it is none."""
+    try:
+        return yaml.load(text, _Loader)
+    except ValueError as error:  # such as the 31st of February, or an integer of 5,000 digits
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -102,9 +150,33 @@ def inside(root: str | Path, relative: str) -> Path:
     The check is on the name alone: a link that somebody placed in `root` is followed.
 
     Raises:
-        InputError: `relative` is absolute or climbs with `..`.
+        InputError: `relative` is absolute or climbs with `..`, or is no name that a file system takes.
     """
     name = PureWindowsPath(relative)  # knows both kinds of separator
     if name.anchor or ".." in name.parts or "\0" in relative:
         raise InputError(f"{relative!r} leads out of `{root}`; give a path relative to it, without `..`")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):
+        raise InputError(f"{relative[:40]!r}... is longer than a file's name can be; give a shorter one")
     return Path(root) / relative
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folders under `root`, itself included, with the names of their files.
+
+    Links are followed, but not into a folder that they lie in; hidden folders are passed over.
+    """
+    for folder, subfolders, file_names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith(".") and not _leads_back(here / name, root)
+        ]
+        yield here, file_names
+
+
+def _leads_back(folder: Path, root: Path) -> bool:
+    """Whether a folder is a link to one that was gone through on the way from `root` to it."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    above = folder.parents[: len(folder.relative_to(root).parts)]
+    return any(target == path.resolve() or path.resolve().is_relative_to(target) for path in above)

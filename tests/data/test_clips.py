@@ -14,7 +14,7 @@ from comedian.data.annotations import write_results
 from comedian.data.clips import Segment, clip_name, segment_of, write_clips, write_reel, write_segments
 from comedian.data.decoding import iter_frames
 from comedian.errors import InputError
-from video_factory import frame_number, write_video
+from video_factory import frame_number, note_turn, write_video
 
 
 def frames_of(path) -> tuple[list[int], list[float]]:
@@ -305,3 +305,13 @@ def test_the_command(cut, tmp_path):
 def test_bad_words(cut, tmp_path, words, message):
     code, out, err = cut(*words)
     assert (code, out) == (2, "") and message in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["copied", "exact"])
+def test_a_clip_of_a_telephones_video_is_upright(tmp_path, exact):
+    source = note_turn(write_video(tmp_path / "telephone.mp4", num_frames=20, height=48, width=80), 1)
+    write_segments(tmp_path / "clip.mp4", [Segment(source, 0.0, 1.0)], exact=exact)
+    _, frame = next(iter_frames(tmp_path / "clip.mp4", 10))
+    _, expected = next(iter_frames(source, 10))
+    assert frame.shape == expected.shape == (80, 48, 3)
+    assert np.abs(frame.astype(int) - expected).mean() < 8

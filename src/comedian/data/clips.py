@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from comedian.data.decoding import SEEK_BACK_S, open_video, probe, video_stream
+from comedian.data.decoding import SEEK_BACK_S, open_video, probe, quarter_turns, video_stream
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
 from comedian.files import atomic_path, atomic_write_text, read_json
@@ -333,10 +335,10 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
     sources = _sources(source, segment)
     picture = sources["video"]
     picture.thread_type = "AUTO"
+    first = next(frame for frame in source.decode(picture) if frame.pts is not None)
+    start, turns = first.pts, quarter_turns(first)
     if not output.streams:
-        output.streams = _encoders(output.container, sources, picture)
-    frames = source.decode(picture)
-    start = next(frame.pts for frame in frames if frame.pts is not None)
+        output.streams = _encoders(output.container, sources, picture, is_sideways=turns % 2 == 1)
     start_s, begin_s, end_s = start * picture.time_base, Fraction(segment.begin_s), Fraction(segment.end_s)
     try:
         _seek_key_frame(source, picture, start + _ticks(picture, begin_s))
@@ -358,6 +360,8 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
             place_s = time_s - begin_s + output.next_s
             if kind == "video":
                 shown_s = time_s if shown_s is None else shown_s
+                if turns:
+                    frame = VideoFrame.from_ndarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 frame = frame.reformat(target.width, target.height, "yuv420p")
                 frame.pict_type = 0
             encoder = output.streams[kind]
@@ -371,10 +375,13 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
     return float(shown_s)
 
 
-def _encoders(container: OutputContainer, sources: Mapping[str, Stream], picture: VideoStream) -> dict[str, Stream]:
+def _encoders(
+    container: OutputContainer, sources: Mapping[str, Stream], picture: VideoStream, is_sideways: bool
+) -> dict[str, Stream]:
     rate = picture.average_rate or picture.guessed_rate or Fraction(25)
     video = container.add_stream("libx264", rate, options={"crf": "18", "preset": "veryfast"})
-    video.width, video.height, video.pix_fmt = picture.width // 2 * 2, picture.height // 2 * 2, "yuv420p"
+    sides = (picture.height, picture.width) if is_sideways else (picture.width, picture.height)
+    video.width, video.height, video.pix_fmt = sides[0] // 2 * 2, sides[1] // 2 * 2, "yuv420p"
     video.codec_context.time_base = Fraction(1, 90_000)
     if "audio" not in sources:
         return {"video": video}

@@ -3,7 +3,7 @@
 Time 0 is the presentation time of the first video frame, whatever the container's clock says. Grid point `i` is at
 `i / fps` seconds and shows what a viewer would see then: the last frame presented at or before it. Everything goes by
 the frames' own timestamps, so variable frame rates, start times other than 0 and rates that do not divide the source's
-need no special case.
+need no special case. Frames are upright, as players show them: a telephone films sideways and notes how to turn the picture.
 """
 
 import logging
@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,13 +67,14 @@ def probe(path: str | Path) -> VideoInfo:
     return info
 
 
-def scaled_size(source_height: int, source_width: int, size: int | tuple[int, int] | None) -> tuple[int, int]:
+def scaled_size(source_height: float, source_width: float, size: int | tuple[int, int] | None) -> tuple[int, int]:
     """Return `(height, width)` in pixels for a `size` as `iter_frames` takes it.
 
-    A height alone keeps the aspect; the width is rounded to the nearest even number.
+    A height alone keeps the aspect, which is what the source's sides are to each other on a screen; the width is rounded
+    to the nearest even number.
     """
     if size is None:
-        return source_height, source_width
+        return round(source_height), round(source_width)
     if isinstance(size, int):
         return size, max(2, 2 * round(size * source_width / source_height / 2))
     return size
@@ -97,8 +99,8 @@ def iter_frames(
     Args:
         path: any video that FFmpeg reads: a file, or the address of a stream.
         fps: grid points a second.
-        size: `(height, width)` in pixels, or a height alone (`scaled_size` tells the width), or None for the source's
-            size.
+        size: `(height, width)` in pixels, or a height alone (`scaled_size` tells the width, of pixels that are not square
+            too), or None for the source's size.
         threads: decoder threads; 0 for one a core.
         live: yield each frame as soon as the next one of the source has come, which takes more computing: nothing is read
             ahead, and frames are not decoded side by side.
@@ -118,7 +120,7 @@ def iter_frames(
         stream.codec_context.thread_count = threads
         time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
         tolerance_s = _tolerance_s(stream)
-        to_array = _ArrayConverter(size, threads)
+        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads)
 
         shown, shown_s, start_s, index = None, 0.0, None, 0
 
@@ -171,7 +173,7 @@ def frames_at(
     with open_video(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        to_array = _ArrayConverter(size, threads=0)
+        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads=0)
         first = next(_decodable(container, stream), None)
         for timestamp_s in timestamps_s:
             frame = first and _frame_on_screen(container, stream, first, timestamp_s)
@@ -211,10 +213,11 @@ def _decodable(container: InputContainer, stream: VideoStream) -> Iterator[Video
 
 
 class _ArrayConverter:
-    """Frame -> uint8 RGB array of one size; converts a frame that is shown twice once."""
+    """Frame -> upright uint8 RGB array of one size; converts a frame that is shown twice once."""
 
-    def __init__(self, size: int | tuple[int, int] | None, threads: int):
+    def __init__(self, size: int | tuple[int, int] | None, pixel_aspect: float, threads: int):
         self.size = size
+        self.pixel_aspect = pixel_aspect if isinstance(size, int) else 1.0
         self.threads = threads
         self.reformatter = VideoReformatter()  # one for all frames: setting up swscale costs more than a conversion
         self.frame: VideoFrame | None = None
@@ -222,11 +225,15 @@ class _ArrayConverter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         if frame is not self.frame:
-            height, width = scaled_size(frame.height, frame.width, self.size)
+            turns = quarter_turns(frame)
+            sides = frame.height, frame.width * self.pixel_aspect
+            height, width = scaled_size(*(sides[::-1] if turns % 2 else sides), self.size)
+            if turns % 2:
+                height, width = width, height
             converted = self.reformatter.reformat(
                 frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=self.threads
             )
-            self.frame, self.array = frame, converted.to_ndarray()
+            self.frame, self.array = frame, np.ascontiguousarray(np.rot90(converted.to_ndarray(), turns))
         return self.array
 
 
@@ -252,6 +259,17 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     raise InputError(f"`{path}` holds no video stream; give a video file")
 
 
+def quarter_turns(frame: VideoFrame) -> int:
+    """How often to turn a frame by 90 degrees counter-clockwise until it is upright, 0 to 3, as the file says."""
+    return round(frame.rotation / 90) % 4
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    """Width of a pixel relative to its height; 1 where the file says nothing, or nothing that can be."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.1 < aspect < 10 else 1.0
+
+
 def _tolerance_s(stream: VideoStream) -> float:
     """Containers round timestamps to ticks: a frame due at an instant may be stamped up to half a tick after it."""
     return min(0.51 * float(stream.time_base), 1e-3)
@@ -267,8 +285,9 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if "DURATION" in stream.metadata:  # Matroska: the track's end on the container's clock
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s
+        with suppress(ValueError):  # no time
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s
     if container.duration is not None:
         return container.duration / av.time_base - start_s
     return 0.0

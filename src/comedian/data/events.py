@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from comedian.data.annotations import (
+    CONTROL,
     MAX_HALVES,
     MAX_POSITION_MS,
     NO_TEAM,
@@ -49,6 +50,9 @@ OPTIONAL_COLUMNS = ("half", "team", "visibility", "score", "comment", "split")
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _CLOCK = re.compile(r"(?:([0-9]+):(?=[0-5]?[0-9]:))?([0-9]+):([0-5][0-9](?:\.[0-9]*)?)")
+
+# of a rate, or of a length in seconds or frames
+MAX_SIZE = 1e9
 
 EMPTY = (None, "", [], {})
 
@@ -157,15 +161,15 @@ def parse_event(fields: Mapping[str, Any], position_ms: int, source: str = "") -
     score = fields.get("score")
     try:
         score = None if score in (None, "") else float(score)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if score is not None and not math.isfinite(score):
         raise ValueError(f"`score` is {fields['score']!r}; expected a number, or name the column otherwise")
     label = parse_text(fields, "label")
     if not label:
         raise ValueError("`label` is empty; write what happened")
-    if len(label.splitlines()) > 1:
-        raise ValueError(f"`label` is {label!r}; a label is one line")
+    if CONTROL.search(label):
+        raise ValueError(f"`label` is {label!r}; a label is one line without control characters")
     team, comment = parse_text(fields, "team") or NO_TEAM, parse_text(fields, "comment")
     return Event(label, position_ms, team, visibility, score, comment, source)
 
@@ -189,10 +193,10 @@ def parse_time_ms(value: Any, key: str = "time_s") -> int:
         ValueError: it is no such time, or a day or more.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:.6f}" if is_number else str(value).strip()
+    text = f"{value:.6f}" if is_number and value < MAX_POSITION_MS else str(value).strip()
     if match := _CLOCK.fullmatch(text):
         hours, minutes, seconds = match.groups()
-        time_s = 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds)
+        time_s = 3600 * float(hours or 0) + 60 * float(minutes) + float(seconds)
     elif _SECONDS.fullmatch(text):
         time_s = float(text)
     else:
@@ -384,8 +388,8 @@ def parse_size(fields: Mapping[str, Any], key: str) -> float | None:
     value = fields.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"`{key}` is {value!r}; expected a number above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_SIZE:
+        raise ValueError(f"`{key}` is {value!r}; expected a number above 0 and below {MAX_SIZE:g}")
     return float(value)
 
 

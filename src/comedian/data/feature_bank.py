@@ -90,15 +90,20 @@ class HalfFeatures(FeatureHeader):
 
         Raises:
             IndexError: a feature is out of range.
-            InputError: the file is damaged or gone.
+            InputError: the file is damaged or gone, or a value is NaN or infinite.
         """
         if start < 0 or count < 0 or start + count > self.num_features:
             raise IndexError(f"features {start} to {start + count - 1} of {self.num_features} in `{self.path}`")
         try:
             with safe_open(self.path, framework="numpy") as file:
-                return file.get_slice("features")[start : start + count].astype(np.float32)
+                features = file.get_slice("features")[start : start + count].astype(np.float32)
         except (OSError, SafetensorError) as error:
             raise InputError(f"`{self.path}` cannot be read: {error}; {_REMEDY}") from error
+        if not (finite := np.isfinite(features).all(axis=1)).all():
+            raise InputError(
+                f"`{self.path}` has NaN or infinite values in feature {start + finite.argmin()}; {_REMEDY}"
+            )
+        return features
 
     def at(self, times_s: np.ndarray) -> np.ndarray:
         """Read the feature nearest in time to each of `times_s`; of two equally near ones the earlier.
@@ -261,7 +266,7 @@ def open_features(path: str | Path) -> HalfFeatures:
         numbers = (header.fps, header.offset_s, header.duration_s)
         if dim != int(metadata["dim"]) or num_features < 1 or not all(map(math.isfinite, numbers)) or header.fps <= 0:
             raise ValueError(f"{metadata['dim']} values at {header.fps} a second do not fit a tensor of shape {shape}")
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"`{path}` is no file of features, or damaged ({error}); {_REMEDY}") from error
     return HalfFeatures(path=Path(path), num_features=num_features, dim=dim, dtype=dtype, **asdict(header))
 

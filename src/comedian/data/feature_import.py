@@ -1,6 +1,7 @@
 """Import SoccerNet's published features, one `.npy` a half in the match folders, into a feature bank."""
 
 import logging
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,7 +97,8 @@ def _open_array(path: Path) -> np.ndarray:
     """Map the `(num_features, dim)` array of a file into memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # what NumPy's reader of headers raises: it parses them as Python, without running them
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError, RecursionError) as error:
         raise InputError(f"`{path}` cannot be read as a NumPy array: {error}; download it again") from error
     if array.ndim != 2 or array.dtype.kind != "f" or array.size == 0:
         raise InputError(

@@ -365,7 +365,7 @@ def _osl_event(fields: dict[str, Any], place: str, reading: Reading) -> Event:
 def _thousandths(value: Any, key: str) -> str:
     try:
         return f"{float(value) / 1000:.6f}"
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{key}` is {value!r}; expected milliseconds") from None
 
 

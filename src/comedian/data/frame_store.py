@@ -52,6 +52,9 @@ STORE_FORMAT = "comedian-frame-store"
 STORE_VERSION = 1
 GOP_FRAMES = 16
 DEFAULT_QUALITY = 30
+MAX_FPS = 1000
+# of a picture, in pixels: more is a damaged header
+MAX_SIDE = 16_384
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class HalfFrames:
                     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: self.height, : self.width * 3]
                     frames[wanted.index(picture.pts)] = rows.reshape(self.height, self.width, 3)
                     found += 1
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):  # ValueError: pictures of another size
             found = -1
         if found != len(wanted):
             raise InputError(f"`{self.path}` is damaged; delete it and run `comedian prepare` again")
@@ -187,7 +190,9 @@ class FrameStore:
         self.settings = _read_settings(self.path)
         self.fps = self.settings.fps
         self.halves: list[tuple[str, int]] = sorted(
-            (file.parent.relative_to(self.path).as_posix(), int(file.stem)) for file in self.path.rglob("*.frames")
+            (file.parent.relative_to(self.path).as_posix(), int(file.stem))
+            for file in self.path.rglob("*.frames")
+            if file.stem.isdecimal()
         )
 
     def open(self, video_id: str, half: int) -> HalfFrames:
@@ -208,28 +213,44 @@ def open_half(path: Path) -> HalfFrames:
     """Open one `.frames` file; only its index is read.
 
     Raises:
-        InputError: the file is cut short or none of ours.
+        InputError: the file is cut short, damaged or none of ours.
     """
+    try:
+        return _read_index(path)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"`{path}` is damaged or no half of a frame store ({error}); delete it and run `comedian prepare`"
+        ) from error
+
+
+def _read_index(path: Path) -> HalfFrames:
+    """The index of a half; `ValueError`, `KeyError` or `TypeError` where it is none."""
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(max(0, size - TRAILER.size))
         trailer = file.read(TRAILER.size)
         header_size, magic = TRAILER.unpack(trailer) if len(trailer) == TRAILER.size else (0, b"")
         if magic != MAGIC:
-            raise InputError(
-                f"`{path}` is cut short or no half of a frame store; delete it and run `comedian prepare`"
-            )
+            raise ValueError("it is cut short")
         header_start = size - TRAILER.size - header_size
+        if not 0 < header_size <= header_start:
+            raise ValueError("its header is cut short")
         file.seek(header_start)
         header = json.loads(file.read(header_size))
-        count = header["num_frames"]
-        file.seek(header_start - 8 * (3 * count + 1))
+        count, sizes = header["num_frames"], (header["height"], header["width"])
+        index_start = header_start - 8 * (3 * count + 1)
+        if count < 1 or index_start < len(MAGIC) or not 0 < header["fps"] <= MAX_FPS:
+            raise ValueError(f"{count} frames at {header['fps']} a second do not fit its size")
+        if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sizes):
+            raise ValueError(f"its frames are {sizes[0]} x {sizes[1]}")
+        file.seek(index_start)
         timestamps_s = np.frombuffer(file.read(8 * count), "<f8")
         offsets = np.frombuffer(file.read(8 * (count + 1)), "<i8")
         keys = np.frombuffer(file.read(8 * count), "<i8")
-    return HalfFrames(
-        path, header["fps"], header["height"], header["width"], timestamps_s, offsets, keys, header["source"]
-    )
+    rises = offsets[0] == len(MAGIC) and offsets[-1] == index_start and (np.diff(offsets) >= 0).all()
+    if not rises or not np.isfinite(timestamps_s).all() or (keys < 0).any() or (keys > np.arange(count)).any():
+        raise ValueError("its index is damaged")
+    return HalfFrames(path, header["fps"], *sizes, timestamps_s, offsets, keys, header["source"])
 
 
 def write_half(
@@ -418,8 +439,8 @@ def _half_path(store: Path, video_id: str, half: int) -> Path:
 
 
 def _check(settings: StoreSettings) -> None:
-    if not 0 < settings.fps <= 1000:
-        raise InputError(f"`fps` is {settings.fps}; give a rate above 0 and up to 1000")
+    if not 0 < settings.fps <= MAX_FPS:
+        raise InputError(f"`fps` is {settings.fps}; give a rate above 0 and up to {MAX_FPS}")
     if settings.height < 16 or (settings.width is not None and settings.width < 16):
         raise InputError(
             f"frames of height {settings.height}, width {settings.width} are too small; give 16 px or more"
@@ -431,14 +452,21 @@ def _check(settings: StoreSettings) -> None:
 def _read_settings(store: Path) -> StoreSettings:
     try:
         content = json.loads((store / "store.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"`{store}` is no frame store; make one with `comedian prepare ROOT STORE`") from error
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
     if found != (STORE_FORMAT, STORE_VERSION):
         raise InputError(
             f"`{store}` is no frame store of version {STORE_VERSION}; make a new one with `comedian prepare ROOT STORE`"
         )
-    return StoreSettings(**content["settings"])
+    try:
+        settings = StoreSettings(**content["settings"])
+        _check(settings)
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(
+            f"`{store}/store.json` is damaged ({error}); make a new one with `comedian prepare`"
+        ) from error
+    return settings
 
 
 def _claim(store: Path, settings: StoreSettings) -> None:

@@ -1,7 +1,6 @@
 """The files of an evaluation: labels and predictions of matches, in a folder or a zip of SoccerNet's layout."""
 
-import glob
-import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -9,11 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from comedian.data.annotations import LABEL_FILE_NAMES, RESULTS_FILE_NAME
+from comedian.data.annotations import CONTROL, LABEL_FILE_NAMES, RESULTS_FILE_NAME
 from comedian.errors import InputError
-from comedian.files import read_json
+from comedian.files import parse_json, read_json, walk
 
 SPLITS_FILE_NAME = "splits.json"
+# A half has some 100 kB of labels; a zip of a few kB may hold terabytes.
+MAX_MEMBER_BYTES = 64 * 2**20
 SPLIT_SYNONYMS = {"valid": "validation", "validation": "valid"}
 
 
@@ -29,9 +30,12 @@ class _Tree:
         self.root = root
         self._archive = None
         if root.is_dir():
-            members = glob.glob("**/*.json", root_dir=root, recursive=True)
+            members = [str((folder / name).relative_to(root)) for folder, names in walk(root) for name in names]
         elif zipfile.is_zipfile(root):
-            self._archive = zipfile.ZipFile(root)
+            try:
+                self._archive = zipfile.ZipFile(root)
+            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+                raise InputError(f"`{root}` cannot be read as a zip: {error}; make it again") from error
             members = self._archive.namelist()
         else:
             found = "is neither a folder nor a zip" if root.exists() else "does not exist"
@@ -57,9 +61,17 @@ class _Tree:
         if self._archive is None:
             return read_json(self.root / path)
         try:
-            return json.loads(self._archive.read(self._members[path]).decode("utf-8-sig"))
-        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
+            with self._archive.open(self._members[path]) as member:
+                content = member.read(MAX_MEMBER_BYTES + 1)
+            text = content.decode("utf-8-sig")
+        # RuntimeError: encrypted
+        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
             raise InputError(f"`{self.root}/{path}` cannot be read as JSON: {error}") from error
+        if len(content) > MAX_MEMBER_BYTES:
+            raise InputError(
+                f"`{self.root}/{path}` unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; give a file of a match's events"
+            )
+        return parse_json(text, f"{self.root}/{path}")
 
 
 class MatchFile(NamedTuple):
@@ -80,6 +92,10 @@ class MatchFile(NamedTuple):
         content = self.tree.read(self.path)
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f'{self} holds no list "{key}"; give a file in SoccerNet\'s format')
+        labels = (event.get("label") for event in content[key] if isinstance(event, dict))
+        for label in labels:
+            if isinstance(label, str) and CONTROL.search(label):
+                raise InputError(f"{self} has the label {label!r}; a label is one line without control characters")
         return content[key]
 
 

@@ -74,7 +74,7 @@ def read_facts(path: str | Path) -> CardFacts:
         for row in facts.quoted_scores.get("rows", []):
             float(row["tight"]), float(row["loose"])
         return facts
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         known = ", ".join(item.name for item in fields(CardFacts))
         raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None
 
@@ -93,8 +93,9 @@ def read_config(folder: str | Path) -> ComedianConfig:
         config = ComedianConfig.from_dict({"architectures": [SPOTTING]} | content)
     except (StrictDataclassError, TypeError) as error:
         raise InputError(f"`{path}` does not fit: {' '.join(str(error).split())}") from None
-    if not set(config.architectures) <= set(models.__all__):
-        raise InputError(f"`{path}` names the class `{config.architectures[0]}`, which is none of comedian's")
+    names = config.architectures if isinstance(config.architectures, list) else [config.architectures]
+    if unknown := [name for name in names if name not in models.__all__] or (not names and ["none"]):
+        raise InputError(f"`{path}` names the class `{unknown[0]}`, which is none of comedian's")
     return config
 
 
@@ -174,7 +175,7 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
             read = {
                 metric: {"a_mAP": float(of["a_mAP"]), "labels": per_class[metric]} for metric, of in content.items()
             }
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise InputError(f"`{path}` holds no scores; write it with `comedian evaluate --output`") from None
         if any(len(of_labels) != len(labels) for of_labels in per_class.values()):
             raise InputError(f"`{path}` has scores of other labels than the model's {len(labels)}; score it again")

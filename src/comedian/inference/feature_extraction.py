@@ -74,7 +74,9 @@ class ComedianExtractor:
             InputError: the model or the device cannot be had, or weights are missing.
         """
         try:
-            model, loading = ComedianModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            model, loading = ComedianModel.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+            )
             height, width = model.config.image_size
             processor = ComedianVideoProcessor.from_pretrained(name, size={"height": height, "width": width})
         except LOADING_ERRORS as error:

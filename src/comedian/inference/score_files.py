@@ -103,10 +103,21 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
         inside("", video_id)
         if not 1 <= half <= MAX_HALVES or scores.dtype != np.float32 or scores.shape[1:] != (config.num_labels,):
             raise ValueError(f"half {half} has {scores.dtype} scores of shape {scores.shape}")
+        if not len(scores):
+            raise ValueError("it holds no scores")
+        _check_unit(scores)
         fingerprint = json.loads(metadata["fingerprint"])
         windows = _windows(of_windows, len(scores) // config.scores_per_token, config) if of_windows else None
         return ScoredHalf(video_id, half, scores, config, json.loads(metadata["models"]), fingerprint, windows)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, StrictDataclassError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        StrictDataclassError,
+    ) as error:
         raise InputError(
             f"`{path}` is no file of scores: {error}; make it with `comedian spot --save-scores`"
         ) from error
@@ -118,7 +129,18 @@ def _windows(tensors: Mapping[str, np.ndarray], length: int, config: ComedianCon
     shape = (len(starts), config.num_tokens * config.logits_per_token, config.num_labels)
     if scores.dtype != np.float32 or starts.dtype != np.int64 or scores.shape != shape:
         raise ValueError(f"{len(starts)} windows have {scores.dtype} scores of shape {scores.shape}")
-    return WindowScores(scores, tensors.get("window_offsets_s"), starts, length)
+    if not len(starts) or starts[0] != 0 or (np.diff(starts) <= 0).any():
+        raise ValueError(f"its windows start at {starts[:3]}, ..., which do not rise from 0")
+    _check_unit(scores)
+    offsets_s = None if config.offset_radius_s is None else tensors["window_offsets_s"]
+    if offsets_s is not None and (offsets_s.shape != shape or not np.isfinite(offsets_s).all()):
+        raise ValueError(f"its offsets, of shape {offsets_s.shape}, are not a number a score")
+    return WindowScores(scores, offsets_s, starts, length)
+
+
+def _check_unit(scores: np.ndarray) -> None:
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("it holds NaN, or scores that are not between 0 and 1")
 
 
 def merged_scores(path: str | Path, settings: Mapping[str, Any]) -> np.ndarray:

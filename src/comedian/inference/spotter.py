@@ -335,7 +335,7 @@ def load_model(
         if content.get("model_type") != ComedianConfig.model_type:
             raise InputError(f"`{name}` holds a model of type {content.get('model_type')!r}, not 'comedian'; {remedy}")
         model, loading = ComedianForActionSpotting.from_pretrained(
-            source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True
+            source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
         height, width = model.config.image_size
         size = {"height": height, "width": width}
@@ -398,6 +398,8 @@ def _frames(
         for _, frame in iter_frames(video, fps, size, threads=threads):
             yield frame
             bar.set_postfix_str(f"{bar.n / (time.perf_counter() - begin_s):.0f}x real time", refresh=False)
+            if bar.total:  # a header may promise less than there is
+                bar.total = max(bar.total, bar.n + 1 / fps)
             bar.update(1 / fps)
 
 

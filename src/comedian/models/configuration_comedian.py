@@ -4,10 +4,12 @@ import copy
 import dataclasses
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_imports
@@ -19,6 +21,21 @@ SPATIAL_ENCODERS = ("vivit", "viswin")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
+# what breaks a line or gives orders to a terminal; no label has it
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+MAX_LABELS = 100_000
+# far beyond any model, and what would take all memory or never end
+MAX_SIZES = {
+    "spatial_hidden_size": 2**16,
+    "spatial_depths": 1000,
+    "temporal_depth": 1000,
+    "image_size": 2**14,
+    "num_frames": 10**6,
+    "fps": 1000,
+    "mlp_ratio": 100,
+    "num_channels": 1000,
+    "scores_per_token": 10**4,
+}
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
@@ -284,6 +301,16 @@ class ComedianConfig(PreTrainedConfig):
     distillation_config: dict | ComedianDistillationConfig | None = None
 
     def __post_init__(self, **kwargs):
+        try:
+            self._complete(**kwargs)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise StrictDataclassClassValidationError(validator="fields", cause=error) from error
+
+    def _complete(self, **kwargs) -> None:
+        """Bring fields into their one form; what is in none that is known raises something."""
+        num_labels = kwargs.get("num_labels")
+        if num_labels is not None and not 0 <= num_labels <= MAX_LABELS:
+            raise ValueError(f"`num_labels` is {num_labels}; must be at most {MAX_LABELS}")
         self.spatial_depths = _as_list(self.spatial_depths)
         self.spatial_num_heads = _as_list(self.spatial_num_heads)
         self.image_size = _as_list(self.image_size)
@@ -500,6 +527,10 @@ class ComedianConfig(PreTrainedConfig):
 
         if self.classifier_prior is not None and not 0 < self.classifier_prior < 1:
             raise ValueError(f"`classifier_prior` is {self.classifier_prior}; must be between 0 and 1")
+        for field, largest in MAX_SIZES.items():
+            value = getattr(self, field)
+            if max(value if isinstance(value, list) else [value]) > largest:
+                raise ValueError(f"`{field}` is {value}; must be at most {largest}")
 
     def _check_spatial_encoder(self):
         """Refuse stages, heads and patches that do not fit each other."""
@@ -558,6 +589,9 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse labels that are not one name an output, and per-label lists of another length."""
         if sorted(self.id2label) != list(range(max(len(self.id2label), 1))):
             raise ValueError(f"`id2label` has the indices {list(self.id2label)}; must be 0, 1, ... without gaps")
+        for label in self.id2label.values():
+            if not isinstance(label, str) or CONTROL.search(label):
+                raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
         if len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError("`id2label` has a label more than once")
         lists = {name: getattr(self, name) for name in ("label_thresholds", "label_calibration", "label_curves")}

@@ -290,7 +290,11 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
         bilinear = av.video.reformatter.Interpolation.BILINEAR
 
         def to_array(frame: Any) -> np.ndarray:
-            return reformatter.reformat(frame, width, height, "rgb24", interpolation=bilinear).to_ndarray()
+            # a telephone films sideways and notes how to turn the picture, counter-clockwise
+            turns = round(frame.rotation / 90) % 4
+            size = (height, width) if turns % 2 else (width, height)
+            pixels = reformatter.reformat(frame, *size, "rgb24", interpolation=bilinear).to_ndarray()
+            return np.ascontiguousarray(np.rot90(pixels, turns))
 
         shown, array, shown_s, start_s, index = None, None, 0.0, None, 0
         for frame in _decode(container, stream, path):

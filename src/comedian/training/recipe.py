@@ -91,14 +91,16 @@ def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] 
         _set(content, name.split("."), value, name)
     unknown = set(content) - {"model", "data", "training"}
     if unknown:
-        raise InputError(f"the recipe has the unknown section `{sorted(unknown)[0]}`; known: model, data, training")
+        raise InputError(
+            f"the recipe has the unknown section `{sorted(map(str, unknown))[0]}`; known: model, data, training"
+        )
     model = _section(ModelSection, content.get("model"), "model")
     if (model.config is None) == (model.checkpoint is None):
         raise InputError("the recipe's `model` needs either `config` (from scratch) or `checkpoint`, not both")
     return Recipe(
         model=model,
         data=_section(DataSection, content.get("data"), "data"),
-        training=content.get("training") or {},
+        training=_fields(content.get("training"), "training"),
         folder=folder,
     )
 
@@ -148,14 +150,23 @@ def _set(content: dict, keys: list[str], value: Any, name: str) -> None:
 
 
 def _section(section: type, values: Any, name: str):
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise InputError(f"the recipe's section `{name}` is {values!r}; it must hold fields")
+    values = _fields(values, name)
     known = [item.name for item in fields(section)]
-    for key in values:
+    for key, value in values.items():
         if key not in known:
             raise InputError(f"the recipe's section `{name}` has the unknown field `{key}`; known: {', '.join(known)}")
+        if key == "overrides":
+            _fields(value, f"{name}.overrides")
+        elif value is not None and not isinstance(value, str):
+            raise InputError(f"the recipe's field `{name}.{key}` is {value!r}; it must be text, so put it into quotes")
     return section(**values)
+
+
+def _fields(values: Any, name: str) -> dict[str, Any]:
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(f"the recipe's section `{name}` is {values!r}; it must hold fields")
+    return values
 
 
 def _plain(section: Any) -> dict[str, Any]:

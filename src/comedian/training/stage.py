@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
@@ -88,14 +89,14 @@ def build_model(
         )
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
-            return model_class.from_pretrained(section.checkpoint, config=config)
-        backbone = ComedianModel.from_pretrained(section.checkpoint, config=config)
+            return model_class.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
+        backbone = ComedianModel.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
         if isinstance(model, ComedianForContrastivePretraining):
             model.reset_momentum_branch()
         return model
-    except (StrictDataclassError, OSError) as error:
+    except (StrictDataclassError, OSError, RuntimeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 

@@ -156,7 +156,9 @@ def read_plan(path: Path) -> Plan:
     content = read_sections(path)
     known = {item.name for item in fields(Plan)}
     if unknown := set(content) - known:
-        raise InputError(f"`{path}` has the unknown field `{sorted(unknown)[0]}`; known: {', '.join(sorted(known))}")
+        raise InputError(
+            f"`{path}` has the unknown field `{sorted(map(str, unknown))[0]}`; known: {', '.join(sorted(known))}"
+        )
     try:
         features = content.get("features")
         return Plan(
