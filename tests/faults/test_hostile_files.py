@@ -1,4 +1,4 @@
-"""Every command over the corpus of `hostile_files`: one line, exit code 2, nothing half-written, nothing run, nothing lost."""
+"""Every command over the corpus of `hostile_files`: one line, exit code 2, nothing half-written, nothing run."""
 
 import json
 import os
