@@ -1,7 +1,7 @@
 import pytest
 
 from comedian.errors import InputError
-from comedian.files import atomic_path, atomic_write_text, inside, read_json
+from comedian.files import atomic_path, atomic_write_text, inside, read_json, read_yaml
 
 
 def test_a_result_takes_its_name_only_when_it_is_whole(tmp_path):
@@ -65,3 +65,9 @@ def test_inside_joins(tmp_path):
 def test_inside_refuses_what_leads_out(tmp_path, relative):
     with pytest.raises(InputError, match="leads out"):
         inside(tmp_path, relative)
+
+
+def test_yaml_has_no_aliases_by_which_a_short_file_holds_any_amount(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: &a [x, x]\nb: [*a, *a]\n")
+    with pytest.raises(InputError, match="a.yaml` is not YAML .*alias"):
+        read_yaml(tmp_path / "a.yaml")
