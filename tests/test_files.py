@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
+from safetensors import safe_open
 
 from comedian.errors import InputError
-from comedian.files import atomic_path, atomic_write_text, inside, read_json, read_yaml
+from comedian.files import atomic_path, atomic_write_tensors, atomic_write_text, inside, read_json, read_yaml
 
 
 def test_a_result_takes_its_name_only_when_it_is_whole(tmp_path):
@@ -71,3 +73,21 @@ def test_yaml_has_no_aliases_by_which_a_short_file_holds_any_amount(tmp_path):
     (tmp_path / "a.yaml").write_text("a: &a [x, x]\nb: [*a, *a]\n")
     with pytest.raises(InputError, match="a.yaml` is not YAML .*alias"):
         read_yaml(tmp_path / "a.yaml")
+
+
+def test_equal_tensors_are_equal_files(tmp_path):
+    rng = np.random.default_rng(0)
+    tensors = {"b": rng.random((3, 5), dtype=np.float32), "a": np.arange(3), "c": np.zeros((0, 2), np.float16)}
+    metadata = {f"word {number}": 'é\n"' * number for number in range(9)}
+    contents = set()
+    for number in range(8):
+        # the library would have its own order in each
+        atomic_write_tensors(
+            tmp_path / str(number), tensors, dict(reversed(metadata.items())) if number % 2 else metadata
+        )
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1
+    with safe_open(tmp_path / "0", "numpy") as file:
+        assert file.metadata() == metadata
+        for name, array in tensors.items():
+            np.testing.assert_array_equal(file.get_tensor(name), array, strict=True)

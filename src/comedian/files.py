@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -71,6 +71,24 @@ def atomic_write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def atomic_write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write NumPy arrays as safetensors to `path`, whole or not at all; equal content is equal bytes.
+
+    The library orders the metadata anew in every process.
+    """
+    from safetensors.numpy import save
+
+    content = memoryview(save(dict(tensors), dict(metadata)))
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(bytes(content[8 : 8 + size])), sort_keys=True, separators=(",", ":")).encode()
+    # the arrays begin at a multiple of 8
+    header += b" " * (-len(header) % 8)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        file.write(content[8 + size :])
 
 
 def read_text(path: str | Path) -> str:

@@ -1,6 +1,6 @@
 """Killed at random points and run again, every command ends as if nothing had been.
 
-`COMEDIAN_KILLS=100 pytest tests/faults/test_killed.py` kills more often than a run of all tests has time for.
+`COMEDIAN_KILLS=20 pytest tests/faults/test_killed.py` kills each command more often than a run of all tests has time for.
 """
 
 import os
@@ -17,7 +17,7 @@ from hub_stand_in import TOKEN, USER
 from match_factory import write_recipe, write_stage_data
 from testing_utils import tiny_config
 
-KILLS = int(os.environ.get("COMEDIAN_KILLS", 20))
+KILLS = int(os.environ.get("COMEDIAN_KILLS", 3))
 SEED = 2026
 # what tells when and how long, and the settings with their absolute paths
 TIMES = (
@@ -148,9 +148,7 @@ def test_download(hub, tmp_path):
     videos = {f"{match}/{half}_224p.mkv": bytes(range(256)) * 40_000 for half in (1, 2)}
     hub.add("SoccerNet/SoccerNet_raw_HQ", videos, "videos-224p", gated=True, readers={USER})
     words = ["download", "--output", "out", "--split", "train", "--labels", "v2", "--videos", "224p"]
-    # what the client keeps of its own, beside the data
-    cache = lambda name: name.startswith(".cache/")  # noqa: E731
-    survive(words, tmp_path, lambda name: not cache(name), lambda name: not cache(name), HF_TOKEN=TOKEN)
+    survive(words, tmp_path, done_once=lambda name: name.endswith((".mkv", ".json")), HF_TOKEN=TOKEN)
 
 
 def test_publish(hub, model, tmp_path):

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from comedian.data.windows import TIME_EPSILON_S
 from comedian.errors import InputError
-from comedian.files import atomic_path
+from comedian.files import atomic_write_tensors
 
 FORMAT = "comedian-feature-bank-1"
 DTYPES = ("float16", "float32")
@@ -245,8 +244,7 @@ def write_features(path: str | Path, features: np.ndarray, header: FeatureHeader
         raise InputError(f"`{path}` would hold NaN or infinite features; float16 ends at 65504, float32 may do")
     metadata = {name: json.dumps(value) for name, value in asdict(header).items()}
     metadata |= {"format": FORMAT, "dim": str(features.shape[1])}
-    with atomic_path(path) as partial:
-        save_file({"features": np.ascontiguousarray(features)}, partial, metadata)
+    atomic_write_tensors(path, {"features": np.ascontiguousarray(features)}, metadata)
 
 
 def open_features(path: str | Path) -> HalfFeatures:

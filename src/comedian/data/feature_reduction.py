@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from comedian.data.feature_bank import FeatureBank, FeatureJob, FillReport, HalfFeatures, fill_bank
 from comedian.errors import InputError
-from comedian.files import atomic_path
+from comedian.files import atomic_write_tensors
 
 FORMAT = "comedian-feature-reduction-1"
 FILE_NAME = "reduction.safetensors"
@@ -192,8 +191,7 @@ def save_reduction(path: Path, reduction: Reduction) -> None:
     """Write a reduction, whole or not at all."""
     tensors = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _ARRAYS}
     words = {name: getattr(reduction, name) for name in _WORDS}
-    with atomic_path(path) as partial_path:
-        save_file(tensors, partial_path, words | {"format": FORMAT})
+    atomic_write_tensors(path, tensors, words | {"format": FORMAT})
 
 
 def load_reduction(path: Path) -> Reduction:

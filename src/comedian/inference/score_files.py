@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from comedian.data.annotations import MAX_HALVES
 from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
-from comedian.files import atomic_path, inside
+from comedian.files import atomic_write_tensors, inside
 from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
@@ -82,8 +81,7 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
         tensors |= {"window_scores": scored.windows.scores, "window_starts": scored.windows.starts}
         if scored.windows.offsets_s is not None:
             tensors["window_offsets_s"] = scored.windows.offsets_s
-    with atomic_path(score_path(folder, scored.video_id, scored.half)) as partial:
-        save_file(tensors, partial, metadata)
+    atomic_write_tensors(score_path(folder, scored.video_id, scored.half), tensors, metadata)
 
 
 def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
