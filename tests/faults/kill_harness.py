@@ -4,9 +4,11 @@ import hashlib
 import importlib
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
@@ -23,8 +25,10 @@ PRELOADED = (
 )
 
 
-def run_command(words: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
-    """What a forked process does: `comedian WORDS` in `folder`, its output at the end of `log`."""
+def run_command(
+    words: list[str], folder: str, log: str | Connection, environment: dict[str, str], largest_file: int | None = None
+) -> None:
+    """What a forked process does: `comedian WORDS` in `folder`, its output at the end of `log` or into a pipe."""
     os.environ.update(environment)
     if "HF_TOKEN" in environment:
         # the client read its settings when it was imported
@@ -32,10 +36,13 @@ def run_command(words: list[str], folder: str, log: str, environment: dict[str, 
         constants.HF_HUB_OFFLINE, constants.HF_HUB_CACHE = False, os.path.join(folder, "hub-cache")
     # a group of its own: what a command starts is ended with it, and looked for
     os.setpgid(0, 0)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.chdir(folder)
+    if largest_file is not None:
+        # of a larger file the rest cannot be written, as on a disk that fills up
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     main = importlib.import_module("comedian.cli.main").main
     code = main(words)
     sys.stdout.flush()
@@ -79,6 +86,18 @@ class Killer:
         process.join(120)
         assert process.exitcode == 0, (process.exitcode, self.log.read_text()[-3000:])
         self.unkilled_s = self.unkilled_s or time.perf_counter() - begin_s
+
+    def run_short_of_room(self, largest_file: int) -> tuple[int, str]:
+        """Run it so that it can write no more than so many bytes to a file; return its exit code and what it printed."""
+        reader, writer = self._context.Pipe(duplex=False)
+        arguments = (self.words, str(self.folder), writer, self.environment, largest_file)
+        process = self._context.Process(target=run_command, args=arguments)
+        process.start()
+        writer.close()
+        with open(os.dup(reader.fileno()), "rb") as pipe:
+            printed = pipe.read().decode()
+        process.join()
+        return process.exitcode, printed
 
     def kill_once(self) -> bool:
         """Start it and kill it at a random time within that of a whole run; false where it had ended by itself."""

@@ -1,6 +1,7 @@
 """Entry point of the `comedian` command: finds the sub-command and imports nothing else."""
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -34,6 +35,8 @@ INTERRUPTED_EXIT_CODE = 130
 BAD_INPUT_EXIT_CODE = 2
 # as a shell has it for a process that `| head` ends
 CLOSED_OUTPUT_EXIT_CODE = 141
+# a full disk, a quota, a limit, a folder that may not be written
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,6 +103,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CLOSED_OUTPUT_EXIT_CODE
     except InputError as error:
         print(f"comedian {options.command}: {error}", file=sys.stderr)
+        return BAD_INPUT_EXIT_CODE
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        where = f"`{error.filename}`: " if error.filename else ""
+        print(
+            f"comedian {options.command}: {where}{error.strerror}; make room, or name a folder that can be written, and run "
+            "the same command again",
+            file=sys.stderr,
+        )
         return BAD_INPUT_EXIT_CODE
     except KeyboardInterrupt:
         print(f"comedian {options.command}: interrupted; run the same command again to go on", file=sys.stderr)

@@ -45,6 +45,7 @@ from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import iter_frames
 from comedian.data.sound_files import open_sound, sound_path, write_sound
 from comedian.errors import InputError
+from comedian.files import atomic_write_text
 
 MAGIC = b"COMEFRM1"
 TRAILER = struct.Struct("<q8s")
@@ -478,11 +479,8 @@ def _claim(store: Path, settings: StoreSettings) -> None:
                 f"`{store}` holds {found}, asked for {settings}; give another folder or the same settings"
             )
         return
-    store.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    atomic_write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _is_fresh(job: _Job) -> bool:

@@ -3,11 +3,14 @@
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from huggingface_hub import CommitInfo, HfApi
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
@@ -15,6 +18,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
 from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
+from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
@@ -23,6 +27,8 @@ from comedian.training.run_record import RunClock, record_stage
 
 # learned tables and tokens, which weight decay would pull to a meaningless 0
 UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
+# of safetensors; of torch.save
+STORAGE_ERROR = re.compile(r"I/O error|inline_container|PytorchStreamWriter")
 # fields of a model's output that are averaged over the steps between two logs
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
@@ -60,8 +66,13 @@ class StageTrainer(Trainer):
         """What made the features that the stage learns from."""
         return None
 
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        with storage_errors(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        with storage_errors(self.args.output_dir):
+            super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.record().save(output_dir or self.args.output_dir)
 
@@ -174,6 +185,20 @@ class StageTrainer(Trainer):
         processor = self.processing_class
         pixels = augment(planes, parameters, settings)
         return normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0), parameters
+
+
+@contextmanager
+def storage_errors(folder: str) -> Iterator[None]:
+    """Say in one line what torch and safetensors raise, each in its own way, where a file cannot be written."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if not STORAGE_ERROR.search(str(error)):
+            raise
+        raise InputError(
+            f"a checkpoint cannot be written to `{folder}` ({error}); make room and run the same command again: it goes on "
+            "from the last whole one"
+        ) from error
 
 
 class QueuedTrainer(StageTrainer):
