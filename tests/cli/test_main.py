@@ -1,11 +1,14 @@
 """The entry point: every command's help, versions and refusals."""
 
+import errno
+import os
 import subprocess
 import sys
 
 import pytest
 
 from comedian.cli.main import COMMANDS, main
+from match_factory import write_matches
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -53,3 +56,25 @@ def test_a_reader_that_goes_is_no_error(tmp_path):
     process.stdout.read(10)
     process.stdout.close()
     assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_that_cannot_be_written_is_one_line(number, monkeypatch, tmp_path, capsys):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), str(tmp_path / "store"))
+
+    root = write_matches(tmp_path / "root", num_frames=4)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert main(["prepare", str(root), str(tmp_path / "store"), "--fps", "2", "--height", "16"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and str(tmp_path / "store") in lines[0] and os.strerror(number) in lines[0]
+
+
+def test_other_errors_keep_their_traceback(monkeypatch, tmp_path):
+    def break_off(*_, **__):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    root = write_matches(tmp_path / "root", num_frames=4)
+    monkeypatch.setattr("pathlib.Path.mkdir", break_off)
+    with pytest.raises(OSError, match="the disk is broken"):
+        main(["prepare", str(root), str(tmp_path / "store"), "--fps", "2", "--height", "16"])
