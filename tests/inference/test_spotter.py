@@ -9,6 +9,7 @@ from comedian.data.decoding import iter_frames
 from comedian.inference import score_files, spotter
 from comedian.inference.score_files import load_score_folders, load_scores, score_matches, score_path
 from comedian.inference.scoring import encode_half, score_half
+from comedian.inference.spotter import merge_configs
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from testing_utils import tiny_config
 from video_factory import write_video
@@ -290,3 +291,8 @@ def test_score_files_that_lead_out_of_their_place_are_refused(model, videos, tmp
 def test_a_folder_without_scores(tmp_path):
     with pytest.raises(InputError, match="holds no scores"):
         load_score_folders([tmp_path])
+
+
+def test_an_ensemble_has_one_rate_of_scores():
+    with pytest.raises(InputError, match="`a` gives 1 scores a token, `b` 2"):
+        merge_configs([tiny_config(), tiny_config(scores_per_token=2)], ["a", "b"])

@@ -20,6 +20,7 @@ from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
+from comedian.training.stage import build_model
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
 
@@ -244,6 +245,10 @@ def test_mixed_windows_carry_both_targets_and_their_weights(tmp_path):
         "seed": torch.tensor([1, 2]),
     }
     inputs = trainer.augment_windows(windows)
+    offsets_s = torch.rand(2, 4, 3)
+    pointing = trainer.augment_windows(windows | {"offset_targets_s": offsets_s})
+    assert torch.equal(pointing["offset_targets_s"], offsets_s)
+    assert torch.equal(pointing["mixup_offset_targets_s"], offsets_s.flip(0))
     assert torch.equal(inputs["labels"], labels)
     assert torch.equal(inputs["mixup_targets"], labels.flip(0))
     assert inputs["mixup_weights"].shape == (2,)
@@ -259,7 +264,11 @@ def test_a_finer_model_is_trained_from_a_coarse_one(trained, data, tmp_path):
     finetune(replace(recipe, model=start))
     model = ComedianForActionSpotting.from_pretrained(tmp_path / "output")
     assert model.config.score_rate == 4.0 and model.config.label_thresholds is not None
-    assert weights(tmp_path / "output")["offset_head.weight"].abs().sum() > 0
+    # it starts at 0
+    assert weights(tmp_path / "output")["offset_head.bias"].abs().sum() > 0
+    steps = replace(start, overrides={"scores_per_token": 2})
+    fine = build_model(ComedianForActionSpotting, steps, tmp_path, LABELS)
+    assert fine.classifier.weight.shape[0] == 2 * len(LABELS) and fine.config.label_names == list(LABELS)
     # the classifier went on from the coarse model's, the head for displacements started afresh
     assert (
         weights(tmp_path / "output")["classifier.weight"].shape
