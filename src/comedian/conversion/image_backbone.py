@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from comedian.conversion.model_folder import check_output_dir, save_model
 from comedian.errors import InputError
-from comedian.hub.model_record import ModelRecord
+from comedian.hub.model_record import record_of_start
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 
 ENCODERS = {"vit": "vivit", "deit": "vivit", "dinov2": "vivit", "swin": "viswin"}
@@ -24,27 +24,21 @@ HEAD_CHANNELS = 64
 
 # name in the spatial encoder -> name in the image model, applied in this order
 RENAMINGS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^class_token$", "embeddings.cls_token"),
-        (r"^position_embeddings$", "embeddings.position_embeddings"),
-        (r"^embeddings\.projection\.", "embeddings.patch_embeddings.projection."),
-        (r"^stages\.(\d+)\.layers\.(\d+)\.", r"encoder.layers.\1.blocks.\2."),
-        (r"^stages\.(\d+)\.merging\.", r"encoder.layers.\1.downsample."),
-        (r"\.attention\.projection\.", ".attention.o_proj."),
-        (r"\.relative_position_bias$", ".relative_position_bias.relative_position_bias_table"),
-        (r"\.norm1\.", ".layernorm_before."),
-        (r"\.norm2\.", ".layernorm_after."),
-        (r"^norm\.", "layernorm."),
-    )
+    (r"^class_token$", "embeddings.cls_token"),
+    (r"^position_embeddings$", "embeddings.position_embeddings"),
+    (r"^embeddings\.projection\.", "embeddings.patch_embeddings.projection."),
+    (r"^stages\.(\d+)\.layers\.(\d+)\.", r"encoder.layers.\1.blocks.\2."),
+    (r"^stages\.(\d+)\.merging\.", r"encoder.layers.\1.downsample."),
+    (r"\.attention\.projection\.", ".attention.o_proj."),
+    (r"\.relative_position_bias$", ".relative_position_bias.relative_position_bias_table"),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"^norm\.", "layernorm."),
 ]
 DINOV2_RENAMINGS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^layers\.", "encoder.layer."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-    )
+    (r"^layers\.", "encoder.layer."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
 ]
 
 
@@ -132,8 +126,9 @@ def save_image_backbone(backbone: ImageBackbone, output_dir: str | Path) -> Path
     check_output_dir(output_dir)
     height, width = backbone.model.config.image_size
     processor = ComedianVideoProcessor(size={"height": height, "width": width})
-    record = ModelRecord(started_from=Path(backbone.name).name if Path(backbone.name).is_dir() else backbone.name)
-    return save_model(backbone.model, processor, record, output_dir, parts=("spatial_encoder",))
+    return save_model(
+        backbone.model, processor, record_of_start(backbone.name), output_dir, parts=("spatial_encoder",)
+    )
 
 
 def _load(name: str) -> tuple[PreTrainedModel, dict]:
@@ -219,7 +214,7 @@ def _spatial_weights(
 
 def _source_name(name: str, dinov2: bool) -> str:
     for pattern, replacement in RENAMINGS + (DINOV2_RENAMINGS if dinov2 else []):
-        name = pattern.sub(replacement, name)
+        name = re.sub(pattern, replacement, name)
     return name
 
 
