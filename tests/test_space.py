@@ -17,6 +17,7 @@ import pytest
 import yaml
 from playwright.sync_api import expect, sync_playwright
 
+from chromium import CHROMIUM, FLAGS
 from comedian import InputError
 from comedian.data.decoding import iter_frames
 from video_factory import corrupt, frame_number, write_video
@@ -25,11 +26,6 @@ ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "examples" / "space"
 METRIC_SPACE = ROOT / "src" / "comedian" / "evaluation" / "soccernet_average_map"
 VIDEO = ROOT / "examples" / "demo" / "match" / "2_224p.mkv"
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 # runs app.py as it is, and says when the model runs
 LAUNCH = """
 import runpy, sys
