@@ -81,13 +81,18 @@ def write_stage_data(folder: Path, feature_dim: int = 6) -> tuple[Path, Path, Pa
     root, store, bank = (folder / name for name in ("root", "store", "bank"))
     write_matches(root)
     prepare(root, store, StoreSettings(fps=4, height=16), workers=1, progress=False)
-    rng = np.random.default_rng(0)
-    for video_id in ("league/one", "league/two"):
-        for half in (1, 2):
-            features = rng.standard_normal((24, feature_dim)).astype(np.float32)
-            header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=12.0, video={})
-            write_features(features_path(bank, video_id, half), features, header)
+    write_bank(bank, {}, feature_dim)
     return root, store, bank
+
+
+def write_bank(bank: Path, further_s: dict[tuple[str, int], float], feature_dim: int = 6) -> None:
+    """Write random features, two a second, of the training halves of `write_matches` and of further ones of such length."""
+    rng = np.random.default_rng(0)
+    durations_s = {(video_id, half): 12.0 for video_id in ("league/one", "league/two") for half in (1, 2)}
+    for (video_id, half), duration_s in (durations_s | further_s).items():
+        features = rng.standard_normal((round(2 * duration_s), feature_dim)).astype(np.float32)
+        header = FeatureHeader(fps=2.0, offset_s=0.25, source="noise", duration_s=duration_s, video={})
+        write_features(features_path(bank, video_id, half), features, header)
 
 
 def write_beeps(root: Path, duration_s: int = 48, fps: float = 2.0) -> Path:

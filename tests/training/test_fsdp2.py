@@ -1,10 +1,8 @@
 """FSDP 2 with the shipped config, on two CPU processes: every stage trains as one process does and leaves whole weights."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +17,9 @@ from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
 from match_factory import write_recipe, write_stage_data
+from processes import ENVIRONMENT, EXAMPLES, launch
 
-TESTS, EXAMPLES = Path(__file__).parents[1], Path(__file__).parents[2] / "examples"
+TESTS = Path(__file__).parents[1]
 STAGES = {"pretrain": pretrain, "distill": distill, "finetune": finetune}
 HEADS = {
     "pretrain": {"contrastive_config": {"projector_sizes": [12, 6], "predictor_sizes": [10, 6], "queue_size": 21}},
@@ -58,11 +57,8 @@ def launch_with_fsdp(script: Path, recipe: Path, folder: Path) -> None:
     config = yaml.safe_load((EXAMPLES / "accelerate_configs" / "fsdp2.yaml").read_text())
     path = folder / "fsdp2.yaml"
     path.write_text(yaml.safe_dump(config | {"use_cpu": True, "mixed_precision": "no"}))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path)]
-    command += ["--main_process_port", str(26500 + os.getpid() % 1000), str(TESTS / "fsdp_on_cpu.py")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    words = [*command, str(script), "--config", str(recipe)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    words = launch(TESTS / "fsdp_on_cpu.py", script, "--config", recipe, config=path)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

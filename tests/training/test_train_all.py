@@ -1,11 +1,8 @@
 """`comedian train`: all stages of a folder, in order, done ones skipped, and what comes out at the end."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -17,8 +14,8 @@ from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.train_all import STAGES
 from match_factory import write_matches, write_recipe
+from processes import ENVIRONMENT, launch
 
-CPU_PROCESSES = Path(__file__).parents[2] / "examples" / "accelerate_configs" / "cpu_two_processes.yaml"
 HEAD = {"projector_sizes": [8, 6], "queue_size": 16}
 
 
@@ -108,11 +105,9 @@ def test_what_is_done_is_not_done_again(folders, trained, tmp_path):
 def test_two_processes_run_the_stages_as_one(folders, trained, tmp_path):
     """Half the batch each: the same scores, and every file written once."""
     halved = [f"--{stage}.training.per_device_train_batch_size=2" for stage in ("teacher", *STAGES)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CPU_PROCESSES)]
-    launch += ["--main_process_port", str(27500 + os.getpid() % 1000), "-m", "comedian.cli.main"]
     words = command(folders, tmp_path / "run", "--frames", str(trained / "frames"), *halved)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([*launch, *words], env=environment, capture_output=True, text=True, timeout=400)
+    words = launch("-m", "comedian.cli.main", *words)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("the model is in") == 1
     one, two = (json.loads((output / "scores.json").read_text()) for output in (trained, tmp_path / "run"))

@@ -22,6 +22,7 @@ def spotting_loss(
     focal_alpha: float | None = 0.25,
     focal_gamma: float = 2.0,
     sample_weights: Tensor | None = None,
+    of_all_processes: bool = False,
 ) -> Tensor:
     """Multi-label loss of every token and label (COMEDIAN, stage 3).
 
@@ -35,6 +36,7 @@ def spotting_loss(
         focal_alpha (`float`, *optional*): weight of positives (negatives get `1 - focal_alpha`); `None` for none.
         focal_gamma (`float`): focusing exponent.
         sample_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): factor of each sample, as mixup needs.
+        of_all_processes (`bool`): see [`mean_of_counted`].
 
     Returns:
         `torch.Tensor` of shape `()`: the sum over all entries / the number of entries that count (at least 1), float32.
@@ -58,7 +60,26 @@ def spotting_loss(
     entries = targets * positive + (1 - targets) * negative
     if sample_weights is not None:
         entries = entries * sample_weights[:, None, None]
-    return (entries * counted).sum() / counted.sum().clamp(min=1)
+    return mean_of_counted(entries, counted, of_all_processes)
+
+
+def mean_of_counted(entries: Tensor, counted: Tensor, of_all_processes: bool = False) -> Tensor:
+    """Mean of the entries that count; 0 where none does.
+
+    Args:
+        entries (`torch.Tensor`): losses.
+        counted (`torch.Tensor` of the same shape): bool, which of them count.
+        of_all_processes (`bool`): divide by the number that counts on a process on average: the mean over the processes, of
+            losses and of gradients, is then that over all their entries. All processes must call it.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
+    """
+    number, processes = counted.sum(), 1
+    if of_all_processes and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(number)
+        processes = torch.distributed.get_world_size()
+    return (entries * counted).sum() * processes / number.clamp(min=1)
 
 
 def mixup_spotting_loss(
@@ -80,7 +101,13 @@ def mixup_spotting_loss(
     return own + spotting_loss(logits, mixup_targets, sample_weights=1 - mixup_weights, **kwargs)
 
 
-def offset_loss(offsets_s: Tensor, targets_s: Tensor, radius_s: float, sample_weights: Tensor | None = None) -> Tensor:
+def offset_loss(
+    offsets_s: Tensor,
+    targets_s: Tensor,
+    radius_s: float,
+    sample_weights: Tensor | None = None,
+    of_all_processes: bool = False,
+) -> Tensor:
     """Smooth L1 of the displacements, in units of their radius, where there is an event to point at.
 
     Args:
@@ -88,6 +115,7 @@ def offset_loss(offsets_s: Tensor, targets_s: Tensor, radius_s: float, sample_we
         targets_s (`torch.Tensor` of the same shape): the same, of the nearest event; NaN where none is within the radius.
         radius_s (`float`): the largest displacement.
         sample_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): factor of each sample, as mixup needs.
+        of_all_processes (`bool`): see [`mean_of_counted`].
 
     Returns:
         `torch.Tensor` of shape `()`: the mean over the entries that count, float32; 0 where none does.
@@ -101,10 +129,10 @@ def offset_loss(offsets_s: Tensor, targets_s: Tensor, radius_s: float, sample_we
         )
     counted = ~targets_s.isnan()
     targets = targets_s.float().nan_to_num() / radius_s
-    entries = F.smooth_l1_loss(offsets_s.float() / radius_s, targets, reduction="none") * counted
+    entries = F.smooth_l1_loss(offsets_s.float() / radius_s, targets, reduction="none")
     if sample_weights is not None:
         entries = entries * sample_weights[:, None, None]
-    return entries.sum() / counted.sum().clamp(min=1)
+    return mean_of_counted(entries, counted, of_all_processes)
 
 
 class _Chunk(NamedTuple):

@@ -389,6 +389,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             "loss": self.config.spotting_loss,
             "focal_alpha": self.config.focal_alpha,
             "focal_gamma": self.config.focal_gamma,
+            "of_all_processes": self.training,
         }
         if self.config.class_weights is not None:
             settings["class_weights"] = torch.tensor(self.config.class_weights, device=logits.device)
@@ -405,9 +406,9 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
     ) -> Tensor:
         """Weighted loss of the displacements, see [`offset_loss`]; of mixed windows, each one's share of its own loss."""
         radius_s, weight = self.config.offset_radius_s, self.config.offset_loss_weight
-        loss = offset_loss(offsets_s, targets_s, radius_s, mixup_weights)
+        loss = offset_loss(offsets_s, targets_s, radius_s, mixup_weights, self.training)
         if mixup_targets_s is not None:
-            loss = loss + offset_loss(offsets_s, mixup_targets_s, radius_s, 1 - mixup_weights)
+            loss = loss + offset_loss(offsets_s, mixup_targets_s, radius_s, 1 - mixup_weights, self.training)
         return weight * loss
 
     @can_return_tuple

@@ -25,8 +25,8 @@ class ComedianContrastiveOutput(ModelOutput):
         key_embeddings (`torch.Tensor` of shape `(num_views, batch_size, dim)`): momentum embeddings, L2-normalised.
         positive_similarity (`torch.Tensor` of shape `()`): mean cosine of a query and its key.
         negative_similarity (`torch.Tensor` of shape `()`): mean cosine of a query and the queue.
-        embedding_std (`torch.Tensor` of shape `()`): spread of the queries over the batch times `sqrt(dim)`: near 1 where
-            they fill the sphere, 0 where they have collapsed.
+        embedding_std (`torch.Tensor` of shape `()`): spread of all processes' queries times `sqrt(dim)`: near 1 where they
+            fill the sphere, 0 where they have collapsed.
     """
 
     loss: Tensor | None = None
@@ -47,7 +47,8 @@ class ComedianDistillationOutput(ModelOutput):
         last_hidden_state (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): temporal tokens.
         positive_similarity (`torch.Tensor` of shape `()`): mean cosine of a token and its feature.
         negative_similarity (`torch.Tensor` of shape `()`): mean cosine of a token and the queue.
-        embedding_std (`torch.Tensor` of shape `()`): spread of the tokens times `sqrt(dim)`; 0 where they have collapsed.
+        embedding_std (`torch.Tensor` of shape `()`): spread of all processes' tokens times `sqrt(dim)`; 0 where they have
+            collapsed.
     """
 
     loss: Tensor | None = None
@@ -136,7 +137,8 @@ def embedding_diagnostics(queries: Tensor, keys: Tensor, queue: Tensor) -> dict[
         "positive_similarity": (queries * keys).sum(dim=1).mean(),
         # the mean over all pairs is the product of the means
         "negative_similarity": queries.mean(dim=0) @ queue.mean(dim=0),
-        "embedding_std": queries.std(dim=0, correction=0).mean() * queries.shape[1] ** 0.5,
+        # the mean of each process's spread would be smaller than the spread of all
+        "embedding_std": gather_keys(queries)[0].std(dim=0, correction=0).mean() * queries.shape[1] ** 0.5,
     }
 
 

@@ -17,7 +17,8 @@ class StageConfig(TrainingArguments):
     Settings of [`StageTrainer`]: those of [`transformers.TrainingArguments`] and the ones below.
 
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
-    clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`), buffers left alone by DDP
+    clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch would
+    be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
     (`ddp_broadcast_buffers`).
 
     Args:

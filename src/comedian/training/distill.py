@@ -23,7 +23,8 @@ def distill(recipe: Recipe, resume: bool = True) -> list[dict]:
         What was logged: loss, similarities, spread.
 
     Raises:
-        InputError: a field that cannot be, data that is not there, a feature bank that does not fit.
+        InputError: a field that cannot be, data that is not there, fewer windows than a batch, a feature bank that does not
+            fit.
     """
     args = read_settings(recipe.training, DistillationConfig)
     if recipe.data.features is None:

@@ -23,7 +23,7 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
         Official scores on the validation split (`tight`, `loose`, fractions).
 
     Raises:
-        InputError: a field that cannot be, data that is not there.
+        InputError: a field that cannot be, data that is not there, fewer windows than a batch.
     """
     args = read_settings(recipe.training, SpottingConfig)
     model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, read_labels(recipe.data))

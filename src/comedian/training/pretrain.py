@@ -1,7 +1,6 @@
 """Stage 1 from a recipe: clips, contrastive model, the spatial encoder that stages 2 and 3 start from."""
 
 from comedian.data.window_dataset import ClipDataset
-from comedian.errors import InputError
 from comedian.models import ComedianForContrastivePretraining
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
@@ -29,14 +28,10 @@ def pretrain(recipe: Recipe, resume: bool = True) -> list[dict]:
     fps = model.config.fps
     (train_halves,) = load_halves(recipe.data, fps, ["train"], annotated=False)
     probed = args.eval_strategy != "no"
-    clips = ClipDataset(train_halves, model.config.tubelet_size)
-    batch = args.train_batch_size * args.world_size
-    if len(clips) < batch:
-        raise InputError(f"the training split has {len(clips)} clips, fewer than a batch of {batch}; lower the batch")
     trainer = ContrastiveTrainer(
         model,
         args,
-        train_dataset=clips,
+        train_dataset=ClipDataset(train_halves, model.config.tubelet_size),
         eval_dataset=tuple(load_halves(recipe.data, fps, ["train", "validation"])) if probed else None,
         processing_class=build_processor(model.config),
     )

@@ -96,7 +96,7 @@ def build_model(
         if isinstance(model, ComedianForContrastivePretraining):
             model.reset_momentum_branch()
         return model
-    except (StrictDataclassError, OSError, RuntimeError, SafetensorError) as error:
+    except (StrictDataclassError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 
@@ -148,8 +148,19 @@ def load_halves(data: DataSection, fps: float, splits: Sequence[str], annotated:
 
 
 def train(trainer: StageTrainer, resume: bool) -> None:
-    """Train, from the last checkpoint of a run that broke off if there is one and `resume` is set."""
-    output = Path(trainer.args.output_dir)
+    """Train, from the last checkpoint of a run that broke off if there is one and `resume` is set.
+
+    Raises:
+        InputError: the windows, or clips, of an epoch are fewer than a batch.
+    """
+    args, windows = trainer.args, len(trainer.train_dataset)
+    batch = args.train_batch_size * args.world_size
+    if windows < batch and args.dataloader_drop_last:
+        raise InputError(
+            f"the training split has {windows} windows an epoch, fewer than a batch of {batch} on all processes; lower "
+            "`training.per_device_train_batch_size`"
+        )
+    output = Path(args.output_dir)
     checkpoint = last_checkpoint(output) if resume else None
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
