@@ -1,13 +1,19 @@
 """The one exception for input that a person can mend."""
 
+# What is quoted from a file may be of any length; a line that is read begins with the place and ends with the advice.
+MAX_HEAD, MAX_TAIL = 1500, 300
+
 
 class InputError(ValueError):
     """Bad input: one line that names the file or argument, what was found and how to mend it.
 
     The command line prints the line alone and exits with code 2. What is quoted from a file can neither break the line nor
-    give orders to the terminal: line ends become spaces, other characters that cannot be printed their escapes.
+    give orders to the terminal: line ends become spaces, other characters that cannot be printed their escapes, and the
+    middle of a line of more than some screens is left out.
     """
 
     def __init__(self, message: str):
         line = " ".join(part.strip() for part in message.splitlines())
+        if len(line) > MAX_HEAD + MAX_TAIL:
+            line = f"{line[:MAX_HEAD]} ... {line[-MAX_TAIL:]}"
         super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))

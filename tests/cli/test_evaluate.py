@@ -189,10 +189,13 @@ def test_a_match_of_the_split_without_labels_is_named(roots, tmp_path, capsys):
     ("content", "found"),
     [
         ("{", "JSON"),
-        ("[]", 'no list "predictions"'),
-        ('{"predictions": {}}', 'no list "predictions"'),
-        ('{"predictions": [{"label": "Goal", "half": "1", "confidence": 1}]}', "event 1: KeyError 'position'"),
-        ('{"predictions": [{"label": "Goal", "half": "1", "position": "x", "confidence": 1}]}', "event 1: ValueError"),
+        ("[]", "no list `predictions`"),
+        ('{"predictions": {}}', "no list `predictions`"),
+        ('{"predictions": [{"label": "Goal", "half": "1", "confidence": 1}]}', "predictions[0]: `position` is None"),
+        (
+            '{"predictions": [{"label": "Goal", "half": "1", "position": "x", "confidence": 1}]}',
+            "predictions[0]: `position` is 'x'",
+        ),
     ],
 )
 def test_a_broken_prediction_file_is_named(roots, capsys, content, found):
@@ -314,8 +317,10 @@ def test_options_of_the_report_that_do_not_fit(roots, capsys, tmp_path, monkeypa
 
 
 def test_a_broken_event_of_the_second_set_is_named(roots, tmp_path, capsys):
+    # a number to all readers but the official scorer
+    not_official = {"label": "Goal", "half": "1", "position": "1000.5", "confidence": 1}
     for match in MATCHES:
-        write(tmp_path / "second" / match / "results_spotting.json", {"predictions": [{"label": "Goal"}]})
+        write(tmp_path / "second" / match / "results_spotting.json", {"predictions": [not_official]})
     line = failure(capsys, roots[0], roots[1], tmp_path / "second", "--report", tmp_path / "r.html")
-    assert f"{tmp_path / 'second'}/{min(MATCHES)}/results_spotting.json`, event 1: KeyError" in line
+    assert f"{tmp_path / 'second'}/{min(MATCHES)}/results_spotting.json`, event 1: ValueError" in line
     assert not (tmp_path / "r.html").exists()

@@ -99,6 +99,10 @@ def test_a_damaged_file_is_named(root, tmp_path):
         path.write_bytes(content)
         with pytest.raises(InputError, match="1.sound.npy` is damaged"):
             open_sound(path)
+    for wrong in (np.zeros(64), np.zeros((5, 64)), np.zeros((5, 63), np.float16), np.zeros((5, 64, 1), np.float16)):
+        np.save(path, wrong)
+        with pytest.raises(InputError, match="1.sound.npy` is damaged"):
+            open_sound(path)
 
 
 def test_the_command_counts_what_is_silent(root, tmp_path, capsys):

@@ -1,10 +1,12 @@
 """A corpus of files that nobody should trust: the same bytes for a seed. Names say what is wrong with each."""
 
+import base64
 import io
 import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,37 @@ def bad_videos(folder: Path, seed: int) -> dict[str, bytes]:
         "playlist that leads out": b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n",
         "list that leads out": b"ffconcat version 1.0\nfile /etc/passwd\n",
         "header of zeros": b"\x1a\x45\xdf\xa3" + bytes(2000),
+    }
+
+
+def lists(other: Path, address: str) -> dict[str, bytes]:
+    """Lists in formats that FFmpeg knows, each of one good video: the file `other`, or what a server has at `address`."""
+    places = {
+        "HTTP": address,
+        "TCP": address.replace("http", "tcp"),
+        "beside it": other.name,
+        "absolute": str(other),
+        "file": other.as_uri(),
+        "subfile": f"subfile,,start,0,end,0,,:{other}",
+        "concat": f"concat:{other}|{other}",
+        "data": f"data:video/mp2t;base64,{base64.b64encode(other.read_bytes()).decode()}",
+    }
+    end = "#EXT-X-ENDLIST"
+    forms = {
+        "HLS": f"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n%s\n{end}\n",
+        "HLS of HLS": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n%s\n",
+        "key of HLS": f'#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXT-X-KEY:METHOD=AES-128,URI="%s"\n#EXTINF:3,\n{other}\n{end}\n',
+        "concat": "ffconcat version 1.0\nfile '%s'\n",
+        "DASH": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT3S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet '
+        'mimeType="video/mp4"><Representation id="1" bandwidth="1" codecs="avc1"><BaseURL>%s</BaseURL><SegmentBase/>'
+        "</Representation></AdaptationSet></Period></MPD>",
+        "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\na=control:%s\nm=video 5004 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
+        "QuickTime": "<?xml version='1.0'?><?quicktime type='application/x-quicktime-media-link'?><embed src='%s'/>",
+    }
+    return {
+        f"{form} {place}": (text % where).encode() for form, text in forms.items() for place, where in places.items()
     }
 
 
@@ -154,7 +187,7 @@ def bad_csvs() -> dict[str, bytes]:
         "after the end": b"a.mp4,Goal,3000",
         "twice": b"a.mp4,Goal,1\na.mp4,Goal,1",
         "long field": b"a.mp4," + b"x" * 200_000 + b",3",
-        "one column": b"a.mp4",
+        "no event": b"a.mp4",
     }
     files = {name: head + row + b"\n" for name, row in rows.items()}
     return files | {
@@ -164,6 +197,65 @@ def bad_csvs() -> dict[str, bytes]:
         "other columns": b"file,what,when\na.mp4,Goal,1\n",
         "binary": bytes(range(256)) * 4,
     }
+
+
+def bad_events() -> dict[str, tuple[str, str, bytes]]:
+    """Files of events of every format with one thing wrong: format, ending, content."""
+    event, annotation = {"label": "Goal"}, {"label": "Goal", "gameTime": "1 - 00:05", "position": "5000"}
+    video = {"video": "a.mp4", "fps": 25.0}
+
+    def of_json(**fields):
+        return {"labels": [], "videos": [video | {"events": [event | {"time_s": 1} | fields]}]}
+
+    def of_e2e(of_event: dict, **fields):
+        return [video | {"num_frames": 50, "events": [event | {"frame": 5} | of_event]} | fields]
+
+    def of_osl(of_event: dict, **fields):
+        entry = {"inputs": [{"type": "video", "path": "a.mp4"}], "events": [event | {"position_ms": 5} | of_event]}
+        return {"data": [entry | fields]}
+
+    odd = (None, True, -5, float("nan"), float("inf"), 10**400, 2**70, [[]], {"a": 1}, "x", "9" * 400, "\ud800")
+    trees = {
+        "json": [of_json(time_s=value) for value in odd]
+        + [of_json(label=value) for value in odd[:9]]
+        + [{"videos": value} for value in odd]
+        + [{"videos": [{"video": value}]} for value in odd[:9]]
+        + [{"videos": [video | {"half": value}]} for value in odd[1:]]
+        + [{"videos": [video | {"duration_s": value}]} for value in odd[1:]]
+        + [{"videos": [video], "labels": ["a", "a"]}, {"videos": [video], "labels": [1]}],
+        "soccernet": [{"annotations": value} for value in odd]
+        + [{"annotations": [annotation | {"position": value}]} for value in odd]
+        + [{"annotations": [annotation | {"gameTime": value}]} for value in odd]
+        + [{"annotations": [annotation | {"visibility": value}]} for value in odd],
+        "e2e-spot": [of_e2e({"frame": value}) for value in odd]
+        + [of_e2e({"label": value}) for value in odd[:9]]
+        + [of_e2e({}, fps=value) for value in odd if value is not True]
+        + [of_e2e({}, num_frames=value) for value in odd[1:]]
+        + [of_e2e({}, events=value) for value in odd],
+        "osl": [of_osl({"position_ms": value}) for value in odd]
+        + [of_osl({"label": value}) for value in odd[:9]]
+        + [of_osl({"confidence": value}) for value in odd[1:] if value not in (-5, 2**70)]
+        + [of_osl({}, inputs=value) for value in odd]
+        + [of_osl({}, inputs=[{"path": value}]) for value in odd[:9]]
+        + [of_osl({}, events=value) for value in odd]
+        + [{"data": value} for value in odd],
+    }
+    trees["soccernet-ball"] = trees["soccernet"]
+    files = {
+        f"{source} {number} {str(tree)[:120]}": (source, "json", json.dumps(tree).encode())
+        for source, listed in trees.items()
+        for number, tree in enumerate(listed)
+    }
+    other = {
+        "empty": b"",
+        "binary": bytes(range(256)),
+        "deep": DEEP.encode(),
+        "number": b"7",
+        "zip": zip_of({"a": b"b"}),
+    }
+    for source in ("csv", *trees):
+        files |= {f"{source} {name}": (source, "csv", content) for name, content in other.items()}
+    return files
 
 
 def bad_yamls() -> dict[str, bytes]:
@@ -199,6 +291,16 @@ def zip_of(members: dict[str, bytes]) -> bytes:
     return content.getvalue()
 
 
+def two_of_a_name(name: str, content: bytes) -> bytes:
+    """A zip of two files of one name, of which readers take the first or the last."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr(name, content)
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
 def bad_zips(match: str, file_name: str, good: bytes) -> dict[str, bytes]:
     """Zips of predictions that lead out, are cut off, encrypted or grow without end."""
     whole = zip_of({f"{match}/{file_name}": good})
@@ -216,6 +318,8 @@ def bad_zips(match: str, file_name: str, good: bytes) -> dict[str, bytes]:
         "no JSON": zip_of({f"{match}/{file_name}": b"nothing"}),
         "deep": zip_of({f"{match}/{file_name}": DEEP.encode()}),
         "no member": zip_of({}),
+        "member twice": two_of_a_name(f"{match}/{file_name}", good),
+        "two spellings of a member": zip_of({f"{match}/{file_name}": good, f"./{match}//{file_name}": good}),
     }
 
 

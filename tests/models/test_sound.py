@@ -172,9 +172,12 @@ def test_jitter_of_timestamps_leaves_no_holes():
     np.testing.assert_array_equal(samples, straight)
 
 
-def test_a_clock_that_jumps_by_a_day_takes_no_memory():
-    pieces = _contiguous([(0, np.ones(10, np.float32)), (86_400 * 16_000, np.ones(10, np.float32))])
+def test_a_clock_that_jumps_takes_no_memory():
+    """By less than a day, silence comes block by block; what comes later is left out, for videos last less."""
+    pieces = _contiguous([(0, np.ones(10, np.float32)), (86_399 * 16_000, np.ones(10, np.float32))])
     assert max(len(next(pieces)) for _ in range(50)) <= BLOCK_SAMPLES
+    late = [(0, np.ones(10, np.float32)), (86_400 * 16_000, np.ones(10, np.float32)), (10, np.ones(5, np.float32))]
+    assert sum(map(len, _contiguous(late))) == 320 + 15
 
 
 def test_what_has_no_sound(tmp_path):
@@ -191,6 +194,18 @@ def test_broken_sound_is_silent_and_what_follows_is_where_it_was(tmp_path):
     assert len(found) == len(whole)
     differ = np.flatnonzero((found != whole).any(axis=1))
     assert 10 < len(differ) < 80 and 140 < differ[0] and differ[-1] < 240
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+def test_samples_that_are_no_sound_are_silent(tmp_path, value):
+    heard = np.repeat([0.5, value, 0.5], 8000).astype(np.float32)
+    silent = np.repeat([0.5, 0, 0.5], 8000).astype(np.float32)
+    found, expected = (
+        read_sound(write_video(tmp_path / f"{k}.mkv", 15, sound=sound, sound_codec="pcm_f32le"))
+        for k, sound in enumerate((heard, silent))
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert found.max() > 0
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])

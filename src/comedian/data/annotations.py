@@ -11,15 +11,13 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json, read_text, walk
-
-Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +138,7 @@ def read_annotations(path: str | Path, labels: Sequence[str] | None = None) -> l
     Raises:
         InputError: the file cannot be read, or a field is missing or makes no sense.
     """
-    annotations = _read_items(path, "annotations", _annotation)
+    annotations = parse_events(read_json(path), "annotations", f"`{path}`")
     if labels is None:
         return annotations
     left_out = Counter(annotation.label for annotation in annotations if annotation.label not in labels)
@@ -207,7 +205,31 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, or a field is missing or makes no sense.
     """
-    return _read_items(path, "predictions", _spot)
+    return parse_events(read_json(path), "predictions", f"`{path}`")
+
+
+def parse_events(content: Any, key: str, source: str) -> list:
+    """Parse the content of a file in SoccerNet's format.
+
+    Args:
+        content: what the JSON holds.
+        key: `annotations` for a list of `Annotation`, `predictions` for one of spots.
+        source: what to call the file in an error.
+
+    Raises:
+        InputError: there is no such list, or a field is missing or makes no sense.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise InputError(f"{source} has no list `{key}`; give a file in SoccerNet's format")
+    parse, events = _annotation if key == "annotations" else _spot, []
+    for index, item in enumerate(content[key]):
+        try:
+            if not isinstance(item, dict):
+                raise ValueError(f"expected an object, found {item!r}")
+            events.append(parse(item))
+        except ValueError as error:
+            raise InputError(f"{source}, {key}[{index}]: {error}") from error
+    return events
 
 
 def find_matches(root: str | Path) -> list[str]:
@@ -254,22 +276,6 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
         if (found := _half_and_quality(path.name)) and path.is_file():
             videos.setdefault(found[0], []).append((found[1], path))
     return {half: _choose_video(half, videos[half], quality, match_dir) for half in sorted(videos)}
-
-
-def _read_items(path: str | Path, key: str, parse: Callable[[Any], Item]) -> list[Item]:
-    """Parse each entry of the list under `key`; a `ValueError` becomes an `InputError` that says where."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        raise InputError(f"`{path}` has no list `{key}`; give a file in SoccerNet's format")
-    items = []
-    for index, item in enumerate(content[key]):
-        try:
-            if not isinstance(item, dict):
-                raise ValueError(f"expected an object, found {item!r}")
-            items.append(parse(item))
-        except ValueError as error:
-            raise InputError(f"`{path}`, {key}[{index}]: {error}") from error
-    return items
 
 
 def _annotation(item: dict[str, Any]) -> Annotation:

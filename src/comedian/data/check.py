@@ -74,7 +74,7 @@ class _Check:
         self.parts: list[tuple[Part, Path]] = []
 
     def tell(self, kind: str, message: object) -> None:
-        self.findings.append(Finding(kind, " ".join(str(message).split())))
+        self.findings.append(Finding(kind, str(InputError(str(message)))))
 
     def bar(self, items: Sequence) -> Iterable:
         return tqdm(items, unit="video", disable=not self.progress)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import av
@@ -24,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from comedian.data.annotations import MAX_POSITION_MS
 from comedian.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ TRUNCATION_TOLERANCE_S = 1.0
 PACKETS_AHEAD = 40
 # How far before an instant to look for a key frame: some containers have no index and land behind it.
 SEEK_BACK_S = (0, 10, 60, math.inf)
+# A later frame has a broken time: filling up to it, five frames would make years.
+MAX_LENGTH_S = MAX_POSITION_MS / 1000
+# What names other files or addresses, or is a script: whoever wrote it would choose what is opened.
+LISTS = frozenset("avisynth concat dash hls image2 imf rtp rtsp sap sdp vapoursynth webm_dash_manifest".split())
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,15 @@ def probe(path: str | Path) -> VideoInfo:
     """Read a video's length, rate and size from its header, without decoding.
 
     Raises:
-        InputError: `path` is no readable video or holds no picture.
+        InputError: `path` is no readable video, holds no picture, or says that it lasts a day or more.
     """
     with open_video(path) as container:
         stream = video_stream(container, path)
         info = VideoInfo(_duration_s(container, stream), _source_fps(stream), stream.width, stream.height)
     if info.duration_s <= 0 or info.width == 0:
         raise InputError(f"`{path}` is a video of zero length or size; encode it again")
+    if info.duration_s >= MAX_LENGTH_S:
+        raise InputError(f"`{path}` says that it is {info.duration_s:.0f} s long, a day or more; encode it again")
     return info
 
 
@@ -122,7 +130,7 @@ def iter_frames(
         tolerance_s = _tolerance_s(stream)
         to_array = _ArrayConverter(size, _pixel_aspect(stream), threads)
 
-        shown, shown_s, start_s, index = None, 0.0, None, 0
+        shown, shown_s, start_s, index, num_late = None, 0.0, None, 0, 0
 
         def is_off_grid(pts: int, next_pts: int) -> bool:
             """Whether no grid point is near the time that a frame is on screen."""
@@ -139,6 +147,9 @@ def iter_frames(
             else:
                 time_s = 0.0 if start_s is None else start_s + shown_s + frame_duration_s
             start_s = time_s if start_s is None else start_s
+            if not live and time_s - start_s >= MAX_LENGTH_S:
+                num_late += 1
+                continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:
                 yield shown_s, to_array(shown)
                 index += 1
@@ -149,6 +160,10 @@ def iter_frames(
         while index / fps < end_s - tolerance_s:
             yield shown_s, to_array(shown)
             index += 1
+        if num_late:
+            on_damage(
+                f"`{path}` has {num_late} frames a day or more after the first, whose times are broken; left out"
+            )
         promised_s = _duration_s(container, stream)
         if end_s < promised_s - TRUNCATION_TOLERANCE_S:
             on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
@@ -238,16 +253,29 @@ class _ArrayConverter:
 
 
 def open_video(path: str | Path) -> InputContainer:
-    """Open a file for PyAV; `InputError` where FFmpeg cannot read it."""
+    """Open a file or an address for PyAV; `InputError` where FFmpeg cannot read it.
+
+    Of a file, nothing but itself is read: lists of other files or addresses (HLS, DASH, concat) are no videos here.
+    """
     # With logs hooked into Python, as importing torchvision does, a decoder thread that logs waits for the GIL while closing
     # a container half-way holds the GIL and waits for that thread.
     av.logging.set_level(None)
     try:
+        if Path(path).is_file():
+            # the protocol by name: a file may be called `concat:a|b`
+            return av.open(f"file:{path}", options=_of_one_file())
         return av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"`{path}` cannot be opened as a video: {error.strerror}; give a file that FFmpeg reads"
         ) from error
+
+
+@cache
+def _of_one_file() -> dict[str, str]:
+    """Options with which FFmpeg opens one file and nothing else."""
+    formats = (name for name in av.formats_available if LISTS.isdisjoint(name.split(",")))
+    return {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:

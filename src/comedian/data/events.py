@@ -160,7 +160,7 @@ def parse_event(fields: Mapping[str, Any], position_ms: int, source: str = "") -
         raise ValueError(f"`visibility` is {visibility!r}; expected 'visible' or 'not shown'")
     score = fields.get("score")
     try:
-        score = None if score in (None, "") else float(score)
+        score = None if score in (None, "") else math.nan if isinstance(score, bool) else float(score)
     except (TypeError, ValueError, OverflowError):
         score = math.nan
     if score is not None and not math.isfinite(score):

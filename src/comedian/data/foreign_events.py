@@ -27,6 +27,7 @@ from comedian.data.annotations import (
 )
 from comedian.data.events import (
     EVENT_FIELDS,
+    MAX_SIZE,
     Event,
     EventSet,
     EventVideo,
@@ -217,7 +218,7 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
 
 def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | None) -> EventVideo:
     reading.ignore(item, "video", "num_frames", "num_events", "events", "fps")
-    if not isinstance(rate := item.get("fps"), int | float) or rate <= 0:
+    if not isinstance(rate := item.get("fps"), int | float) or not 0 < rate < MAX_SIZE:
         rate = fps
     if rate is None:
         raise ValueError(f"`fps` is {item.get('fps')!r}; say `--fps`, the rate that the frames are counted at")
@@ -227,8 +228,8 @@ def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | 
         if match := _TEAM_AND_VISIBILITY.fullmatch(parse_text(fields, "comment")):
             fields = fields | {"team": match[1], "visibility": match[2], "comment": ""}
         frame = fields.get("frame")
-        if isinstance(frame, bool) or not isinstance(frame, int) or frame < 0:
-            raise ValueError(f"`frame` is {frame!r}; expected a whole number from 0")
+        if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < MAX_SIZE:
+            raise ValueError(f"`frame` is {frame!r}; expected a whole number from 0, below {MAX_SIZE:g}")
         return parse_event(fields, parse_time_ms(f"{frame / rate:.6f}", "frame"), place)
 
     events = tuple(reading.each(item.get("events", []), f"{place}.events", event))
@@ -305,7 +306,8 @@ def read_osl(path: str | Path, problem: Problem = refuse) -> EventSet:
     metadata = content.get("metadata") if isinstance(content.get("metadata"), dict) else {}
     reading.ignore(metadata, "split", "type")
     heads = content.get("labels") if isinstance(content.get("labels"), dict) else {}
-    labels = [label for head in heads.values() for label in parse_labels(head.get("labels"), path)]
+    heads = [head for head in heads.values() if isinstance(head, dict)]
+    labels = [label for head in heads for label in parse_labels(head.get("labels"), path)]
     videos = reading.each(content["data"], "data", lambda item, place: _osl_2_video(item, place, reading, metadata))
     return event_set(videos, list(dict.fromkeys(labels)), reading.unread, path)
 
@@ -320,7 +322,8 @@ def _osl_1_video(item: dict[str, Any], place: str, reading: Reading) -> EventVid
 
 def _osl_2_video(item: dict[str, Any], place: str, reading: Reading, metadata: Mapping[str, Any]) -> EventVideo:
     reading.ignore(item, "id", "inputs", "events", "metadata")
-    media = [media for media in item.get("inputs") or [] if isinstance(media, dict)]
+    inputs = item.get("inputs")
+    media = [media for media in (inputs if isinstance(inputs, list) else []) if isinstance(media, dict)]
     media = [media for media in media if media.get("type", "video") == "video"] or media
     if not media:
         raise ValueError("`inputs` names no video; write one, such as {'type': 'video', 'path': 'clips/1.mp4'}")
@@ -364,7 +367,7 @@ def _osl_event(fields: dict[str, Any], place: str, reading: Reading) -> Event:
 
 def _thousandths(value: Any, key: str) -> str:
     try:
-        return f"{float(value) / 1000:.6f}"
+        return f"{(math.nan if isinstance(value, bool) else float(value)) / 1000:.6f}"
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"`{key}` is {value!r}; expected milliseconds") from None
 

@@ -159,10 +159,12 @@ def find_parts(videos: Path, events: EventSet, source: str | Path) -> list[Part]
     Raises:
         InputError: a video or an event that will not do.
     """
-    parts = []
+    parts, names = [], {}
     for video in events.videos:
         try:
             file = find_file(videos, video)
+            if (other := names.setdefault(file.resolve(), video.name)) != video.name:
+                raise ValueError(f"`{video.name}` is the video of `{other}` under another name; use one")
             part = Part(video, file, probe(file))
         except ValueError as error:
             raise InputError(f"{place_of(source, video.events[:1])}: {error}") from None

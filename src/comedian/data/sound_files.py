@@ -34,12 +34,16 @@ def open_sound(path: Path) -> np.ndarray | None:
         float16 of shape `(num_mel_frames, NUM_MELS)`; `None` where there is no file, or the video had no audio track.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or no spectrogram.
     """
     if not path.is_file():
         return None
+    from comedian.models.sound_comedian import NUM_MELS
+
     try:
         sound = np.load(path, mmap_mode="r", allow_pickle=False)
+        if sound.dtype != np.float16 or sound.shape[1:] != (NUM_MELS,):
+            raise ValueError(f"{sound.dtype} of shape {sound.shape}")
     except (ValueError, EOFError) as error:
         raise InputError(f"`{path}` is damaged; delete it and run `comedian prepare --sound` again") from error
     return sound if len(sound) else None

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from comedian.data.annotations import CONTROL, LABEL_FILE_NAMES, RESULTS_FILE_NAME
+from comedian.data.annotations import LABEL_FILE_NAMES, RESULTS_FILE_NAME, parse_events
 from comedian.errors import InputError
 from comedian.files import parse_json, read_json, walk
 
@@ -40,9 +40,15 @@ class _Tree:
         else:
             found = "is neither a folder nor a zip" if root.exists() else "does not exist"
             raise InputError(f"`{root}` {found}; give a folder or a zip in SoccerNet's layout")
-        paths = {PurePosixPath(Path(member).as_posix()): member for member in sorted(members)}
-        # A zip made on a Mac holds a hidden twin of each file.
-        self._members = {p: m for p, m in paths.items() if p.suffix == ".json" and not p.name.startswith(".")}
+        self._members: dict[PurePosixPath, str] = {}
+        for member in sorted(members):
+            path = PurePosixPath(Path(member).as_posix())
+            # A zip made on a Mac holds a hidden twin of each file.
+            if path.suffix != ".json" or path.name.startswith("."):
+                continue
+            if path in self._members:
+                raise InputError(f"`{root}` holds `{path}` twice; leave one of them")
+            self._members[path] = member
         self.folders: dict[str, list[str]] = {}
         for path in self._members:
             self.folders.setdefault(path.parent.as_posix(), []).append(path.name)
@@ -84,18 +90,14 @@ class MatchFile(NamedTuple):
         return f"`{self.tree.root}/{self.path}`"
 
     def read_events(self, key: str) -> list:
-        """Return the list under `key`.
+        """Return the list under `key`, as it is in the file.
 
         Raises:
-            InputError: the file cannot be read or holds no such list.
+            InputError: the file cannot be read, holds no such list, or an event of it makes no sense. The official scorer
+                takes some of those for something else: a time before 0 for one at the end, a score of NaN for none.
         """
         content = self.tree.read(self.path)
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f'{self} holds no list "{key}"; give a file in SoccerNet\'s format')
-        labels = (event.get("label") for event in content[key] if isinstance(event, dict))
-        for label in labels:
-            if isinstance(label, str) and CONTROL.search(label):
-                raise InputError(f"{self} has the label {label!r}; a label is one line without control characters")
+        parse_events(content, key, str(self))
         return content[key]
 
 

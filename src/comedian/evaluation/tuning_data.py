@@ -45,8 +45,8 @@ def read_references(
     }
     for video_id, events in references.items():
         for event in events:
-            half = str(event.get("gameTime", ""))[:1] if isinstance(event, Mapping) else ""
-            if half.isdigit() and event.get("label") in labels and (video_id, int(half)) not in files:
+            half = event["gameTime"][0]
+            if event["label"] in labels and (video_id, int(half)) not in files:
                 raise InputError(f"half {half} of `{video_id}` has events and no scores; score all halves")
     return references, {key: paths for key, paths in files.items() if key[0] in references}
 

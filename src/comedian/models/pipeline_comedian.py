@@ -14,7 +14,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
-from .sound_comedian import read_sound, sound_of_tokens
+from .sound_comedian import MAX_LENGTH_S, open_media, read_sound, sound_of_tokens
 from .video_processing_comedian import ComedianVideoProcessor
 
 try:
@@ -277,7 +277,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
     # with logs hooked into Python, a decoder thread that logs while its container is closed half-way waits forever
     av.logging.set_level(None)
     try:
-        container = av.open(path)
+        container = open_media(path)
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"`{path}` cannot be opened as a video: {error.strerror}") from error
     with container:
@@ -303,6 +303,8 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             else:
                 time_s = 0.0 if start_s is None else start_s + shown_s + frame_duration_s
             start_s = time_s if start_s is None else start_s
+            if time_s - start_s >= MAX_LENGTH_S:  # a broken time
+                continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:
                 array = to_array(shown) if array is None else array
                 yield array

@@ -7,6 +7,7 @@ variance 1 has 1 in each bin) through triangles of height 1, evenly spaced on th
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -34,6 +35,12 @@ DECADES = 8
 BLOCK_SAMPLES = 10 * SAMPLE_RATE
 # timestamps that stray by less are jitter; by more, a gap
 GAP_S = WINDOW_SAMPLES / SAMPLE_RATE
+# full scale is 1; floats that are NaN, infinite or far beyond it are broken data
+MAX_AMPLITUDE = 100
+# what is later than a day has a broken time, up to which nothing is filled
+MAX_LENGTH_S = 24 * 60 * 60
+# formats that name other files or addresses, or are scripts
+LISTS = frozenset("avisynth concat dash hls image2 imf rtp rtsp sap sdp vapoursynth webm_dash_manifest".split())
 
 
 def read_sound(path: str) -> np.ndarray | None:
@@ -48,13 +55,25 @@ def read_sound(path: str) -> np.ndarray | None:
     """
     # with logs hooked into Python, a decoder thread that logs while its container is closed waits forever
     av.logging.set_level(None)
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         stream = container.streams.best("audio")
         if stream is None:
             return None
         chunks = _chunks(_frames(container, stream), _first_picture_s(path))
         mels = list(log_mels(_contiguous(chunks)))
     return np.concatenate(mels) if mels else None
+
+
+def open_media(path: str) -> Any:
+    """Open a file or an address with PyAV; of a file, nothing but itself is read: lists of others are refused.
+
+    As the package's `comedian.data.decoding.open_video`.
+    """
+    if not os.path.isfile(path):
+        return av.open(str(path))
+    formats = (name for name in av.formats_available if LISTS.isdisjoint(name.split(",")))
+    # the protocol by name: a file may be called `concat:a|b`
+    return av.open(f"file:{path}", options={"format_whitelist": ",".join(formats), "protocol_whitelist": "file"})
 
 
 def sound_of_tokens(sound: np.ndarray | None, num_tokens: int, token_rate: float, start_s: float = 0.0) -> np.ndarray:
@@ -129,6 +148,8 @@ def _contiguous(chunks: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray
     """Chunks at their places, from `HOP_SAMPLES` before sample 0 on: gaps become 0, what is there twice counts once."""
     end = -HOP_SAMPLES
     for start, samples in chunks:
+        if start >= MAX_LENGTH_S * SAMPLE_RATE:
+            continue
         while end < start:
             silence = np.zeros(min(start - end, BLOCK_SAMPLES), np.float32)
             end += len(silence)
@@ -145,6 +166,7 @@ def _chunks(frames: Iterable[Any], start_s: float) -> Iterator[tuple[int, np.nda
         for frame in chain(run, [None]):
             for resampled in resampler.resample(frame):
                 samples = resampled.to_ndarray().mean(axis=0)
+                samples[~(np.abs(samples) < MAX_AMPLITUDE)] = 0
                 yield place, samples
                 place += len(samples)
 
@@ -178,11 +200,11 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 def _first_picture_s(path: str) -> float:
     """Time of the first video frame on the container's clock."""
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         attached = av.stream.Disposition.attached_pic
         stream = next(stream for stream in container.streams.video if not stream.disposition & attached)
         picture = next(_frames(container, stream))
         return picture.time or 0.0
 
 
-__all__ = ["log_mels", "mel_filters", "read_sound", "sound_of_tokens"]
+__all__ = ["log_mels", "mel_filters", "open_media", "read_sound", "sound_of_tokens"]
