@@ -76,9 +76,13 @@ class ComedianAttention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.projection = nn.Linear(hidden_size, hidden_size)
 
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """`(..., tokens, width)` to query, key and value side by side, `(..., tokens, 3 * width)`."""
+        return self.qkv(hidden_states)
+
     def split_heads(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`(..., tokens, width)` to query, key and value `(..., heads, tokens, head_dim)`."""
-        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self.project(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         return qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
 
     def attend(
@@ -113,16 +117,20 @@ class ComedianAttention(nn.Module):
 class ComedianSpatialAttention(ComedianAttention):
     """Attention among the patches of one tubelet."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *options) -> tuple[Tensor, Tensor | None]:
-        """See [`ComedianAttention.attend`]."""
-        dtype = query.dtype
-        on_cpu = dtype == torch.bfloat16 and query.device.type == "cpu" and not torch.is_grad_enabled()
-        if not on_cpu or torch.cpu._is_amx_tile_supported():
-            return super().attend(query, key, value, *options)
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """See [`ComedianAttention.project`]; in float32 where that is how to attend."""
+        qkv = super().project(hidden_states)
+        rounded_on_cpu = qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and not torch.is_grad_enabled()
         # without matrix units, the fused kernel is faster in float32 than in bfloat16, and more exact
+        return qkv.float() if rounded_on_cpu and not torch.cpu._is_amx_tile_supported() else qkv
+
+    def attend(self, query: Tensor, *inputs_and_options) -> tuple[Tensor, Tensor | None]:
+        """See [`ComedianAttention.attend`]."""
+        if query.device.type != "cpu" or query.dtype != torch.float32:
+            return super().attend(query, *inputs_and_options)
         with torch.autocast("cpu", enabled=False):
-            output, weights = super().attend(query.float(), key.float(), value.float(), *options)
-        return output.to(dtype), weights
+            output, weights = super().attend(query, *inputs_and_options)
+        return output.to(self.projection.weight.dtype), weights
 
 
 class ComedianTemporalAttention(ComedianAttention):
