@@ -16,4 +16,9 @@ class InputError(ValueError):
         line = " ".join(part.strip() for part in message.splitlines())
         if len(line) > MAX_HEAD + MAX_TAIL:
             line = f"{line[:MAX_HEAD]} ... {line[-MAX_TAIL:]}"
-        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in line))
+        super().__init__(printable(line))
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for the characters that cannot be printed, such as those that give orders to a terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

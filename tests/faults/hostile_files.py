@@ -423,6 +423,6 @@ def bad_scores(good: bytes, shape: tuple[int, int]) -> dict[str, bytes]:
     }
     for value in (np.nan, np.inf):
         spoiled = plain.copy()
-        spoiled[-1, -1] = value
+        spoiled[:, -1] = value
         files[f"a value is {value}"] = of(spoiled)
     return files

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import threading
-import time
-import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,7 +27,6 @@ from testing_utils import tiny_config
 from video_factory import write_video
 
 SEED = 7
-MAX_S = 30
 LABELS = ["Goal", "Corner", "Foul"]
 ANNOTATION = {"gameTime": "1 - 00:01", "label": "Goal", "position": "1000", "team": "home", "visibility": "visible"}
 LABEL_FILE = {"UrlLocal": "match/", "annotations": [ANNOTATION]}
@@ -57,97 +53,6 @@ def good(tmp_path_factory):
     header = FeatureHeader(fps=1.0, offset_s=0.0, source="x", duration_s=6.0, video={})
     write_features(features_path(folder / "bank", "match", 1), np.ones((6, 4), np.float32), header)
     return folder
-
-
-def files_of(out: Path) -> list[str]:
-    """The files in a folder, but for what says with which settings the command may be given again."""
-    return sorted(path.name for path in out.rglob("*") if path.is_file() and path.name != "store.json")
-
-
-class Runner:
-    """Runs commands in a folder of its own, and notes what is not as it must be."""
-
-    def __init__(self, folder: Path, capsys):
-        self.folder, self.capsys = folder, capsys
-        self.canary = folder / "canary"
-        self.wrong: list[str] = []
-        self.count = 0
-
-    def __call__(
-        self,
-        name: str,
-        *words,
-        code: int | None = 2,
-        says: str | None = None,
-        holds: Callable[[], bool] | None = None,
-    ) -> int:
-        """Run a command whose output goes to `out`.
-
-        Args:
-            name: of the case.
-            words: the command.
-            code: that it must end with; None for 0 or 2.
-            says: what the line of code 2 must name.
-            holds: asked of what lies in `out` after code 0 or 1.
-        """
-        self.count += 1
-        out, before, began_s = self.folder / "out", self.files(), time.monotonic()
-        out.mkdir()
-        self.capsys.readouterr()
-        try:
-            ended = main([str(word) for word in words])
-        except SystemExit as end:
-            ended = f"exit {end.code}"
-        except BaseException:
-            ended = traceback.format_exc()[-1500:]
-        printed, said = self.capsys.readouterr()
-        lines = [line for line in said.splitlines() if line.startswith(f"comedian {words[0]}: ")]
-        for what, is_wrong in {
-            f"ended with {ended}": ended not in ((0, 2) if code is None else (code,)),
-            f"said {lines} of `{says}`": ended == 2
-            and (len(lines) != 1 or (says is not None and says not in lines[0])),
-            "said more than can be read": any(len(line) > 2000 for line in said.splitlines()),
-            "printed a traceback": "Traceback" in said,
-            "printed what orders a terminal": "\x1b[2J" in printed + said,
-            f"left {files_of(out)}": ended == 2 and files_of(out),
-            f"wrote what is not right: {files_of(out)}": ended in (0, 1) and holds is not None and not holds(),
-            "left something half-written": any(out.rglob("*.partial")),
-            f"wrote {self.files() - before}": self.files() != before,
-            "ran code": self.canary.exists(),
-            "took long": time.monotonic() - began_s > MAX_S,
-        }.items():
-            if is_wrong:
-                self.wrong.append(f"{' '.join(map(str, words[:2]))} with `{name}` {what}")
-        shutil.rmtree(out)
-        return ended
-
-    def files(self) -> set[tuple[Path, int]]:
-        """All there is, but for `out`: what a command may read, and not change."""
-        found = set()
-        for folder, folders, names in os.walk(self.folder):
-            folders[:] = [name for name in folders if Path(folder, name) != self.folder / "out"]
-            found |= {(Path(folder, name), Path(folder, name).lstat().st_mtime_ns) for name in names}
-        return found
-
-    def write(self, name: str, content: bytes) -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-        return path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "out"
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    runner = Runner(tmp_path, capsys)
-    yield runner
-    assert runner.count
-    assert not runner.wrong, "\n" + "\n".join(runner.wrong)
 
 
 def test_what_is_no_video(run, good, tmp_path_factory):
@@ -418,3 +323,88 @@ def test_links_of_a_data_root_end(run, good):
 def test_a_store_is_inside_its_folder(good, tmp_path):
     assert main(["prepare", str(good / "root"), str(tmp_path / "store"), "--workers", "1", "--height", "16"]) == 0
     assert FrameStore(tmp_path / "store").halves == [("match", 1)]
+
+
+def test_a_half_that_is_there_twice(run, good):
+    """Of several qualities the smallest picture is taken; what cannot be told apart is refused, and `data check` tells."""
+    video = (good / "root/match/1_224p.mkv").read_bytes()
+    root, model = run.folder / "root", good / "model"
+    shutil.copytree(good / "root", root)
+    run.write("root/match/1_720p.mkv", b"no video: not the one that is taken")
+    commands = {
+        "spot": ["spot", root, "--model", model, "--output", run.out / "r.zip"],
+        "prepare": ["prepare", root, run.out / "store", "--workers", 1, "--height", 16],
+        "extract": ["extract-features", root, run.out / "bank", "--model", model],
+    }
+    for words in commands.values():
+        run("two qualities", *words, code=0)
+    run("two qualities", "data", "check", root, code=1)
+    run.write("root/match/1_224p.mp4", video)
+    for words in commands.values():
+        run("two endings", *words, says="1_224p.mkv, 1_224p.mp4")
+    run("two endings", "data", "check", root, code=1)
+
+
+@pytest.mark.parametrize("other", ["./a.mp4", "a", "m/../a.mp4", "b/a", "link.mp4"])
+def test_a_video_under_two_names(run, other):
+    """Else it would be in training and in validation."""
+    videos = run.folder / "videos"
+    write_video(videos / "a.mp4", 20)
+    write_video(videos / "b/a/1_224p.mkv", 20)
+    (videos / "link.mp4").symlink_to(videos / "a.mp4")
+    name = "b/a/1_224p.mkv" if other == "b/a" else "a.mp4"
+    rows = f"video,label,time_s,split\n{name},Goal,1,train\n{other},Goal,1,validation\n"
+    events = run.write("events.csv", rows.encode())
+    run(other, "data", "import", videos, events, run.out / "data", says="events.csv")
+    run(other, "data", "check", videos, "--events", events, code=1)
+
+
+@pytest.mark.parametrize("match", ["<script>alert(1)<script>", "ma\ntch", "\x1b[2J", "match"])
+def test_names_of_files(run, good, match):
+    """What breaks a line or orders a terminal is refused; what a page would take for HTML is shown as it is."""
+    root, model, out = run.folder / "root", good / "model", run.out
+    video = run.write(f"root/{match}/1_224p.mkv", (good / "root/match/1_224p.mkv").read_bytes()[:-3000])
+    if match == "match":
+        video = video.rename(video.with_name("1_\x1b[2J.mkv"))
+    run.write(f"root/{match}/Labels-v2.json", json.dumps(LABEL_FILE).encode())
+    results = run.write(f"root/{match}/results_spotting.json", json.dumps(RESULTS).encode())
+    code = 0 if match.isprintable() and video.name.isprintable() else 2
+
+    def page_is_safe() -> bool:
+        return "<script>alert" not in (out / "p.html").read_text()
+
+    report = ["--output", out / "e.json", "--report", out / "p.html"]
+    run(match, "spot", video, "--model", model, *report, code=code, holds=page_is_safe)
+    run(match, "spot", video, "--scores", good / "scores", *report, code=0, holds=page_is_safe)
+    run(match, "spot", root, "--model", model, "--output", out / "r.zip", code=code)
+    run(match, "prepare", root, out / "store", "--workers", 1, "--height", 16, code=code)
+    run(match, "extract-features", root, out / "bank", "--model", model, code=code)
+    run(match, "clips", results, video, "--output", out / "clips", code=code)
+    # what does not name the file may do
+    listed = 0 if match.isprintable() else 2
+    run(match, "data", "check", root, code=listed or 1)
+    run(match, "data", "convert", root, out / "x.csv", code=listed)
+    pictures = ["--videos", root] if code == 0 else []
+    run(match, "evaluate", root, root, "--report", out / "p.html", *pictures, code=0, holds=page_is_safe)
+    results.write_bytes(b"nothing")
+    run(match, "evaluate", root, root)
+
+
+def test_files_that_are_no_files(run, good):
+    """Links that lead nowhere or in a circle, folders, pipes and devices with a video's name are passed over."""
+    root = run.folder / "root"
+    shutil.copytree(good / "root", root)
+    made = root / "match"
+    (made / "2_224p.mkv").symlink_to(made / "nowhere.mkv")
+    (made / "3_224p.mkv").symlink_to(made / "3_224p.mkv")
+    (made / "4_224p.mkv").mkdir()
+    os.mkfifo(made / "5_224p.mkv")
+    (made / "6_224p.mkv").symlink_to("/dev/zero")
+    (root / "other").mkdir()
+    os.mkfifo(root / "other/Labels-v2.json")
+    run("no files", "prepare", root, run.out / "store", "--workers", 1, "--height", 16, code=0)
+    run("no files", "spot", root, "--model", good / "model", "--output", run.out / "r.zip", code=0)
+    run("no files", "data", "check", root, code=1)
+    (made / "1_224p.mkv").unlink()
+    (made / "1_224p.mkv").symlink_to("/etc/passwd")
+    run("a link out", "prepare", root, run.out / "store", "--workers", 1, "--height", 16, says="1_224p.mkv")

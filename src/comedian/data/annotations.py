@@ -238,16 +238,19 @@ def find_matches(root: str | Path) -> list[str]:
     They are relative to `root`, with forward slashes, sorted. Links are followed; hidden folders are passed over.
 
     Raises:
-        InputError: `root` is no folder.
+        InputError: `root` is no folder, or a match's name has control characters.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"`{root}` is no folder; give the folder that holds the matches")
-    return sorted(
+    matches = sorted(
         folder.relative_to(root).as_posix()
         for folder, file_names in walk(root)
         if any(name in LABEL_FILE_NAMES or _half_and_quality(name) for name in file_names)
     )
+    if odd := next(filter(CONTROL.search, matches), None):
+        raise InputError(f"`{root}` has a match `{odd}`, with control characters in its name; rename it")
+    return matches
 
 
 def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | None:

@@ -25,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from comedian.data.annotations import MAX_POSITION_MS
+from comedian.data.annotations import CONTROL, MAX_POSITION_MS
 from comedian.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -260,6 +260,8 @@ def open_video(path: str | Path) -> InputContainer:
     # With logs hooked into Python, as importing torchvision does, a decoder thread that logs waits for the GIL while closing
     # a container half-way holds the GIL and waits for that thread.
     av.logging.set_level(None)
+    if CONTROL.search(str(path)):
+        raise InputError(f"`{path}` has control characters in its name; rename it")
     try:
         if Path(path).is_file():
             # the protocol by name: a file may be called `concat:a|b`

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from comedian.data.annotations import Annotation, prediction_of
 from comedian.data.decoding import frames_at
 from comedian.data.windows import token_timestamps_s
-from comedian.errors import InputError
+from comedian.errors import InputError, printable
 from comedian.evaluation.matching import match_spots
 from comedian.files import atomic_write_text
 from comedian.models import ComedianConfig
@@ -139,7 +139,7 @@ def _pictures(
     for half, video in videos.items():
         times_s = sorted({time_s for instant_half, time_s in instants if instant_half == half})
         frames = frames_at(video, times_s, PICTURE_HEIGHT)
-        bar = tqdm(times_s, f"pictures of {video.name}", unit="picture", disable=not progress)
+        bar = tqdm(times_s, f"pictures of {printable(video.name)}", unit="picture", disable=not progress)
         try:
             for time_s, frame in zip(bar, frames):
                 pictures[half, time_s] = jpeg_data_uri(frame)
