@@ -1,8 +1,11 @@
 """Several processes that train together, and several commands in one process."""
 
+import contextlib
+import io
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -18,13 +21,29 @@ def launch(*words, config: Path = CPU_PROCESSES) -> list[str]:
 
 
 def one_after_the_other(commands: list[list]) -> list[str]:
-    """Words that run several `comedian` commands in one process, which ends at the first that does not end with 0."""
+    """Words that run several `comedian` commands in one process and print a list of exit code and stderr of each.
+
+    The process ends with the highest code.
+    """
     return [__file__, json.dumps([[str(word) for word in words] for words in commands])]
 
 
-if __name__ == "__main__":
+def run_one(words: list[str]) -> tuple[int, str]:
+    """Exit code, 70 for an error that the command did not expect, and what went to stdout and stderr."""
     from comedian.cli.main import main
 
-    for command in json.loads(sys.argv[1]):
-        if code := main(command):
-            sys.exit(code)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            code = main(words)
+        except SystemExit as error:
+            code = error.code
+        except BaseException:
+            code = 70
+            traceback.print_exc()
+    return code, errors.getvalue()
+
+
+if __name__ == "__main__":
+    results = [run_one(words) for words in json.loads(sys.argv[1])]
+    print(json.dumps(results))
+    sys.exit(max(code for code, _ in results))

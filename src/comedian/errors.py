@@ -1,4 +1,9 @@
-"""The one exception for input that a person can mend."""
+"""The one exception for input that a person can mend, and the errors of the system that they can."""
+
+import errno
+
+# a full disk, a quota, a limit, a folder that may not be written
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 # What is quoted from a file may be of any length; a line that is read begins with the place and ends with the advice.
 MAX_HEAD, MAX_TAIL = 1500, 300

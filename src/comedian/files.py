@@ -1,5 +1,6 @@
 """Files: results appear whole or not at all, and broken input is named in one line."""
 
+import errno
 import json
 import os
 import re
@@ -65,6 +66,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder, unless it is there, and make sure that files can be written to it: before the work, not after it.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(f"`{folder}` cannot be written: {error.strerror}; name another folder") from error
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -1,14 +1,13 @@
 """Entry point of the `comedian` command: finds the sub-command and imports nothing else."""
 
 import argparse
-import errno
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from comedian.errors import InputError
+from comedian.errors import STORAGE_ERRORS, InputError
 
 # name -> one-line help. `comedian.cli.commands.<name with _>` holds `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
@@ -35,8 +34,6 @@ INTERRUPTED_EXIT_CODE = 130
 BAD_INPUT_EXIT_CODE = 2
 # as a shell has it for a process that `| head` ends
 CLOSED_OUTPUT_EXIT_CODE = 141
-# a full disk, a quota, a limit, a folder that may not be written
-STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
             raise
-        where = f"`{error.filename}`: " if error.filename else ""
+        # results are written beside their place, under a name that nobody gave
+        where = f"`{str(error.filename).removesuffix('.partial')}`: " if error.filename else ""
         print(
             f"comedian {options.command}: {where}{error.strerror}; make room, or name a folder that can be written, and run "
             "the same command again",

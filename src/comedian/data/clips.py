@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from comedian.data.decoding import SEEK_BACK_S, open_video, probe, quarter_turns, video_stream
 from comedian.data.frame_store import source_of
-from comedian.errors import InputError
+from comedian.errors import STORAGE_ERRORS, InputError
 from comedian.files import atomic_path, atomic_write_text, read_json
 
 logger = logging.getLogger(__name__)
@@ -155,6 +155,7 @@ def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool
 
     Raises:
         InputError: a video cannot be read or its frames not be encoded.
+        OSError: the file cannot be written.
     """
     with atomic_path(path) as partial:
         if not exact:
@@ -165,6 +166,8 @@ def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool
         try:
             return _write(partial, segments, _encode)
         except av.error.FFmpegError as error:
+            if error.errno in STORAGE_ERRORS:  # the video itself was opened
+                raise OSError(error.errno, error.strerror, str(path)) from error
             raise InputError(f"`{segments[0].video}` cannot be cut: {error.strerror}; is it complete?") from error
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comedian.errors import InputError
+from comedian.files import make_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +172,7 @@ def _run_live(args: argparse.Namespace) -> None:
         raise InputError("--live takes one file, one address or -; name it before --model")
     _check_threshold(args.threshold)
     for path in filter(None, (args.output, args.csv)):
-        _make_folder(path.parent)
+        make_folder(path.parent)
 
     from comedian.cli.live import spot_live
     from comedian.data.annotations import write_results
@@ -223,23 +224,16 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     for path in filter(None, (output, args.csv, args.report)):
         if path.is_dir():
             raise InputError(f"`{path}` is a folder; give a file's name")
-        _make_folder(path.parent)
+        make_folder(path.parent)
     if args.save_windows is not None and not args.save_scores:
         raise InputError(f"--save-windows {args.save_windows:g}: say with --save-scores FOLDER where to keep them")
     if args.save_scores:
-        _make_folder(args.save_scores)
+        make_folder(args.save_scores)
 
 
 def _check_threshold(threshold: float | str | None) -> None:
     if isinstance(threshold, float) and not 0 <= threshold <= 1:
         raise InputError(f"--threshold {threshold}: give a score from 0 to 1")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"`{folder}` cannot be made: {error.strerror}; name another folder") from error
 
 
 def _score(args: argparse.Namespace, is_folder: bool):

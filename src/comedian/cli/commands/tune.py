@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comedian.errors import InputError
+from comedian.files import make_folder
 
 # spelled out, because importing the metric takes seconds that `--help` should not
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     from comedian.inference.settings import write_settings, write_settings_into
     from comedian.inference.spotter import merge_configs
 
+    if args.output:
+        make_folder(args.output.parent)
     files, config = find_scores(args.scores)
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
