@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from comedian.models import ComedianForActionSpotting
+from testing_utils import tiny_config
+
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 SMALL = {
     "augmentation": ["--batch", "3", "--height", "32", "--width", "40", "--rounds", "1"],
@@ -46,6 +49,20 @@ def test_it_has_help_that_names_its_command(run, capsys, name):
     with pytest.raises(SystemExit) as end:
         run(name, ["--help"])
     assert end.value.code == 0 and f"python examples/benchmarks/{name}.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fused_attention", [False, True])
+def test_the_published_form_of_a_model_gives_the_same_scores(run, fused_attention):
+    torch.manual_seed(0)
+    model = ComedianForActionSpotting(tiny_config(initializer_range=0.3)).eval()
+    pixels = torch.randn(2, model.config.num_frames, 3, *model.config.image_size)
+    with torch.inference_mode():
+        expected = model(pixels).logits
+        published = importlib.import_module("common").in_published_form(model, fused_attention)
+        assert published.comedian.spatial_encoder.layers[-1].attention.config._attn_implementation == (
+            "sdpa" if fused_attention else "eager"
+        )
+        torch.testing.assert_close(published(pixels).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_every_benchmark_is_in_the_table():

@@ -2,15 +2,14 @@
 
 python examples/benchmarks/augmentation.py --batch 64 --height 64 --width 112
 
-Both draw the same parameters from the same seeds and use the same functions, so the ratio is that of batching alone; the
-results are compared too. Times are medians of interleaved runs on one thread.
+Both draw the same parameters from the same seeds; one by one, windows are blurred by convolutions. The results are compared
+too. Times are medians of interleaved runs on one thread.
 """
 
 import argparse
-import time
-from statistics import median
 
 import torch
+from common import augment_one_by_one, interleaved
 from torch import Tensor
 
 from comedian.data.augmentation import augment, draw_parameters
@@ -35,20 +34,13 @@ def main() -> None:
         return augment(frames, draw_parameters(seeds, settings, 1), settings)
 
     def one_by_one() -> Tensor:
-        clips = zip(frames.split(1), seeds.split(1), strict=True)
-        return torch.cat([augment(clip, draw_parameters(seed, settings, 1), settings) for clip, seed in clips])
+        return augment_one_by_one(frames, seeds, settings, 1)
 
-    times: dict[str, list[float]] = {"one by one": [], "batched": []}
-    for _ in range(args.rounds):
-        results = {}
-        for name, way in (("one by one", one_by_one), ("batched", batched)):
-            start_s = time.perf_counter()
-            results[name] = way()
-            times[name].append(time.perf_counter() - start_s)
-        torch.testing.assert_close(results["batched"], results["one by one"], atol=1e-4, rtol=0)
-    for name, seconds in times.items():
-        print(f"{name:<12} {1000 * median(seconds) / args.batch:7.3f} ms a clip")
-    print(f"batched: {median(times['one by one']) / median(times['batched']):.2f} times as fast")
+    torch.testing.assert_close(batched(), one_by_one(), atol=1e-4, rtol=0)
+    times_s = interleaved({"one by one": one_by_one, "batched": batched}, args.rounds)
+    for name, seconds in times_s.items():
+        print(f"{name:<12} {1000 * seconds / args.batch:7.3f} ms a clip")
+    print(f"batched: {times_s['one by one'] / times_s['batched']:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, memory of a process, the machine, long videos made of GF-Spot's halves."""
+"""What the benchmarks share: timing, memory, the machine, the published form of a model, long videos of GF-Spot's halves."""
 
 import os
 import re
@@ -6,12 +6,17 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import av
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from comedian.data.augmentation import BLUR_SIGMA, AugmentationSettings, augment, draw_parameters
+from comedian.models.encoders_comedian import ComedianMLP, ComedianTubeletEmbeddings, ComedianViTEncoder
 from comedian.training.run_record import describe_hardware
 
 
@@ -71,6 +76,60 @@ def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> fl
 def machine() -> str:
     """Processor, cores and versions, for the line under a table."""
     return f"{describe_hardware(torch.device('cpu'), 1)}, torch {torch.__version__}, av {av.__version__}"
+
+
+def in_published_form(model: nn.Module, fused_attention: bool = False) -> nn.Module:
+    """Have a model compute as the published implementation does, to the same results.
+
+    Patches embedded by a Conv3d, the last spatial layer computed for every patch, activations kept for the backward pass;
+    attention as two matrix products around a softmax, which is what the layers of timm 0.6.13 do, or by the fused kernel.
+    """
+    for module in model.modules():
+        if isinstance(module, ComedianTubeletEmbeddings):
+            module.forward = partial(_embed_by_convolution, module)
+        if isinstance(module, ComedianViTEncoder):
+            module.forward = partial(_encode_every_patch, module)
+        if isinstance(module, ComedianMLP):
+            module.forward = partial(_keep_activations, module)
+    model.set_attn_implementation("sdpa" if fused_attention else "eager")
+    return model
+
+
+def _embed_by_convolution(embeddings: ComedianTubeletEmbeddings, tubelets: Tensor) -> Tensor:
+    kernel = (embeddings.tubelet_size, embeddings.patch_size, embeddings.patch_size)
+    weight = embeddings.projection.weight.unflatten(1, (tubelets.shape[2], *kernel))
+    patches = F.conv3d(tubelets.transpose(1, 2), weight, embeddings.projection.bias, stride=kernel)
+    return embeddings.norm(patches[:, :, 0].movedim(1, -1))
+
+
+def _encode_every_patch(
+    encoder: ComedianViTEncoder, tubelets: Tensor, output_attentions: bool = False, _every_patch: bool = False
+) -> Tensor:
+    return type(encoder).forward(encoder, tubelets, output_attentions, True)
+
+
+def _keep_activations(mlp: ComedianMLP, hidden_states: Tensor, _recompute: bool = False) -> Tensor:
+    return type(mlp).forward(mlp, hidden_states)
+
+
+def augment_one_by_one(frames: Tensor, seeds: Tensor, settings: AugmentationSettings, num_tubelets: int) -> Tensor:
+    """What `augment` gives, each window by itself and blurred by convolutions, as data-loading workers do it."""
+    pixels = []
+    for window, seed in zip(frames.split(1), seeds.split(1), strict=True):
+        parameters = draw_parameters(seed, settings, num_tubelets)
+        sharp = augment(window, parameters | {"sigma": torch.zeros(1)}, settings)
+        pixels.append(_blur_by_convolution(sharp[0], parameters["sigma"].item())[None])
+    return torch.cat(pixels)
+
+
+def _blur_by_convolution(frames: Tensor, sigma: float) -> Tensor:
+    if sigma == 0:
+        return frames
+    radius = int(3 * BLUR_SIGMA[1])
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    frames = F.conv2d(F.pad(frames, (0, 0, radius, radius), mode="replicate"), kernel[..., None], groups=3)
+    return F.conv2d(F.pad(frames, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None], groups=3)
 
 
 def repeat_video(video: Path, path: Path, times: int) -> Path:

@@ -4,8 +4,9 @@ python examples/benchmarks/spotting.py /work/shared/gfspot /tmp/bench --minutes 
 
 Videos of 398 x 224 pixels at 25 fps are made of GF-Spot's (see `common.make_video`); the weights are random, which costs the
 same. Each run is a process of its own, imports included. The straightforward way is what the published implementation does:
-windows of 64 s every 32 s, each put through spatial and temporal encoder whole. Limits: the decoder alone, and the
-operations of the spatial encoder at the measured rate of a large matrix product.
+windows of 64 s every 32 s, each put through spatial and temporal encoder whole, with attention as two matrix products around
+a softmax, a Conv3d for the patches and the last spatial layer for every patch; `--fused-attention` gives it our attention.
+Limits: the decoder alone, and the operations of the spatial encoder at the measured rate of a large matrix product.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import machine, make_video, matmul_rate, repeat_video, run_measured
+from common import in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
 from torch.utils.flop_counter import FlopCounterMode
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS
@@ -28,9 +29,9 @@ MODELS = ("vivit-tiny", "viswin-tiny")
 
 
 @torch.inference_mode()
-def whole_windows(video: Path, folder: Path) -> np.ndarray:
+def whole_windows(video: Path, folder: Path, fused_attention: bool = False) -> np.ndarray:
     """Score a video window by window, float32 `(num_windows, num_tokens, num_labels)`."""
-    model = ComedianForActionSpotting.from_pretrained(folder)
+    model = in_published_form(ComedianForActionSpotting.from_pretrained(folder), fused_attention)
     processor = ComedianVideoProcessor.from_pretrained(folder)
     window, stride = model.config.num_frames, model.config.num_frames // 2
     held, scores = [], []
@@ -77,12 +78,14 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-straightforward", action="store_true", help="which takes minutes")
+    parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     parser.add_argument("--way", choices=("whole_windows", "decode"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.work / args.model
     videos = {minutes: args.work / f"{minutes:g}min.mkv" for minutes in args.minutes}
     if args.way:
-        {"whole_windows": whole_windows, "decode": decode}[args.way](videos[args.minutes[0]], folder)
+        video = videos[args.minutes[0]]
+        decode(video, folder) if args.way == "decode" else whole_windows(video, folder, args.fused_attention)
         return
     model = make_model(args.model, folder)
     comedian = str(Path(sys.executable).with_name("comedian"))

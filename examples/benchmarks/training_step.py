@@ -3,25 +3,24 @@
 python examples/benchmarks/training_step.py --stages 1 2 3
 
 A step is augmentation, forward and backward pass, clipping, AdamW, and what follows: queue and momentum branch. The
-straightforward way is what the published implementation does, in its usual vectorised form: each sample augmented by
-itself, the last spatial layer computed for every patch, stage 2's loss over whole score matrices of the batch, weights of
-the momentum branch and of AdamW one after the other. Both in the same precision (bfloat16 autocast where the machine has
-it), on the same windows.
+straightforward way is what the published implementation does, in its usual vectorised form: attention as two matrix
+products around a softmax (the layers of timm 0.6.13), patches embedded by a Conv3d, each sample augmented by itself, the
+last spatial layer computed for every patch, stage 2's loss over whole score matrices of the batch, weights of the momentum
+branch and of AdamW one after the other; `--fused-attention` gives it our attention. Both in the same precision (bfloat16
+autocast where the machine has it), on the same windows.
 """
 
 import argparse
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from functools import partial
 
 import torch
-from common import interleaved, machine, peak_bytes
+from common import augment_one_by_one, in_published_form, interleaved, machine, peak_bytes
 from distillation_loss import straightforward_loss
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from comedian.data.augmentation import augment, draw_parameters
+from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -36,43 +35,30 @@ from comedian.training.spotting_config import SpottingConfig
 
 CLASSES = {1: ComedianForContrastivePretraining, 2: ComedianForFeatureDistillation, 3: ComedianForActionSpotting}
 SETTINGS = {1: ContrastiveConfig, 2: DistillationConfig, 3: SpottingConfig}
+AUTOCASTS = torch.cpu._is_avx512_bf16_supported()
 MEAN, STD = [0.45] * 3, [0.225] * 3
 
 
-def augmented(frames: Tensor, settings, one_by_one: bool) -> Tensor:
+def augmented(frames: Tensor, settings: AugmentationSettings, straightforward: bool) -> Tensor:
     """Augmented, normalised pixels of uint8 planes `(batch, frames, 3, height, width)`."""
-    seeds = torch.arange(len(frames))
-    parts = zip(frames.split(1), seeds.split(1), strict=True) if one_by_one else [(frames, seeds)]
-    pixels = [augment(part, draw_parameters(seed, settings, part.shape[1] // 2), settings) for part, seed in parts]
-    return normalize_frames(torch.cat(pixels), MEAN, STD, 1.0)
-
-
-def every_patch_of(encoder: nn.Module, tubelets: Tensor, output_attentions: bool = False, _every_patch: bool = False):
-    """The encoder's forward pass with the last layer computed for all patches, as is usual."""
-    return type(encoder).forward(encoder, tubelets, output_attentions, True)
-
-
-@contextmanager
-def every_patch(model: nn.Module):
-    """Have a model's spatial encoder use [`every_patch_of`]."""
-    encoders = [module for module in model.modules() if type(module).__name__ == "ComedianViTEncoder"]
-    for encoder in encoders:
-        encoder.forward = partial(every_patch_of, encoder)
-    try:
-        yield
-    finally:
-        for encoder in encoders:
-            del encoder.forward
+    seeds, num_tubelets = torch.arange(len(frames)), frames.shape[1] // 2
+    if straightforward:
+        return normalize_frames(augment_one_by_one(frames, seeds, settings, num_tubelets), MEAN, STD, 1.0)
+    pixels = augment(frames, draw_parameters(seeds, settings, num_tubelets), settings)
+    pixels = normalize_frames(pixels, MEAN, STD, 1.0)
+    return pixels.bfloat16() if AUTOCASTS else pixels
 
 
 class Step:
     """One stage's training step, ours or straightforward."""
 
-    def __init__(self, stage: int, batch: int, straightforward: bool):
+    def __init__(self, stage: int, batch: int, straightforward: bool, fused_attention: bool = False):
         torch.manual_seed(0)
         config = ComedianConfig(num_labels=17)
         self.stage, self.straightforward = stage, straightforward
         self.model = CLASSES[stage](config).train()
+        if straightforward:
+            in_published_form(self.model, fused_attention)
         self.settings = SETTINGS[stage](output_dir="unused", use_cpu=True)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.05, foreach=not straightforward)
@@ -86,10 +72,9 @@ class Step:
 
     def __call__(self) -> None:
         """Do one step."""
-        with every_patch(self.model) if self.straightforward else torch.enable_grad():
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
-                loss = {1: self.clips, 2: self.tokens, 3: self.labelled}[self.stage]()
-            loss.backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=AUTOCASTS):
+            loss = {1: self.clips, 2: self.tokens, 3: self.labelled}[self.stage]()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=not self.straightforward)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -144,13 +129,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32, help="batch of stage 1")
     parser.add_argument("--windows", type=int, default=2, help="batch of stages 2 and 3")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     args = parser.parse_args()
     print("| stage | batch | straightforward, s | ours, s | ratio | straightforward, GB | ours, GB | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     parts = {}
     for stage in args.stages:
         batch = args.clips if stage == 1 else args.windows
-        usual, ours = Step(stage, batch, True), Step(stage, batch, False)
+        usual, ours = Step(stage, batch, True, args.fused_attention), Step(stage, batch, False)
         times_s = interleaved({"usual": usual, "ours": ours}, args.repeats)
         usual_gb, ours_gb = peak_bytes(usual) / 1e9, peak_bytes(ours) / 1e9
         ratio = times_s["usual"] / times_s["ours"]

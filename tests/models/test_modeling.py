@@ -3,11 +3,13 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from transformers import AttentionInterface, AutoModel, AutoModelForVideoClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from comedian.models import ComedianForActionSpotting, ComedianModel
+from comedian.models.encoders_comedian import ComedianMLP
 from comedian.models.modeling_comedian import keep_tubelets
 from testing_utils import tiny_config
 
@@ -91,6 +93,30 @@ def test_one_class_weight_holds_for_all_labels(pixels):
     expected = model(pixels, labels=labels).loss
     model.config = tiny_config(class_weights=[[1], [4]])
     assert model(pixels, labels=labels).loss == expected
+
+
+@both_encoders
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_are_computed_again_to_the_bit(encoder, dtype, pixels, monkeypatch):
+    model = tiny_model(encoder, temporal_mask_ratio=0.0, drop_path_rate=0.0).train()
+    usual, activated, gradients, kept = ComedianMLP.forward, [], [], []
+
+    def memory_of(tensor):
+        return StorageWeakRef(tensor.untyped_storage())
+
+    for mlp in (module for module in model.modules() if isinstance(module, ComedianMLP)):
+        mlp.activation.register_forward_hook(lambda _mlp, _inputs, output: activated.append(memory_of(output)))
+    for forward in (usual, lambda mlp, hidden_states, _recompute: usual(mlp, hidden_states)):
+        monkeypatch.setattr(ComedianMLP, "forward", forward)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = model(pixels, labels=torch.ones(2, 4, 3)).loss
+        kept.append([not memory.expired() for memory in activated])
+        loss.backward()
+        activated.clear()
+        gradients.append([weight.grad for weight in model.parameters() if weight.grad is not None])
+    assert not any(kept[0]) and all(kept[1])
+    assert gradients[0] and all(map(torch.equal, *gradients))
 
 
 @both_encoders

@@ -215,23 +215,31 @@ def shift(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window as it is."""
+    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window as it is.
+
+    Each axis is one matrix product: faster than a convolution whose kernel differs from window to window, and without the
+    copies that one makes.
+    """
     chosen = (sigma > 0).nonzero()[:, 0]
     if len(chosen) == 0:
         return frames
+    images = frames[chosen]
+    for size in frames.shape[-2:]:
+        images = images.transpose(-2, -1)
+        weights = blur_matrix(sigma[chosen], size).to(frames.dtype)
+        images = (images.flatten(1, 3) @ weights.transpose(1, 2)).view(images.shape)
+    return frames.index_copy(0, chosen, images)
+
+
+def blur_matrix(sigma: Tensor, size: int) -> Tensor:
+    """Weights `(batch_size, size, size)` of the pixels of a line, border repeated, in each of its blurred pixels."""
+    position = torch.arange(size, device=sigma.device)
     radius = int(3 * BLUR_SIGMA[1])
-    offsets = torch.arange(-radius, radius + 1, device=frames.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma[chosen, None]) ** 2)
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(frames.dtype)
-    # one group a sample: (frames * channels, samples, height, width)
-    images = frames[chosen].flatten(1, 2).transpose(0, 1)
-    for weight, padding in (
-        (kernel[:, None, :, None], (0, 0, radius, radius)),
-        (kernel[:, None, None, :], (radius, radius, 0, 0)),
-    ):
-        images = F.conv2d(F.pad(images, padding, mode="replicate"), weight, groups=len(chosen))
-    blurred = images.transpose(0, 1).unflatten(1, frames.shape[1:3])
-    return frames.index_copy(0, chosen, blurred)
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True))[:, None].expand(-1, size, -1)
+    source = (position[:, None] + offset).clamp(0, size - 1).expand(kernel.shape)
+    return kernel.new_zeros(len(sigma), size, size).scatter_add_(2, source, kernel)
 
 
 def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,11 +37,14 @@ class ComedianTubeletEmbeddings(nn.Module):
     def forward(self, tubelets: Tensor) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, rows, columns, width)`."""
         count, frames, channels, height, width = tubelets.shape
-        size = self.patch_size
+        size, device = self.patch_size, tubelets.device.type
+        # what the product would be rounded to anyway, before the pixels are copied into their patches
+        autocast = torch.is_autocast_enabled(device)
+        tubelets = tubelets.to(torch.get_autocast_dtype(device) if autocast else self.projection.weight.dtype)
         patches = tubelets.reshape(count, frames, channels, height // size, size, width // size, size)
         # (count, rows, columns, channels, frames, size, size): the order of a Conv3d kernel
         patches = patches.permute(0, 3, 5, 2, 1, 4, 6).flatten(3)
-        return self.norm(self.projection(patches.to(self.projection.weight.dtype)))
+        return self.norm(self.projection(patches))
 
 
 def eager_attention_forward(
@@ -249,9 +252,22 @@ class ComedianMLP(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(inner, hidden_size)
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Token by token."""
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+    def forward(self, hidden_states: Tensor, recompute: bool = False) -> Tensor:
+        """Token by token; `recompute` has the backward pass compute the activation again instead of keeping it."""
+        inner = self.fc1(hidden_states)
+        activated = self.activation(inner)
+        if not recompute:
+            return self.fc2(activated)
+        address = activated.data_ptr()
+
+        def pack(saved: Tensor) -> Tensor | torch.Size:
+            return saved.shape if saved.data_ptr() == address else saved
+
+        def unpack(packed: Tensor | torch.Size) -> Tensor:
+            return packed if isinstance(packed, Tensor) else self.activation(inner.detach()).view(packed)
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return self.fc2(activated)
 
 
 class ComedianLayer(GradientCheckpointingLayer):
@@ -270,7 +286,9 @@ class ComedianLayer(GradientCheckpointingLayer):
         """Same shape out as in, but for what `narrowing` has the attention leave out."""
         attended, _ = self.attention(self.norm1(hidden_states), output_attentions, **narrowing)
         hidden_states = hidden_states[:, : attended.shape[1]] + self.drop_path(self.dropout(attended))
-        return hidden_states + self.drop_path(self.dropout(self.mlp(self.norm2(hidden_states))))
+        # checkpointing and compilers choose for themselves what to keep
+        recompute = torch.is_grad_enabled() and not (self.gradient_checkpointing or torch.compiler.is_compiling())
+        return hidden_states + self.drop_path(self.dropout(self.mlp(self.norm2(hidden_states), recompute)))
 
 
 class ComedianSpatialLayer(ComedianLayer):

@@ -29,6 +29,7 @@ from comedian.training.run_record import RunClock, record_stage
 UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
 # of safetensors; of torch.save
 STORAGE_ERROR = re.compile(r"I/O error|inline_container|PytorchStreamWriter")
+PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # fields of a model's output that are averaged over the steps between two logs
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
@@ -178,13 +179,17 @@ class StageTrainer(Trainer):
     def augment_planes(
         self, planes: Tensor, seeds: Tensor, settings: AugmentationSettings
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Augment and normalise planes uint8 `(batch, num_frames, 3, height, width)`; return the drawn parameters too."""
+        """Augment and normalise planes uint8 `(batch, num_frames, 3, height, width)`; return the drawn parameters too.
+
+        The pixels are in the precision of the model's first product, which autocast would round them to anyway.
+        """
         num_tubelets = planes.shape[1] // self.model.config.tubelet_size
         parameters = draw_parameters(seeds, settings, num_tubelets)
         parameters = {name: values.to(planes.device) for name, values in parameters.items()}
         processor = self.processing_class
         pixels = augment(planes, parameters, settings)
-        return normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0), parameters
+        pixels = normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0)
+        return pixels.to(PIXEL_DTYPES.get(self.accelerator.mixed_precision, torch.float32)), parameters
 
 
 @contextmanager
