@@ -309,7 +309,12 @@ def test_ball_action_spotting(tmp_path, labels):
     )
     events = read_events(tmp_path / "root")
     write_events(events, tmp_path / "out", "soccernet-ball")
-    assert read_annotations(tmp_path / "out" / match / "Labels-ball.json") == read_annotations(path)
+    written = tmp_path / "out" / match / "Labels-ball.json"
+    assert read_annotations(written) == read_annotations(path)
+    (tmp_path / "out" / "labels.txt").unlink()
+    write_events(events, tmp_path / "out", "soccernet-ball")
+    assert (tmp_path / "out" / "labels.txt").read_text().splitlines() == list(events.labels)
+    written.write_text(written.read_text().replace("left", "right"))
     with pytest.raises(InputError, match="Labels-ball.json` is there already"):
         write_events(events, tmp_path / "out", "soccernet-ball")
 

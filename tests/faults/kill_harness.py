@@ -22,6 +22,11 @@ PRELOADED = (
     "comedian.data.download",
     "comedian.data.feature_reduction",
     "comedian.inference.feature_extraction",
+    "comedian.data.event_formats",
+    "comedian.data.own_videos",
+    "comedian.data.clips",
+    "comedian.conversion.averaging",
+    "comedian.conversion.export",
 )
 
 
@@ -71,6 +76,10 @@ class Killer:
         self.unkilled_s = 0.0
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
+        # the first process waits for the imports, which are no part of a run
+        first = self._context.Process(target=os.getpid)
+        first.start()
+        first.join()
 
     def start(self) -> multiprocessing.Process:
         """Start the command."""

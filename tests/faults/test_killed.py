@@ -12,9 +12,10 @@ import yaml
 from kill_harness import Killer, contents, stamps
 from SoccerNet.utils import getListGames
 
+from comedian.data.annotations import write_results
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from hub_stand_in import TOKEN, USER
-from match_factory import write_recipe, write_stage_data
+from match_factory import write_matches, write_recipe, write_stage_data
 from testing_utils import tiny_config
 
 KILLS = int(os.environ.get("COMEDIAN_KILLS", 3))
@@ -83,9 +84,11 @@ def survive(words, tmp_path: Path, results=is_result, done_once=lambda name: Fal
     assert killer.survivors() == []
 
 
-def test_prepare(data, tmp_path):
-    words = ["prepare", data[0], "out", "--fps", "2", "--height", "16"]
-    survive(words, tmp_path, done_once=lambda name: name.endswith(".mkv"))
+@pytest.mark.parametrize("sound", [False, True])
+def test_prepare(data, tmp_path, sound):
+    root = write_matches(tmp_path / "root", audio_s=12.0) if sound else data[0]
+    words = ["prepare", root, "out", "--fps", "2", "--height", "16", *["--sound", "--workers", "1"] * sound]
+    survive(words, tmp_path, done_once=lambda name: name.endswith((".frames", ".npy")))
 
 
 def test_extract_features(data, model, tmp_path):
@@ -149,6 +152,45 @@ def test_download(hub, tmp_path):
     hub.add("SoccerNet/SoccerNet_raw_HQ", videos, "videos-224p", gated=True, readers={USER})
     words = ["download", "--output", "out", "--split", "train", "--labels", "v2", "--videos", "224p"]
     survive(words, tmp_path, done_once=lambda name: name.endswith((".mkv", ".json")), HF_TOKEN=TOKEN)
+
+
+@pytest.mark.parametrize("command", ["convert", "import"])
+def test_events_and_videos_are_laid_out(command, data, tmp_path):
+    (tmp_path / "videos").mkdir()
+    names = [f"{number:02d}.mkv" for number in range(40)]
+    for name in names:
+        os.link(data[0] / "league/one/1_224p.mkv", tmp_path / "videos" / name)
+    events = tmp_path / "events.csv"
+    events.write_text(
+        "video,label,time_s\n" + "".join(f"{name},Goal,{3 + number / 10}\n" for number, name in enumerate(names))
+    )
+    words = ["data", "import", tmp_path / "videos", events, "out"]
+    if command == "convert":
+        words = ["data", "convert", events, "out", "--to", "soccernet"]
+    survive(words, tmp_path)
+
+
+def test_clips(data, model, tmp_path):
+    video = data[0] / "league/one/1_224p.mkv"
+    events = [{"label": "Goal", "timestamp_s": 1.0 + second, "half": 1, "score": 0.5} for second in range(10)]
+    write_results(tmp_path / "events.json", "match", events)
+    survive(
+        ["clips", tmp_path / "events.json", video, "--exact", "--output", "out", "--reel", "out/reel.mp4"], tmp_path
+    )
+
+
+def test_a_model_that_is_made_is_whole_or_not_there(model, tmp_path):
+    """No such folder is written twice: whatever is there after a kill must be all of it."""
+    killer = Killer(["average", model, model, "--output", "out"], tmp_path, SEED)
+    killer.run()
+    expected = contents(tmp_path / "out", lambda name: not is_result(name))
+    while killer.kills < KILLS:
+        shutil.rmtree(tmp_path / "out")
+        killer.kill_once()
+        if not (tmp_path / "out").exists():
+            killer.run()
+        assert contents(tmp_path / "out", lambda name: not is_result(name)) == expected
+        assert not (tmp_path / "out.partial").exists()
 
 
 def test_publish(hub, model, tmp_path):

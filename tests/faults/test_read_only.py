@@ -86,7 +86,7 @@ def words_of(made: Path, out: Path) -> dict[str, list]:
 
 NAMES = list(words_of(Path(), Path()))
 # what finds nothing left to do; what never writes over anything; what consists of others
-DONE, KEPT, WHOLE = {"clips"}, {"average", "export", "convert", "data convert to a folder"}, {"finetune --videos"}
+DONE, KEPT, WHOLE = {"clips", "data convert to a folder"}, {"average", "export", "convert"}, {"finetune --videos"}
 AGAIN = [name for name in NAMES if name not in WHOLE]
 
 

@@ -118,8 +118,10 @@ def _splits(root: Path, file_name: str | None) -> dict[str, str]:
 def write_soccernet(events: EventSet, root: str | Path, file_name: str = LABEL_FILE_NAMES[0]) -> None:
     """Write a folder of matches: a label file each, `labels.txt`, and `splits.json` where splits are told.
 
+    A call that broke off goes on: what is there already must be what would be written.
+
     Raises:
-        InputError: a file is there already, two videos would share a folder, or a name leads out of `root`.
+        InputError: another file is there already, two videos would share a folder, or a name leads out of `root`.
     """
     root, files = Path(root), {}
     splits: dict[str, list[str]] = {}
@@ -130,10 +132,13 @@ def write_soccernet(events: EventSet, root: str | Path, file_name: str = LABEL_F
     files[root / LABELS_FILE_NAME] = "".join(f"{label}\n" for label in events.labels)
     if splits:
         files[root / SPLITS_FILE_NAME] = to_json(splits)
-    if there := [path for path in files if path.exists()]:
-        raise InputError(f"`{there[0]}` is there already; give another folder or delete it")
+    there = {path for path in files if path.exists()}
+    for path in there:
+        if path.read_bytes() != files[path].encode():
+            raise InputError(f"`{path}` is there already; give another folder or delete it")
     for path, text in files.items():
-        atomic_write_text(path, text)
+        if path not in there:
+            atomic_write_text(path, text)
 
 
 def by_match(events: EventSet) -> dict[str, list[EventVideo]]:
