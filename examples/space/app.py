@@ -20,7 +20,7 @@ from av.stream import Stream
 
 from comedian import ActionSpotter, InputError
 from comedian.data.annotations import RESULTS_FILE_NAME, write_results
-from comedian.data.decoding import iter_frames, probe
+from comedian.data.decoding import iter_frames, open_video, probe
 from comedian.inference.outputs import write_csv
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -154,7 +154,7 @@ def write_playable(video: str | Path, path: Path) -> Path:
     H.264 in Matroska or MP4 is copied with its AAC or MP3 sound; any other video is encoded, silent and at most
     `MAX_ENCODED_HEIGHT` high.
     """
-    with av.open(str(video)) as source:
+    with open_video(video) as source:
         picture = source.streams.video[0]
         is_h264 = picture.codec.name == "h264" and picture.pix_fmt in ("yuv420p", "yuvj420p")
         if is_h264 and source.format.name.startswith(("matroska", "mov,mp4")):

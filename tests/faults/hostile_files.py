@@ -158,6 +158,7 @@ def bad_json(good: dict, entries: str, fields: tuple[str, ...]) -> dict[str, byt
             "negative": -5,
             "huge": 10**400,
             "list": [[]],
+            "long list": [0] * 5000,
             "half a character": "\ud800",
             "escape": "\x1b[2J",
         }.items():
@@ -180,6 +181,7 @@ def bad_csvs() -> dict[str, bytes]:
         "zero byte": b"a.mp4,Go\0al,3",
         "escape": b"a.mp4,Go\x1b[2Jal,3",
         "two lines": b'a.mp4,"Go\nal",3',
+        "escape in a name": b"a\x1b[2J.mp4,Goal,3",
         "leads out": b"../../a.mp4,Goal,3",
         "root": b"/etc/passwd,Goal,3",
         "long name": b"x" * 5000 + b".mp4,Goal,3",
@@ -226,7 +228,8 @@ def bad_events() -> dict[str, tuple[str, str, bytes]]:
         "soccernet": [{"annotations": value} for value in odd]
         + [{"annotations": [annotation | {"position": value}]} for value in odd]
         + [{"annotations": [annotation | {"gameTime": value}]} for value in odd]
-        + [{"annotations": [annotation | {"visibility": value}]} for value in odd],
+        + [{"annotations": [annotation | {"visibility": value}]} for value in odd]
+        + [{"annotations": [annotation], "UrlLocal": "\x1b[2J"}],
         "e2e-spot": [of_e2e({"frame": value}) for value in odd]
         + [of_e2e({"label": value}) for value in odd[:9]]
         + [of_e2e({}, fps=value) for value in odd if value is not True]
@@ -237,6 +240,7 @@ def bad_events() -> dict[str, tuple[str, str, bytes]]:
         + [of_osl({"confidence": value}) for value in odd[1:] if value not in (-5, 2**70)]
         + [of_osl({}, inputs=value) for value in odd]
         + [of_osl({}, inputs=[{"path": value}]) for value in odd[:9]]
+        + [of_osl({}, inputs=[{"path": "\x1b[2J"}])]
         + [of_osl({}, events=value) for value in odd]
         + [{"data": value} for value in odd],
     }
@@ -313,7 +317,7 @@ def bad_zips(match: str, file_name: str, good: bytes) -> dict[str, bytes]:
         "bits flipped": flip_bits(whole, Random(0), 30, begin=40),
         "leads out": zip_of({f"../../{file_name}": good}),
         "link": zip_of({f"{match}/{file_name}->": b"/etc/passwd"}),
-        "bomb": zip_of({f"{match}/{file_name}": b"[" * (65 * 2**20)}),
+        "bomb": zip_of({f"{match}/{file_name}": good + b" " * (65 * 2**20)}),
         "encrypted": bytes(encrypted),
         "no JSON": zip_of({f"{match}/{file_name}": b"nothing"}),
         "deep": zip_of({f"{match}/{file_name}": DEEP.encode()}),

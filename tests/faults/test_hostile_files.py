@@ -225,6 +225,9 @@ def test_events_in_tables(run, good):
     write_video(run.folder / "videos/a.mp4", 20)
     write_video(run.folder / "videos/c.mp4", 20)
     run.write("secret.mp4", b"")
+    run.write("videos/\x1b[2J.mp4", b"")
+    good_events = run.write("good.csv", b"video,label,time_s\na.mp4,Goal,1\nc.mp4,Goal,1\n")
+    run("a file", "data", "import", run.folder / "videos", good_events, run.out / "data", code=0)
     for name, content in hostile.bad_csvs().items():
         events = run.write("events.csv", content)
         run(name, "data", "import", run.folder / "videos", events, run.out / "data", says="events.csv")

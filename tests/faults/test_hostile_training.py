@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from comedian.data.feature_bank import features_path
+from comedian.data.frame_store import TRAILER
 from comedian.data.sound_files import sound_path
 from match_factory import write_recipe, write_stage_data
 
@@ -42,7 +43,10 @@ def test_frames(run, data):
     recipe = recipe_of(run.folder / "recipe", data, {})
     path = data[1] / VIDEO_ID / "1.frames"
     good = path.read_bytes()
+    header_size, _ = TRAILER.unpack(good[-TRAILER.size :])
+    index = slice(len(good) - TRAILER.size - header_size - 400, len(good) - TRAILER.size - header_size)
     contents = {
+        "an index of zeros": good[: index.start] + bytes(400) + good[index.stop :],
         "empty": b"",
         "text": b"nothing",
         "cut off": good[: len(good) // 2],

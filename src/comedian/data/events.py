@@ -371,11 +371,18 @@ def parse_name(fields: Mapping[str, Any]) -> str:
     """Return the name under `video`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or none of a file.
     """
     name = parse_text(fields, "video")
     if not name:
         raise ValueError("`video` is empty; write the name of the video's file")
+    return check_name(name)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a video; `ValueError` where it has control characters."""
+    if CONTROL.search(name):
+        raise ValueError(f"a video is called {name!r}; a name has no control characters")
     return name
 
 

@@ -33,6 +33,7 @@ from comedian.data.events import (
     EventVideo,
     Problem,
     Reading,
+    check_name,
     event_set,
     fields_of,
     find_video,
@@ -73,7 +74,12 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     """
     path, reading, videos = Path(path), Reading(path), []
     if path.is_file():
-        matches = {_match_name(read_json(path)) or path.absolute().parent.name: path}
+        content = read_json(path)
+        try:
+            name = check_name(_match_name(content))
+        except ValueError as error:
+            raise InputError(f"`{path}`: {error}") from None
+        matches = {name or path.absolute().parent.name: path}
     else:
         found = ((video_id, find_label_file(path / video_id, file_name)) for video_id in find_matches(path))
         matches = {video_id: label_file for video_id, label_file in found if label_file}
@@ -352,7 +358,7 @@ def _osl_2_video(item: dict[str, Any], place: str, reading: Reading, metadata: M
 def _osl_name(path: str) -> tuple[str, int | None]:
     if not path:
         raise ValueError("`path` is empty; write the video's file")
-    match = _HALF_FILE.fullmatch(path)
+    match = _HALF_FILE.fullmatch(check_name(path))
     return (match[1], int(match[2])) if match else (path, None)
 
 

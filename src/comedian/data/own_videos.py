@@ -29,7 +29,7 @@ from comedian.data.event_formats import read_events
 from comedian.data.events import Event, EventSet, EventVideo, find_video
 from comedian.data.foreign_events import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
 from comedian.data.official_splits import SPLITS_FILE_NAME
-from comedian.errors import InputError
+from comedian.errors import InputError, printable
 from comedian.files import atomic_path, atomic_write_text, inside
 
 IMPORT_FILE_NAME = "import.json"
@@ -73,7 +73,8 @@ class OwnVideos:
         ]
         if self.unlisted:
             more = f" and {len(self.unlisted) - MAX_NAMED} more" if len(self.unlisted) > MAX_NAMED else ""
-            lines.append(f"left out, as the events do not name them: {', '.join(self.unlisted[:MAX_NAMED])}{more}")
+            named = printable(", ".join(self.unlisted[:MAX_NAMED]))
+            lines.append(f"left out, as the events do not name them: {named}{more}")
         return lines
 
 

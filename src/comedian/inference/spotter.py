@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from comedian.data.decoding import iter_frames, probe
 from comedian.data.hub_errors import hub_errors
 from comedian.data.windows import cover_starts
-from comedian.errors import InputError, printable
+from comedian.errors import InputError
 from comedian.inference.scoring import (
     WindowScores,
     decoder_threads,
@@ -387,7 +387,7 @@ def _frames(
     """Yield frames of the model's size, with a bar in seconds of video."""
     total_s = _duration_s(video) if progress else None
     bar = tqdm(
-        desc=printable(Path(video).name),
+        desc=Path(video).name,
         total=total_s,
         unit="s of video",
         bar_format=BAR_FORMAT if total_s else BAR_FORMAT_WITHOUT_TOTAL,
