@@ -70,6 +70,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(number, monkeypatch, tmp_pa
     assert len(lines) == 1 and str(tmp_path / "store") in lines[0] and os.strerror(number) in lines[0]
 
 
+def test_ctrl_c_is_one_line(monkeypatch, tmp_path, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comedian.data.frame_store.prepare", interrupt)
+    assert main(["prepare", str(tmp_path), str(tmp_path / "store")]) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["comedian prepare: interrupted; run the same command again to go on"]
+
+
+def test_no_command_lists_them_and_exits_with_2(capsys):
+    assert main([]) == 2
+    assert "comedian COMMAND --help" in capsys.readouterr().out
+
+
 def test_other_errors_keep_their_traceback(monkeypatch, tmp_path):
     def break_off(*_, **__):
         raise OSError(errno.EIO, "the disk is broken")

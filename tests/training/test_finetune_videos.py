@@ -110,6 +110,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
         ({"--events": "none.csv"}, "none.csv` cannot be read"),
         ({"--videos": "none"}, "none` is no folder"),
         ({"--model": "none"}, "`none` has no configuration"),
+        ({"--model": "other"}, "`other` is a bert model, not comedian"),
         ({"--validation-share": "1"}, "`validation_share` is 1.0; give a share between 0 and 1"),
         ({"--events": None}, "`--events` is missing; give --videos, --events, --model and --output, or --config"),
         ({"--config": "recipe.yaml"}, "`--videos` does not go with `--config`"),
@@ -117,6 +118,8 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(own, tmp_path, monkeypatch, capsys, change, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "bad.csv").write_text("video,label,time_s\none.mp4,red,1\nfour.mp4,red,1\n")
     words = words_of(own, tmp_path / "out")
     options = dict(zip(words[1::2], words[2::2], strict=True)) | change
