@@ -242,6 +242,7 @@ def bad_events() -> dict[str, tuple[str, str, bytes]]:
         + [of_osl({}, inputs=[{"path": value}]) for value in odd[:9]]
         + [of_osl({}, inputs=[{"path": "\x1b[2J"}])]
         + [of_osl({}, events=value) for value in odd]
+        + [{"data": [], "labels": {"action": value}} for value in odd[1:] if value != {"a": 1}]
         + [{"data": value} for value in odd],
     }
     trees["soccernet-ball"] = trees["soccernet"]
@@ -379,6 +380,7 @@ def bad_models(good: Path, folder: Path, canary: Path) -> dict[str, Path]:
     spoil("endless", config(temporal_depth=10**9))
     spoil("long window", config(num_frames=10**12))
     spoil("huge number", config(fps=10**400))
+    spoil("huge stride", config(window_stride_s=10**400))
     spoil("NaN", config(fps=float("nan")))
     spoil("text for a size", config(patch_size="x"))
     spoil("unknown type", config(dtype="nonsense"))

@@ -131,3 +131,25 @@ def test_finer_outputs():
     ):
         with pytest.raises(StrictDataclassError, match=name):
             tiny_config(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"window_stride_s": 10**400},
+        {"edge_trim_s": 10**400},
+        {"nms_window_s": 10**400},
+        {"nms_window_s": [10**400]},
+        {"nms_threshold": 10**400},
+        {"focal_gamma": 10**400},
+        {"label_thresholds": [-(10**400)]},
+        {"label_calibration": [[1.0, 10**400]]},
+        {"label_curves": [[[10**400, 0.5, 0.5]]]},
+        {"class_weights": [[1], [10**400]]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_numbers_that_no_float_holds_are_refused(fields):
+    """JSON may have them; each would end in an `OverflowError` where it is used."""
+    with pytest.raises(StrictDataclassError, match="has a number beyond 9007199254740992"):
+        tiny_config(id2label={0: "a"}, **fields)

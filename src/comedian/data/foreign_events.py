@@ -317,8 +317,8 @@ def read_osl(path: str | Path, problem: Problem = refuse) -> EventSet:
     metadata = content.get("metadata") if isinstance(content.get("metadata"), dict) else {}
     reading.ignore(metadata, "split", "type")
     heads = content.get("labels") if isinstance(content.get("labels"), dict) else {}
-    heads = [head for head in heads.values() if isinstance(head, dict)]
-    labels = [label for head in heads for label in parse_labels(head.get("labels"), path)]
+    lists = (head.get("labels") if isinstance(head, dict) else head for head in heads.values())
+    labels = [label for listed in lists for label in parse_labels(listed, path)]
     videos = reading.each(content["data"], "data", lambda item, place: _osl_2_video(item, place, reading, metadata))
     return event_set(videos, list(dict.fromkeys(labels)), reading.unread, path)
 

@@ -24,6 +24,7 @@ NMS_TYPES = ("soft", "hard")
 # what breaks a line or gives orders to a terminal; no label has it
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_LABELS = 100_000
+MAX_NUMBER = 2**53
 # far beyond any model, and what would take all memory or never end
 MAX_SIZES = {
     "spatial_hidden_size": 2**16,
@@ -482,6 +483,7 @@ class ComedianConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Refuse impossible combinations by name, in this order: later checks divide by what earlier ones let through."""
+        self._check_numbers()
         self._check_choices()
         self._check_sizes()
         self._check_spatial_encoder()
@@ -489,6 +491,14 @@ class ComedianConfig(PreTrainedConfig):
         self._check_output()
         self._check_inference()
         self._check_labels()
+
+    def _check_numbers(self):
+        """Refuse whole numbers that no float holds: JSON may have them of any length."""
+        for field in dataclasses.fields(self):
+            if any(
+                isinstance(number, int) and abs(number) > MAX_NUMBER for number in _flat(getattr(self, field.name))
+            ):
+                raise ValueError(f"`{field.name}` has a number beyond {MAX_NUMBER}")
 
     def _check_choices(self):
         """Refuse unknown names."""
@@ -611,6 +621,15 @@ class ComedianConfig(PreTrainedConfig):
         for points in self.label_curves or []:
             if any(len(point) != 3 for point in points):
                 raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")
+
+
+def _flat(value):
+    """Yield what lies in lists of lists, or the value itself."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:
