@@ -381,6 +381,7 @@ def bad_models(good: Path, folder: Path, canary: Path) -> dict[str, Path]:
     spoil("long window", config(num_frames=10**12))
     spoil("huge number", config(fps=10**400))
     spoil("huge stride", config(window_stride_s=10**400))
+    spoil("type that is a list", config(dtype=[1]))
     spoil("NaN", config(fps=float("nan")))
     spoil("text for a size", config(patch_size="x"))
     spoil("unknown type", config(dtype="nonsense"))

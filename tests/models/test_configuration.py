@@ -153,3 +153,9 @@ def test_numbers_that_no_float_holds_are_refused(fields):
     """JSON may have them; each would end in an `OverflowError` where it is used."""
     with pytest.raises(StrictDataclassError, match="has a number beyond 9007199254740992"):
         tiny_config(id2label={0: "a"}, **fields)
+
+
+@pytest.mark.parametrize("value", [7, True, [], ["float32"], {"a": 1}])
+def test_a_type_that_is_no_name_is_refused(value):
+    with pytest.raises(StrictDataclassError, match="`dtype` is .*such as float32"):
+        ComedianConfig.from_dict(tiny_config().to_dict() | {"dtype": value})

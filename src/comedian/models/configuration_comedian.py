@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers.activations import ACT2FN
@@ -325,6 +326,8 @@ class ComedianConfig(PreTrainedConfig):
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
         super().__post_init__(**kwargs)
+        if not isinstance(self.dtype, str | torch.dtype | None):
+            raise ValueError(f"`dtype` is {self.dtype!r}; must be a name such as float32")
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}
 
