@@ -21,12 +21,17 @@ from comedian.training.run_record import describe_hardware
 
 
 def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> dict[str, float]:
-    """Median wall seconds of each way; the ways take turns, so that a busy machine slows all of them alike."""
+    """Median wall seconds of each way, until the accelerator is done, if there is one.
+
+    The ways take turns, so that a busy machine slows all of them alike.
+    """
     times_s: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeats):
         for name, way in ways.items():
             start_s = time.perf_counter()
             way()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             if turn >= warm_up:
                 times_s[name].append(time.perf_counter() - start_s)
     return {name: median(of_way) for name, of_way in times_s.items()}
@@ -49,8 +54,13 @@ def run_measured(words: Sequence[str]) -> tuple[float, float, float]:
     return time.perf_counter() - start_s, usage.ru_utime + usage.ru_stime, 1024 * peak_kb
 
 
-def peak_bytes(work: Callable[[], object]) -> int:
-    """Most memory that PyTorch holds at once on the CPU during `work`, beyond what it held before."""
+def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
+    """Most memory that PyTorch holds at once on a device during `work`, beyond what it held before."""
+    if device != "cpu":
+        before = torch.accelerator.memory_allocated()
+        torch.accelerator.reset_peak_memory_stats()
+        work()
+        return torch.accelerator.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     held = peak = 0
@@ -64,18 +74,17 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def matmul_rate(dtype: torch.dtype, device: str = "cpu", size: int = 2048) -> float:
     """Measured operations a second of a large matrix product, two for each multiply and add."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-    def multiply() -> None:
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return 2 * size**3 / interleaved({"matmul": multiply}, repeats=7, warm_up=2)["matmul"]
+    return 2 * size**3 / interleaved({"matmul": lambda: a @ b}, repeats=7, warm_up=2)["matmul"]
 
 
-def machine() -> str:
-    """Processor, cores and versions, for the line under a table."""
-    return f"{describe_hardware(torch.device('cpu'), 1)}, torch {torch.__version__}, av {av.__version__}"
+def default_device() -> str:
+    """An accelerator, where there is one."""
+    return (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
+
+
+def machine(device: str = "cpu") -> str:
+    """Processor or accelerator and versions, for the line under a table."""
+    return f"{describe_hardware(torch.device(device), 1)}, torch {torch.__version__}, av {av.__version__}"
 
 
 def in_published_form(model: nn.Module, fused_attention: bool = False) -> nn.Module:
@@ -117,6 +126,7 @@ def augment_one_by_one(frames: Tensor, seeds: Tensor, settings: AugmentationSett
     pixels = []
     for window, seed in zip(frames.split(1), seeds.split(1), strict=True):
         parameters = draw_parameters(seed, settings, num_tubelets)
+        parameters = {name: values.to(frames.device) for name, values in parameters.items()}
         sharp = augment(window, parameters | {"sigma": torch.zeros(1)}, settings)
         pixels.append(_blur_by_convolution(sharp[0], parameters["sigma"].item())[None])
     return torch.cat(pixels)
@@ -127,7 +137,7 @@ def _blur_by_convolution(frames: Tensor, sigma: float) -> Tensor:
         return frames
     radius = int(3 * BLUR_SIGMA[1])
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    kernel = (kernel / kernel.sum()).to(frames.device).expand(3, 1, -1)
     frames = F.conv2d(F.pad(frames, (0, 0, radius, radius), mode="replicate"), kernel[..., None], groups=3)
     return F.conv2d(F.pad(frames, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None], groups=3)
 

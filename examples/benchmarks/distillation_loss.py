@@ -8,13 +8,11 @@ the peak that a profiler sees beyond the inputs.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import torch
-from common import peak_bytes
+from common import default_device, interleaved, machine, peak_bytes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,26 +26,20 @@ def straightforward_loss(queries: Tensor, features: Tensor, queue: Tensor) -> Te
     batch, tokens, _ = queries.shape
     queries, features = queries.flatten(0, 1), features.flatten(0, 1)
     keys = torch.cat([features, queue])
-    window = torch.arange(batch).repeat_interleave(tokens)
+    window = torch.arange(batch, device=keys.device).repeat_interleave(tokens)
     shut = F.pad(window[:, None] != window, (0, len(queue)))
-    own = F.pad(torch.eye(batch * tokens, dtype=torch.bool), (0, len(queue)))
+    own = F.pad(torch.eye(batch * tokens, dtype=torch.bool, device=keys.device), (0, len(queue)))
     scores = (queries @ keys.T / TEMPERATURE).masked_fill(shut, -torch.inf)
     similar = (features @ keys.T / MOMENTUM_TEMPERATURE).masked_fill(shut | own, -torch.inf)
     targets = WEIGHT * own + (1 - WEIGHT) * similar.softmax(dim=1)
     return -(targets * scores.log_softmax(dim=1).masked_fill(shut, 0.0)).sum(dim=1).mean()
 
 
-def our_loss(queries: Tensor, features: Tensor, queue: Tensor) -> Tensor:
-    """See [`token_contrastive_loss`]."""
-    return token_contrastive_loss(queries, features, queue)
-
-
-def measure(loss: Callable[..., Tensor], queries: Tensor, *others: Tensor) -> tuple[float, Tensor]:
-    """Seconds of a forward and backward pass, and the gradient."""
+def gradient(loss: Callable[..., Tensor], queries: Tensor, *others: Tensor) -> Tensor:
+    """The gradient of a forward and backward pass."""
     leaf = queries.clone().requires_grad_()
-    start_s = time.perf_counter()
     loss(leaf, *others).backward()
-    return time.perf_counter() - start_s, leaf.grad
+    return leaf.grad
 
 
 def main() -> None:
@@ -58,23 +50,21 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=65536)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default=default_device())
     args = parser.parse_args()
     torch.manual_seed(0)
     shape = (args.batch, args.tokens, args.dim)
-    queries, features = (F.normalize(torch.randn(shape), dim=2) for _ in range(2))
-    queue = F.normalize(torch.randn(args.queue, args.dim), dim=1)
-    ways = {"straightforward": straightforward_loss, "ours": our_loss}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.rounds):
-        gradients = {}
-        for name, loss in ways.items():
-            elapsed_s, gradients[name] = measure(loss, queries, features, queue)
-            times[name].append(elapsed_s)
-        torch.testing.assert_close(gradients["ours"], gradients["straightforward"], atol=1e-6, rtol=1e-3)
-    memory = {name: peak_bytes(partial(measure, loss, queries, features, queue)) for name, loss in ways.items()}
+    queries, features = (F.normalize(torch.randn(shape, device=args.device), dim=2) for _ in range(2))
+    queue = F.normalize(torch.randn(args.queue, args.dim, device=args.device), dim=1)
+    losses = {"straightforward": straightforward_loss, "ours": token_contrastive_loss}
+    ways = {name: partial(gradient, loss, queries, features, queue) for name, loss in losses.items()}
+    torch.testing.assert_close(ways["ours"](), ways["straightforward"](), atol=1e-6, rtol=1e-3)
+    times_s = interleaved(ways, args.rounds, warm_up=0)
+    memory = {name: peak_bytes(way, args.device) for name, way in ways.items()}
     for name in ways:
-        print(f"{name:<16} {median(times[name]):7.2f} s {memory[name] / 2**20:9.0f} MiB")
-    speed = median(times["straightforward"]) / median(times["ours"])
+        print(f"{name:<16} {times_s[name]:9.4f} s {memory[name] / 2**20:9.0f} MiB")
+    speed = times_s["straightforward"] / times_s["ours"]
+    print(machine(args.device))
     print(f"ours: {speed:.1f} times as fast, {memory['ours'] / memory['straightforward']:.3f} of the memory")
 
 

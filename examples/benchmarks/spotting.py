@@ -11,17 +11,18 @@ Limits: the decoder alone, and the operations of the spatial encoder at the meas
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from common import in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
+from common import default_device, in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
 from torch.utils.flop_counter import FlopCounterMode
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.data.decoding import iter_frames
-from comedian.inference.scoring import autocast, decoder_threads
+from comedian.inference.scoring import autocast, decoder_threads, encode_half, score_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 
 HALF_MIN = 45
@@ -29,19 +30,19 @@ MODELS = ("vivit-tiny", "viswin-tiny")
 
 
 @torch.inference_mode()
-def whole_windows(video: Path, folder: Path, fused_attention: bool = False) -> np.ndarray:
+def whole_windows(video: Path, folder: Path, device: str, fused_attention: bool = False) -> np.ndarray:
     """Score a video window by window, float32 `(num_windows, num_tokens, num_labels)`."""
-    model = in_published_form(ComedianForActionSpotting.from_pretrained(folder), fused_attention)
+    model = in_published_form(ComedianForActionSpotting.from_pretrained(folder), fused_attention).to(device)
     processor = ComedianVideoProcessor.from_pretrained(folder)
     window, stride = model.config.num_frames, model.config.num_frames // 2
     held, scores = [], []
     for _, frame in iter_frames(video, model.config.fps, tuple(model.config.image_size)):
         held.append(frame)
         if len(held) == window:
-            pixels = processor(np.stack(held), return_tensors="pt")["pixel_values_videos"]
+            pixels = processor(np.stack(held), return_tensors="pt", device=device)["pixel_values_videos"]
             scores.append(model(pixels).logits[0].sigmoid())
             held = held[stride:]
-    return torch.stack(scores).numpy()
+    return torch.stack(scores).cpu().numpy()
 
 
 def decode(video: Path, folder: Path) -> None:
@@ -49,6 +50,21 @@ def decode(video: Path, folder: Path) -> None:
     config = ComedianConfig.from_pretrained(folder)
     for _ in iter_frames(video, config.fps, tuple(config.image_size), threads=0):
         pass
+
+
+def score_frames(video: Path, folder: Path, device: str) -> float:
+    """Seconds from the frames of a whole video, decoded before and held in memory, to its scores."""
+    model = ComedianForActionSpotting.from_pretrained(folder).eval().to(device)
+    processor = ComedianVideoProcessor.from_pretrained(folder)
+    frames = [frame for _, frame in iter_frames(video, model.config.fps, tuple(model.config.image_size))]
+
+    def score(some: list[np.ndarray]) -> np.ndarray:
+        return score_half(model, encode_half(model, processor, some))
+
+    score(frames[: model.config.num_frames])
+    start_s = time.perf_counter()
+    score(frames)
+    return time.perf_counter() - start_s
 
 
 def make_model(size: str, folder: Path) -> ComedianForActionSpotting:
@@ -65,7 +81,7 @@ def operations_a_second_of_video(model: ComedianForActionSpotting) -> float:
     config = model.config
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
-        model.encode_spatial(torch.zeros(1, config.tubelet_size, 3, *config.image_size))
+        model.encode_spatial(torch.zeros(1, config.tubelet_size, 3, *config.image_size, device=model.device))
     return counter.get_total_flops() * config.token_rate
 
 
@@ -78,6 +94,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-straightforward", action="store_true", help="which takes minutes")
+    parser.add_argument("--device", default=default_device(), help="for the model, of all ways")
     parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     parser.add_argument("--way", choices=("whole_windows", "decode"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -85,14 +102,15 @@ def main() -> None:
     videos = {minutes: args.work / f"{minutes:g}min.mkv" for minutes in args.minutes}
     if args.way:
         video = videos[args.minutes[0]]
-        decode(video, folder) if args.way == "decode" else whole_windows(video, folder, args.fused_attention)
+        if args.way == "decode":
+            decode(video, folder)
+        else:
+            whole_windows(video, folder, args.device, args.fused_attention)
         return
-    model = make_model(args.model, folder)
+    model = make_model(args.model, folder).to(args.device)
     comedian = str(Path(sys.executable).with_name("comedian"))
-    dtype = (
-        torch.bfloat16 if autocast(model).fast_dtype == torch.bfloat16 and autocast(model)._enabled else torch.float32
-    )
-    rate = matmul_rate(dtype)
+    dtype = torch.bfloat16 if autocast(model)._enabled else torch.float32
+    rate = matmul_rate(dtype, args.device, 2048 if args.device == "cpu" else 8192)
     print("| minutes | way | wall s | x real time | CPU s | peak MB |\n|---|---|---|---|---|---|")
     for minutes, path in videos.items():
         if minutes > HALF_MIN:
@@ -101,8 +119,9 @@ def main() -> None:
         else:
             make_video(args.gfspot, path, 60 * minutes)
         me = [sys.executable, *sys.argv, "--minutes", str(minutes), "--way"]
+        spot = [comedian, "spot", str(path), "--model", str(folder), "--device", args.device]
         ways = {
-            "ours": [comedian, "spot", str(path), "--model", str(folder), "--output", str(args.work / "events.json")],
+            "ours": [*spot, "--output", str(args.work / "events.json")],
             "decoding alone": [*me, "decode"],
             "whole windows, float32": [*me, "whole_windows"],
         }
@@ -117,10 +136,13 @@ def main() -> None:
             walls[name], cpu_s, peak = (median(column) for column in zip(*of_way))
             speed = 60 * minutes / walls[name]
             print(f"| {minutes:g} | {name} | {walls[name]:.1f} | {speed:.0f} | {cpu_s:.0f} | {peak / 1e6:.0f} |")
+        alone_s = median(score_frames(path, folder, args.device) for _ in range(args.repeats))
+        print(f"| {minutes:g} | frames in memory to scores | {alone_s:.2f} | {60 * minutes / alone_s:.0f} | | |")
         ideal_s = 60 * minutes * operations_a_second_of_video(model) / rate
-        used = f"{ideal_s:.1f} s at {rate / 1e9:.0f} billion a second in {dtype}: {100 * ideal_s / walls['ours']:.0f} % used"
+        used = f"{ideal_s:.1f} s at {rate / 1e9:.0f} billion a second in {dtype}; that is "
+        used += f"{100 * ideal_s / walls['ours']:.0f} % of ours, {100 * ideal_s / alone_s:.0f} % from frames in memory"
         print(f"\nspatial encoder's operations: {used}; decoder threads {decoder_threads(model)}\n")
-    print(machine())
+    print(machine(args.device))
 
 
 if __name__ == "__main__":

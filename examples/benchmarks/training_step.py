@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from common import augment_one_by_one, in_published_form, interleaved, machine, peak_bytes
+from common import augment_one_by_one, default_device, in_published_form, interleaved, machine, peak_bytes
 from distillation_loss import straightforward_loss
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,19 +44,22 @@ def augmented(frames: Tensor, settings: AugmentationSettings, straightforward: b
     seeds, num_tubelets = torch.arange(len(frames)), frames.shape[1] // 2
     if straightforward:
         return normalize_frames(augment_one_by_one(frames, seeds, settings, num_tubelets), MEAN, STD, 1.0)
-    pixels = augment(frames, draw_parameters(seeds, settings, num_tubelets), settings)
-    pixels = normalize_frames(pixels, MEAN, STD, 1.0)
-    return pixels.bfloat16() if AUTOCASTS else pixels
+    parameters = draw_parameters(seeds, settings, num_tubelets)
+    parameters = {name: values.to(frames.device) for name, values in parameters.items()}
+    pixels = normalize_frames(augment(frames, parameters, settings), MEAN, STD, 1.0)
+    return pixels.bfloat16() if frames.device.type != "cpu" or AUTOCASTS else pixels
 
 
 class Step:
     """One stage's training step, ours or straightforward."""
 
-    def __init__(self, stage: int, batch: int, straightforward: bool, fused_attention: bool = False):
+    def __init__(
+        self, stage: int, batch: int, straightforward: bool, fused_attention: bool = False, device: str = "cpu"
+    ):
         torch.manual_seed(0)
         config = ComedianConfig(num_labels=17)
-        self.stage, self.straightforward = stage, straightforward
-        self.model = CLASSES[stage](config).train()
+        self.stage, self.straightforward, self.device = stage, straightforward, device
+        self.model = CLASSES[stage](config).train().to(device)
         if straightforward:
             in_published_form(self.model, fused_attention)
         self.settings = SETTINGS[stage](output_dir="unused", use_cpu=True)
@@ -67,12 +70,13 @@ class Step:
         self.features = torch.randn(batch, config.num_tokens, 512)
         self.labels = (torch.rand(batch, config.num_tokens, 17) < 0.05).float()
         noise = torch.rand(batch, config.num_tokens)
-        self.kept = keep_tubelets(noise, config.temporal_mask_ratio)
+        self.kept = keep_tubelets(noise, config.temporal_mask_ratio).to(device)
+        self.frames, self.features, self.labels = (x.to(device) for x in (self.frames, self.features, self.labels))
         self.times_s: dict[str, float] = {}
 
     def __call__(self) -> None:
         """Do one step."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=AUTOCASTS):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device != "cpu" or AUTOCASTS):
             loss = {1: self.clips, 2: self.tokens, 3: self.labelled}[self.stage]()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0, foreach=not self.straightforward)
@@ -87,6 +91,8 @@ class Step:
         """Note what a part takes."""
         start_s = time.perf_counter()
         result = work()
+        if self.device != "cpu":
+            torch.accelerator.synchronize()
         self.times_s[name] = time.perf_counter() - start_s
         return result
 
@@ -129,6 +135,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32, help="batch of stage 1")
     parser.add_argument("--windows", type=int, default=2, help="batch of stages 2 and 3")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default=default_device())
     parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     args = parser.parse_args()
     print("| stage | batch | straightforward, s | ours, s | ratio | straightforward, GB | ours, GB | ratio |")
@@ -136,9 +143,10 @@ def main() -> None:
     parts = {}
     for stage in args.stages:
         batch = args.clips if stage == 1 else args.windows
-        usual, ours = Step(stage, batch, True, args.fused_attention), Step(stage, batch, False)
+        usual = Step(stage, batch, True, args.fused_attention, args.device)
+        ours = Step(stage, batch, False, device=args.device)
         times_s = interleaved({"usual": usual, "ours": ours}, args.repeats)
-        usual_gb, ours_gb = peak_bytes(usual) / 1e9, peak_bytes(ours) / 1e9
+        usual_gb, ours_gb = (peak_bytes(step, args.device) / 1e9 for step in (usual, ours))
         ratio = times_s["usual"] / times_s["ours"]
         print(
             f"| {stage} | {batch} | {times_s['usual']:.2f} | {times_s['ours']:.2f} | {ratio:.2f} "
@@ -152,7 +160,7 @@ def main() -> None:
         print(
             f"\nstage {stage}, per cent of our step: " + ", ".join(f"{n} {share:.3f}" for n, share in shares.items())
         )
-    print(f"\nqueue of 65 536; {machine()}")
+    print(f"\nqueue of 65 536; {machine(args.device)}")
 
 
 if __name__ == "__main__":

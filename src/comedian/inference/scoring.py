@@ -18,6 +18,7 @@ from comedian.models.sound_comedian import sound_of_tokens
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
+TUBELETS_PER_ACCELERATOR_BATCH = 128
 WINDOWS_PER_BATCH = 16
 # batches that a CPU works on at a time: each takes its share of memory, about 0.1 GB for ViViT-T
 MAX_WORKERS = 8
@@ -35,6 +36,11 @@ def autocast(model: ComedianForActionSpotting) -> torch.autocast:
 def decoder_threads(model: ComedianForActionSpotting) -> int:
     """Threads for the decoder that works ahead of a model: all cores (0), or a few where the model needs them too."""
     return 0 if model.device.type != "cpu" else max(1, torch.get_num_threads() // 4)
+
+
+def tubelets_per_batch(model: ComedianForActionSpotting) -> int:
+    """Tubelets to encode at once where a model is."""
+    return TUBELETS_PER_BATCH if model.device.type == "cpu" else TUBELETS_PER_ACCELERATOR_BATCH
 
 
 def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -98,7 +104,7 @@ def encode_half_with_models(
     def encode(batch: np.ndarray) -> list[Tensor]:
         return encode_frames(models, processors, batch)
 
-    batch_size = TUBELETS_PER_BATCH * models[0].config.tubelet_size
+    batch_size = tubelets_per_batch(models[0]) * models[0].config.tubelet_size
     batches = map_batches(encode, batches_of(frames, batch_size), models[0].device)
     return [torch.cat(tokens) for tokens in zip(*batches, strict=True)]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from comedian.errors import InputError
 from comedian.inference.running_scores import RunningScores, offset_radius_tokens
 from comedian.inference.running_suppression import RunningSuppression
-from comedian.inference.scoring import TUBELETS_PER_BATCH, batches_of, encode_frames, score_windows
+from comedian.inference.scoring import batches_of, encode_frames, score_windows, tubelets_per_batch
 from comedian.inference.spotter import ActionSpotter, thresholds_of
 from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.models.postprocessing_comedian import (
@@ -115,7 +115,7 @@ class StreamingSpotter:
             seconds from the first frame.
         """
         size, spots = self.config.tubelet_size, []
-        for batch in batches_of(chain(self._waiting, frames), TUBELETS_PER_BATCH * size):
+        for batch in batches_of(chain(self._waiting, frames), tubelets_per_batch(self._models[0]) * size):
             whole = len(batch) - len(batch) % size
             self._waiting = list(batch[whole:])
             if whole:
