@@ -70,6 +70,9 @@ VIDEO_SUFFIXES = frozenset((".mkv", ".mp4", ".avi", ".mov", ".m4v", ".webm", ".t
 # A position of a day or more is a wrong unit, and without a bound one would overflow the tables' integers.
 MAX_POSITION_MS = 24 * 60 * 60 * 1000
 MAX_HALVES = 99
+# what SoccerNet's own scorer holds
+OFFICIAL_HALVES = (1, 2)
+OFFICIAL_HALF_LENGTH_MS = 120 * 60 * 1000
 
 # What breaks a line or gives orders to a terminal; no label has it.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -262,6 +265,29 @@ def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | No
     """
     candidates = (Path(match_dir) / candidate for candidate in ((name,) if name else LABEL_FILE_NAMES))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]:
+    """Return what to call the match of some videos, and half -> video.
+
+    Videos that are named as SoccerNet names halves (`1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`) and lie in one folder are of the
+    match of that folder, and their names say which halves. Any others are halves 1, 2, ... of a match named after the first.
+
+    Raises:
+        InputError: two videos are of one half.
+    """
+    paths = [Path(os.path.abspath(video)) for video in videos]
+    found = [_half_and_quality(path.name) for path in paths]
+    is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
+    folders = {path.parent for path in paths}
+    if not is_soccernet or len(folders) > 1 or not paths[0].parent.name:
+        return paths[0].stem, dict(enumerate(map(Path, videos), 1))
+    halves: dict[int, Path] = {}
+    for (half, _), video in zip(found, videos, strict=True):
+        if half in halves:
+            raise InputError(f"`{halves[half]}` and `{video}` are both half {half} of a match; give one of them")
+        halves[half] = Path(video)
+    return paths[0].parent.name, halves
 
 
 def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, Path]:

@@ -40,9 +40,9 @@ from comedian.data.annotations import (
     check_label_list,
     find_halves,
 )
-from comedian.data.official_splits import SPLIT_NAMES
+from comedian.data.official_splits import split_name
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, inside, read_json, read_text
+from comedian.files import atomic_write_text, comparable, existing, read_json, read_text
 
 COLUMNS = ("video", "label", "time_s")
 EVENT_FIELDS = ("label", "team", "visibility", "score", "comment")
@@ -228,7 +228,7 @@ def parse_split(fields: Mapping[str, Any]) -> str | None:
     name = parse_text(fields, "split")
     if name and not re.fullmatch(r"\w+", name):
         raise ValueError(f"`split` is {name!r}; use train, validation, test or challenge")
-    return SPLIT_NAMES.get(name, name) or None
+    return split_name(name) or None
 
 
 def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
@@ -380,10 +380,10 @@ def parse_name(fields: Mapping[str, Any]) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a video; `ValueError` where it has control characters."""
+    """Return the name of a video in the form in which names are compared; `ValueError` for control characters."""
     if CONTROL.search(name):
         raise ValueError(f"a video is called {name!r}; a name has no control characters")
-    return name
+    return comparable(name)
 
 
 def parse_size(fields: Mapping[str, Any], key: str) -> float | None:
@@ -434,9 +434,9 @@ def find_video(folder: str | Path, name: str, half: int | None = None) -> Path |
     Raises:
         InputError: `name` leads out of `folder`, or a part has several files that cannot be told apart.
     """
-    path = inside(folder, name)
+    path = existing(folder, name)
     if path.is_dir():
         parts = find_halves(path)
         return parts.get(half) if half else next(iter(parts.values())) if len(parts) == 1 else None
     endings = ("", *sorted(VIDEO_SUFFIXES)) if half in (None, 1) else ()
-    return next((found for ending in endings if (found := path.with_name(path.name + ending)).is_file()), None)
+    return next((found for ending in endings if (found := existing(folder, name + ending)).is_file()), None)

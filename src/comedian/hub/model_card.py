@@ -30,7 +30,14 @@ SPOTTING = "ComedianForActionSpotting"
 ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin"}
 # fields of a configuration that other parts of the card tell, or that tell nobody anything
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
-UNTOLD_FIELDS |= {"transformers_version", "model_type", "_name_or_path", "label_calibration", "label_curves"}
+UNTOLD_FIELDS |= {
+    "transformers_version",
+    "model_type",
+    "_name_or_path",
+    "label_calibration",
+    "label_curves",
+    "label_num_events",
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,10 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
         InputError: a file that is none, or of other labels.
     """
     scores, ensemble_scores = {}, {}
-    for path in sorted(folder.glob(f"*{SCORES_SUFFIX}"), key=lambda path: ("valid" not in path.name, path.name)):
+    for path in sorted(
+        folder.glob(f"*{SCORES_SUFFIX}"),
+        key=lambda path: ("val" not in path.name.split("_"), "valid" not in path.name, path.name),
+    ):
         content = read_json(path)
         try:
             per_class = {metric: [float(score) for score in of["a_mAP_per_class"]] for metric, of in content.items()}

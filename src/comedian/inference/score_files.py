@@ -22,7 +22,7 @@ from comedian.data.annotations import MAX_HALVES
 from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
-from comedian.files import atomic_write_tensors, inside
+from comedian.files import atomic_write_tensors, comparable, existing, inside
 from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
@@ -47,6 +47,7 @@ class ScoredHalf:
         models: names of the models, for people.
         fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
         windows: the scores of windows that `scores` were merged from, where they were kept, and read.
+        video_path: where the video was, absolute; empty where that is not known.
     """
 
     video_id: str
@@ -56,11 +57,12 @@ class ScoredHalf:
     models: list[str]
     fingerprint: dict
     windows: WindowScores | None = None
+    video_path: str = ""
 
 
 def score_path(folder: str | Path, video_id: str, half: int) -> Path:
     """Where a half's scores are in a folder of scores."""
-    return Path(folder) / video_id / f"{half}.safetensors"
+    return existing(folder, video_id) / f"{half}.safetensors"
 
 
 def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
@@ -75,6 +77,7 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
         "models": json.dumps(scored.models),
         "config": config.to_json_string(),
         "fingerprint": json.dumps(scored.fingerprint),
+        "video_path": scored.video_path,
     }
     tensors = {"scores": scored.scores}
     if scored.windows is not None:
@@ -106,7 +109,8 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
         _check_unit(scores)
         fingerprint = json.loads(metadata["fingerprint"])
         windows = _windows(of_windows, len(scores) // config.scores_per_token, config) if of_windows else None
-        return ScoredHalf(video_id, half, scores, config, json.loads(metadata["models"]), fingerprint, windows)
+        models, video_path = json.loads(metadata["models"]), metadata.get("video_path", "")
+        return ScoredHalf(video_id, half, scores, config, models, fingerprint, windows, video_path)
     except (
         OSError,
         SafetensorError,
@@ -227,7 +231,7 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
     first = None
     for path in paths:
         scored = load_scores(path)
-        key = scored.video_id, scored.half
+        key = comparable(scored.video_id), scored.half
         if key in halves:
             raise InputError(
                 f"`{folder}` holds {scored.video_id}, half {scored.half} twice; remove one, such as `{path}`"
@@ -260,7 +264,7 @@ def score_matches(
         Scores by match and half.
 
     Raises:
-        InputError: a video cannot be decoded.
+        InputError: a video cannot be decoded, or the folder has the scores of another video for a half.
     """
     halves = [(video_id, half, path) for video_id, videos in matches.items() for half, path in videos.items()]
     found = {} if folder is None else _saved(spotter, halves, folder, window_stride_s)
@@ -280,7 +284,8 @@ def score_matches(
         found[video_id, half] = scores
         if folder is not None:
             fingerprint = _fingerprint(spotter, path, window_stride_s)
-            scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows)
+            place = str(Path(path).absolute())
+            scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows, place)
             save_scores(folder, scored)
         scored_s += len(scores) / spotter.config.score_rate
         bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
@@ -298,17 +303,32 @@ def _saved(
     folder: str | Path,
     window_stride_s: float | None,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """The scores in `folder` that scoring these halves again would give."""
+    """The scores in `folder` that scoring these halves again would give.
+
+    Raises:
+        InputError: a half there is of another video, which would be lost.
+    """
     found = {}
     for video_id, half, path in halves:
         try:
             scored = load_scores(score_path(folder, video_id, half))
-            # more than what is asked for will do
-            if scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint:
-                found[video_id, half] = scored.scores
         except (InputError, FileNotFoundError):
             continue
+        fingerprint = _fingerprint(spotter, path, window_stride_s)
+        # more than what is asked for will do
+        if scored.fingerprint | fingerprint == scored.fingerprint:
+            found[video_id, half] = scored.scores
+        elif _is_other_video(scored, path):
+            raise InputError(
+                f"`{folder}` has the scores of `{scored.video_path or scored.fingerprint['video']['name']}` for half {half} "
+                f"of `{video_id}`, which `{path}` is too; save the scores of this match in another folder"
+            )
     return found
+
+
+def _is_other_video(scored: ScoredHalf, path: Path) -> bool:
+    """Whether a video is not the scored one: it is at another place, and has another name, size or time of change."""
+    return scored.video_path != str(Path(path).absolute()) and scored.fingerprint.get("video") != source_of(path)
 
 
 def _check_video(path: Path) -> None:

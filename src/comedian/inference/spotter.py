@@ -30,7 +30,7 @@ from comedian.inference.scoring import (
 )
 from comedian.inference.settings import MERGING, with_settings
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.postprocessing_comedian import operating_thresholds
+from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
 from comedian.models.sound_comedian import read_sound
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
@@ -235,7 +235,8 @@ def spots_of_match(
             kept.
         keep_all: keep every candidate.
         threshold: smallest score of an event, for all labels, instead of `label_thresholds`; or `"precision=0.9"` or
-            `"recall=0.8"`, which takes each label's threshold from `label_curves`.
+            `"recall=0.8"`, which takes each label's threshold from `label_curves`; both with a margin where validation has
+            few events, see `operating_thresholds`.
 
     Returns:
         Spots in order of time.
@@ -268,9 +269,16 @@ def thresholds_at(target: str, config: ComedianConfig) -> list[float]:
         InputError: `target` is no such thing, or the model has no curves.
     """
     try:
-        return operating_thresholds(target, config.label_curves)
+        return operating_thresholds(target, config.label_curves, config.label_num_events)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def labels_with_too_few_events(target: str, config: ComedianConfig) -> list[str]:
+    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or not."""
+    _, value = parse_target(target)
+    counts = config.label_num_events or []
+    return [label for label, count in zip(config.label_names, counts) if lower_bound(count, count) < value]
 
 
 def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> ComedianConfig:
@@ -304,7 +312,8 @@ def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> Co
             )
     if not others:
         return ComedianConfig.from_dict(first.to_dict())
-    fields = {"label_curves": None, "label_calibration": _mean([config.label_calibration for config in configs])}
+    fields = {"label_curves": None, "label_num_events": None}
+    fields |= {"label_calibration": _mean([config.label_calibration for config in configs])}
     one_scale = len({config.label_calibration is None for config in configs}) == 1
     fields["label_thresholds"] = _mean([config.label_thresholds for config in configs]) if one_scale else None
     return ComedianConfig.from_dict(first.to_dict() | fields)

@@ -40,7 +40,7 @@ MAX_SIZES = {
 }
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
-CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
+CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -242,6 +242,8 @@ class ComedianConfig(PreTrainedConfig):
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
+            its points can be trusted.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -299,6 +301,7 @@ class ComedianConfig(PreTrainedConfig):
     label_thresholds: list[float | int] | None = None
     label_calibration: list[list[float | int]] | None = None
     label_curves: list[list[list[float | int]]] | None = None
+    label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
 
@@ -607,7 +610,7 @@ class ComedianConfig(PreTrainedConfig):
                 raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
         if len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError("`id2label` has a label more than once")
-        lists = {name: getattr(self, name) for name in ("label_thresholds", "label_calibration", "label_curves")}
+        lists = {name: getattr(self, name) for name in CHOSEN_ON_VALIDATION}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s
         rows = self.class_weights or []
@@ -621,6 +624,8 @@ class ComedianConfig(PreTrainedConfig):
         for pair in self.label_calibration or []:
             if len(pair) != 2 or not 0 < pair[0] < math.inf or not math.isfinite(pair[1]):
                 raise ValueError(f"`label_calibration` holds {pair}; must be a slope greater than 0 and a bias")
+        if any(count < 0 for count in self.label_num_events or []):
+            raise ValueError(f"`label_num_events` is {self.label_num_events}; must be numbers of events, 0 or more")
         for points in self.label_curves or []:
             if any(len(point) != 3 for point in points):
                 raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")

@@ -117,7 +117,8 @@ class ActionSpottingPipeline(Pipeline):
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
         if isinstance(threshold, str):
-            threshold = operating_thresholds(threshold, self.model.config.label_curves)
+            config = self.model.config
+            threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
         forward = {"tubelets_per_batch": tubelets_per_batch}
         spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)

@@ -1,6 +1,7 @@
 """Trainer of stage 3: windows from a frame store, augmentation on the device, average-mAP on whole halves."""
 
 import json
+import logging
 import re
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
-from comedian.evaluation.calibration import reporting_settings
+from comedian.evaluation.calibration import reporting_settings, too_few_events
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
@@ -28,6 +29,8 @@ from comedian.models.modeling_comedian import keep_tubelets
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
+
+logger = logging.getLogger(__name__)
 
 
 class SpottingTrainer(StageTrainer):
@@ -151,6 +154,8 @@ class SpottingTrainer(StageTrainer):
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)
+        if self.is_world_process_zero() and (few := too_few_events(config.label_names, config.label_num_events)):
+            logger.warning(few)
         scores = average_map_of(spots, halves)
         self.save_model(_internal_call=True)
         self.save_state()

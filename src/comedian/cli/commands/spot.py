@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     config = _with_settings(config, args.nms_type, args.nms_window)
 
     from comedian.data.annotations import write_results
-    from comedian.inference.outputs import write_csv, write_results_zip
+    from comedian.inference.outputs import num_outside_official_limits, write_csv, write_results_zip
     from comedian.inference.spotter import spots_of_match
 
     if output.suffix == ".zip":
@@ -129,6 +129,11 @@ def run(args: argparse.Namespace) -> None:
             for video_id, halves in scores.items()
         }
         write_results_zip(output, spots)
+        if outside := num_outside_official_limits(spot for of_match in spots.values() for spot in of_match):
+            print(
+                f"{output}: {outside} candidates are outside two halves of 120 minutes; SoccerNet's scorer leaves them out",
+                file=sys.stderr,
+            )
         print(f"{output}: {sum(map(len, spots.values()))} candidates in {len(spots)} matches")
         return
     if len(scores) > 1:
@@ -152,14 +157,20 @@ def _threshold(word: str) -> float | str:
 
 
 def _tell_unreachable(threshold: float | str | None, config) -> None:
-    """Say which labels a target of precision or recall leaves out; refuse one that cannot be."""
-    from comedian.inference.spotter import thresholds_at
+    """Say which labels a target of precision or recall leaves out, and why; refuse one that cannot be."""
+    from comedian.inference.spotter import labels_with_too_few_events, thresholds_at
 
     if isinstance(threshold, str):
         limits = thresholds_at(threshold, config)
+        too_few = labels_with_too_few_events(threshold, config)
         left_out = [label for label, limit in zip(config.label_names, limits) if limit == float("inf")]
-        if left_out:
-            print(f"left out, as {threshold} was not reached on validation: {', '.join(left_out)}", file=sys.stderr)
+        if missed := [label for label in left_out if label not in too_few]:
+            print(f"left out, as {threshold} was not reached on validation: {', '.join(missed)}", file=sys.stderr)
+        if too_few := [label for label in left_out if label in too_few]:
+            print(
+                f"left out, as validation has too few events to show {threshold}: {', '.join(too_few)}",
+                file=sys.stderr,
+            )
 
 
 def _run_live(args: argparse.Namespace) -> None:
@@ -241,7 +252,9 @@ def _score(args: argparse.Namespace, is_folder: bool):
     if is_folder:
         matches = _matches_of_folder(args.videos[0], args.split)
     else:
-        matches = {args.videos[0].stem: dict(enumerate(args.videos, 1))}
+        from comedian.data.annotations import match_of_videos
+
+        matches = dict([match_of_videos(args.videos)])
 
     from comedian.inference.score_files import score_matches
 
@@ -272,17 +285,21 @@ def _annotations(path: Path | None):
 def _write_report(
     args: argparse.Namespace, video_id: str, halves, events: Sequence[dict], config, annotations
 ) -> None:
+    from comedian.data.annotations import match_of_videos
     from comedian.report.spots import write_spots_report
 
     if args.videos and len(args.videos) != len(halves):
         raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give the video of each half, or none")
+    videos = match_of_videos(args.videos)[1] if args.videos else {}
+    if videos.keys() != halves.keys():
+        videos = dict(zip(sorted(halves), args.videos))
     write_spots_report(
         args.report,
         video_id,
         events,
         halves,
         config,
-        videos=dict(zip(sorted(halves), args.videos)),
+        videos=videos,
         annotations=annotations,
         tolerance_s=5.0 if args.tolerance is None else args.tolerance,
         progress=True,
