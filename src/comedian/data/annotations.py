@@ -308,7 +308,7 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
 
 
 def _annotation(item: dict[str, Any]) -> Annotation:
-    half, clock_ms = _half_and_clock_ms(item)
+    half, clock_ms = half_and_clock_ms(item)
     visibility = item.get("visibility", VISIBLE)
     if visibility not in VISIBILITIES:
         raise ValueError(f"`visibility` is {visibility!r}; expected 'visible' or 'not shown'")
@@ -333,15 +333,19 @@ def _spot(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _half_and_clock_ms(item: dict[str, Any]) -> tuple[int, int]:
+def half_and_clock_ms(item: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the half and the milliseconds of an annotation's `gameTime`; `ValueError` where it is no such time."""
     match = _GAME_TIME.fullmatch(_text(item, "gameTime"))
     if match is None:
         raise ValueError(f"`gameTime` is {item['gameTime']!r}; expected half - minutes:seconds, such as '1 - 12:34'")
     half, minutes, seconds = map(int, match.groups())
-    return half, 1000 * (60 * minutes + seconds)
+    clock_ms = 1000 * (60 * minutes + seconds)
+    if "position" not in item and clock_ms >= MAX_POSITION_MS:
+        raise ValueError(f"`gameTime` is {item['gameTime']!r}, a day or more; expected the time in the half's video")
+    return half, clock_ms
 
 
-def _text(item: dict[str, Any], key: str) -> str:
+def _text(item: Mapping[str, Any], key: str) -> str:
     if not isinstance(value := item.get(key), str):
         raise ValueError(f"`{key}` is {value!r}; expected text")
     return value

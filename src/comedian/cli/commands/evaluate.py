@@ -1,4 +1,4 @@
-"""Score predictions with SoccerNet's official average-mAP, in any number of parts of any length.
+"""Score predictions with the official SoccerNet average-mAP, in any number of parts of any length.
 
 LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder a match: `Labels-v2.json` in the one,
 `results_spotting.json` in the other; a single file of another name is found too. A zip may hold its matches under a top
