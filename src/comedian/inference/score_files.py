@@ -22,7 +22,7 @@ from comedian.data.annotations import MAX_HALVES
 from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
-from comedian.files import atomic_write_tensors, comparable, existing, inside
+from comedian.files import atomic_write_tensors, comparable, inside
 from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
@@ -62,7 +62,7 @@ class ScoredHalf:
 
 def score_path(folder: str | Path, video_id: str, half: int) -> Path:
     """Where a half's scores are in a folder of scores."""
-    return existing(folder, video_id) / f"{half}.safetensors"
+    return Path(folder) / video_id / f"{half}.safetensors"
 
 
 def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
@@ -264,7 +264,7 @@ def score_matches(
         Scores by match and half.
 
     Raises:
-        InputError: a video cannot be decoded, or the folder has the scores of another video for a half.
+        InputError: a video cannot be decoded.
     """
     halves = [(video_id, half, path) for video_id, videos in matches.items() for half, path in videos.items()]
     found = {} if folder is None else _saved(spotter, halves, folder, window_stride_s)
@@ -303,32 +303,44 @@ def _saved(
     folder: str | Path,
     window_stride_s: float | None,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """The scores in `folder` that scoring these halves again would give.
-
-    Raises:
-        InputError: a half there is of another video, which would be lost.
-    """
+    """The scores in `folder` that scoring these halves again would give."""
     found = {}
     for video_id, half, path in halves:
         try:
             scored = load_scores(score_path(folder, video_id, half))
+            # more than what is asked for will do
+            if scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint:
+                found[video_id, half] = scored.scores
         except (InputError, FileNotFoundError):
             continue
-        fingerprint = _fingerprint(spotter, path, window_stride_s)
-        # more than what is asked for will do
-        if scored.fingerprint | fingerprint == scored.fingerprint:
-            found[video_id, half] = scored.scores
-        elif _is_other_video(scored, path):
-            raise InputError(
-                f"`{folder}` has the scores of `{scored.video_path or scored.fingerprint['video']['name']}` for half {half} "
-                f"of `{video_id}`, which `{path}` is too; save the scores of this match in another folder"
-            )
     return found
 
 
-def _is_other_video(scored: ScoredHalf, path: Path) -> bool:
-    """Whether a video is not the scored one: it is at another place, and has another name, size or time of change."""
-    return scored.video_path != str(Path(path).absolute()) and scored.fingerprint.get("video") != source_of(path)
+def check_owners(folder: str | Path, matches: Matches) -> None:
+    """Make sure that scores in a folder that go by the names of these halves are of these videos.
+
+    A video is another one where it is at another place and has another name, size or time of change. So scores of a match
+    are not lost to one of the same name, and two matches do not become one.
+
+    Args:
+        folder: of scores.
+        matches: video_id -> half -> video.
+
+    Raises:
+        InputError: scores are of another video.
+    """
+    for video_id, videos in matches.items():
+        for half, path in videos.items():
+            try:
+                scored = load_scores(score_path(folder, video_id, half))
+            except (InputError, FileNotFoundError):
+                continue
+            video = scored.fingerprint.get("video", {})
+            if scored.video_path != str(Path(path).absolute()) and video != source_of(path):
+                raise InputError(
+                    f"`{folder}` has scores of `{scored.video_path or video.get('name')}` as half {half} of `{video_id}`, "
+                    f"which would be lost to `{path}`; save these scores in another folder"
+                )
 
 
 def _check_video(path: Path) -> None:

@@ -256,8 +256,10 @@ def _score(args: argparse.Namespace, is_folder: bool):
 
         matches = dict([match_of_videos(args.videos)])
 
-    from comedian.inference.score_files import score_matches
+    from comedian.inference.score_files import check_owners, score_matches
 
+    if args.save_scores:
+        check_owners(args.save_scores, matches)
     spotter = _load(args)
     _tell_unreachable(args.threshold, spotter.config)
     scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
