@@ -256,7 +256,7 @@ def test_positions_that_contradict_the_clock(root, found, of):
         assert told == []
         return
     (message,) = told
-    assert f"{root}/league/one/Labels-v2.json`, annotations[" in message and found in message
+    assert f"{root}/league/one/Labels-v2.json`, annotations[" in message and found in message, message
     count = 6 if "whole match" not in found else 3
     assert f"and {count - 1} more" in message
     one = write_json_file(root.parent / "one.json", events)

@@ -84,7 +84,7 @@ BAD = [
     ("video,label,minute,second\na.mp4,x,12,\n", "line 2: `minute` is '12' and `second` ''"),
     ("video,label,time_ms\na.mp4,x,12:34\n", "line 2: `time_ms` is '12:34'; write milliseconds"),
     ("video,label,time_ms\na.mp4,x,86400000\n", "line 2: `time_ms` is '86400000'"),
-    ('video,label,time_s,comment\na.mp4,x,1,"open\nb.mp4,x,2,\n', "line 3: unexpected end of data"),
+    ('video,label,time_s,comment\na.mp4,x,1,"open\nb.mp4,x,2,\n', "line 2: a quotation mark is not closed"),
     ('sep=;\nvideo;label;time_s\na.mp4;x;soon\n', "line 3: `time_s` is 'soon'"),
 ]  # fmt: skip
 

@@ -298,6 +298,7 @@ def test_references_and_predictions_must_pair():
 def test_an_unknown_metric_is_named():
     with pytest.raises(ValueError, match="unknown metric 'tigth'; known: tight, loose"):
         average_map([[]], [[]], LABELS, metrics=["loose", "tigth"])
+    assert list(average_map([[]], [[]], LABELS, metrics="at2")) == ["at2"]
 
 
 def test_the_label_order_is_official():

@@ -222,10 +222,13 @@ def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
     """Return what positions that contradict the clock look like, of `(half, position, clock_ms)`, and what to do."""
     if all(abs(1000 * position - clock_ms) <= POSITION_TOLERANCE_MS for _, position, clock_ms in contradictions):
         return "the positions look like seconds; write milliseconds"
-    for rate in FRAME_RATES:
-        times_ms = [(1000 * position / rate, clock_ms) for _, position, clock_ms in contradictions]
-        if all(abs(time_ms - clock_ms) <= POSITION_TOLERANCE_MS for time_ms, clock_ms in times_ms):
-            return f"the positions look like frames at {rate:g} a second; write milliseconds"
+    errors_ms = {
+        rate: max(abs(1000 * position / rate - clock_ms) for _, position, clock_ms in contradictions)
+        for rate in FRAME_RATES
+    }
+    rate = min(FRAME_RATES, key=errors_ms.get)
+    if errors_ms[rate] <= POSITION_TOLERANCE_MS:
+        return f"the positions look like frames at {rate:g} a second; write milliseconds"
     late_ms = defaultdict(list)
     for half, position, clock_ms in contradictions:
         late_ms[half].append(abs(position - clock_ms))

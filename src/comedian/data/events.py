@@ -259,9 +259,8 @@ def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
             name for name in COLUMNS if name not in columns and not (name == "time_s" and _has_time(columns))
         ]:
             found = ", ".join(f"`{name}`" for name in table.header) or "nothing"
-            raise ValueError(
-                f"no column `{missing[0]}`; the first line must be `{','.join(COLUMNS)}`, and is {found:.200}"
-            )
+            absent = " and no column ".join(f"`{name}`" for name in missing)
+            raise ValueError(f"no column {absent}; the first line must be `{','.join(COLUMNS)}`, and is {found:.200}")
     except ValueError as error:
         raise InputError(f"`{path}`, line 1: {error}") from None
     for line, row in table.cells(columns):

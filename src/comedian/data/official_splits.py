@@ -18,8 +18,8 @@ SPLIT_NAMES = {
 
 
 def split_name(name: str) -> str:
-    """Return what `datasets` calls a split that a file, a folder or a person calls `name`; other names stay."""
-    return SPLIT_NAMES.get(name, name)
+    """Return what `datasets` calls a split that a file, a folder or a person calls `name`, in any case; other names stay."""
+    return SPLIT_NAMES.get(name.lower(), name)
 
 
 def official_splits(label_file: str | None = None) -> dict[str, str]:

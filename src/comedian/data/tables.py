@@ -21,6 +21,8 @@ from comedian.errors import InputError
 MAX_WORKBOOK_BYTES = 64 * 2**20
 DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\r?\n?', re.IGNORECASE)
+# a last row, which a quotation mark that is not closed takes in
+_END = "end of the table"
 _DECIMAL_COMMA = re.compile(r"[0-9:.]*[0-9],[0-9]+")
 
 # field -> headers that mean it, as `_key` spells them; a header that is the field's own name comes first
@@ -146,11 +148,14 @@ def read_table(path: str | Path, fields: Sequence[str]) -> Table:
         text, skipped, delimiter = text[separator.end() :], 1, separator[1]
     if delimiter is None:
         delimiter = max(DELIMITERS, key=lambda delimiter: _num_found_with(delimiter, text, fields))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(f"{text}\n{_END}", newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(skipped + reader.line_num, tuple(cell.strip() for cell in row)) for row in reader]
     except csv.Error as error:
         raise InputError(f"`{path}`, line {skipped + max(reader.line_num, 1)}: {error}") from None
+    if rows.pop()[1] != (_END,):
+        line = rows[-1][0] + 1 if rows else 1
+        raise InputError(f"`{path}`, line {line}: a quotation mark is not closed; all that follows would be one cell")
     header = rows[0][1] if rows else ()
     return Table(header, tuple(rows[1:]), delimiter)
 

@@ -161,7 +161,7 @@ def mixed_names(files: Iterable[MatchFile]) -> str | None:
     counts = Counter(file.path.name for file in files)
     if len(counts) < 2:
         return None
-    return ", ".join(f"{count} from {name}" for name, count in counts.most_common())
+    return ", ".join(f"{count} from {name}" for name, count in sorted(counts.items()))
 
 
 def _matches_of_split(tree: _Tree, split: str, splits_path: Path | None) -> list[str]:

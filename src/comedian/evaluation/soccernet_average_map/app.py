@@ -21,7 +21,8 @@ MAX_FRAMERATE = 1000
 
 INTRODUCTION = """# SoccerNet average-mAP
 The official score of action spotting, in percent. Give the two files of a match, or two zips that hold them in the same
-folders. *visible* and *unshown*: of events that the camera showed, or did not.
+folders. *visible* and *unshown*: of events that the camera showed, or did not. The official scorer leaves out further parts
+than two and what is after 120 minutes; here they are scored by the same definition.
 """
 
 

@@ -190,7 +190,7 @@ def average_map(
     labels: Sequence[str],
     *,
     framerate: float = 2,
-    metrics: Sequence[str] = ("tight", "loose"),
+    metrics: Sequence[str] | str = ("tight", "loose"),
     official: bool = False,
 ) -> dict[str, dict]:
     """Score predicted events as `SoccerNet.Evaluation.ActionSpotting.evaluate` does, in any number of parts of any length.
@@ -202,7 +202,7 @@ def average_map(
             (`position` in ms, `label`, `half`, `confidence`).
         labels: the labels in the order of the per-class lists; events of other labels are skipped.
         framerate: frames per second of the grid on which times are compared.
-        metrics: names among `METRICS`.
+        metrics: names among `METRICS`, or one of them.
         official: apply the limits of the official scorer, too; see [`within_official_limits`] for what that leaves out.
 
     Returns:
@@ -213,6 +213,7 @@ def average_map(
         MalformedEventError: for an event that misses a key or holds a value that cannot be read.
         ValueError: when the two lists differ in length, or a metric's name is unknown.
     """
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     if unknown := [metric for metric in metrics if metric not in METRICS]:
         raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}")
     ground_truths, spots, grid = place(references, predictions, labels, framerate, official)
