@@ -281,9 +281,11 @@ def check_events(
     if not videos.is_dir():
         raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
     events = read_events(source, name, fps=fps, problem=lambda message: check.tell("unreadable event", message))
-    is_soccernet = (name or detect_format(source)).startswith("soccernet") and source.is_file()
-    if is_soccernet and not check.findings:  # it can be read
-        _check_positions(check, source)
+    if (name or detect_format(source)).startswith("soccernet") and not check.findings:  # all can be read
+        folders = [] if source.is_file() else [source / video_id for video_id in find_matches(source)]
+        check.label_files = [source] if source.is_file() else list(filter(None, map(find_label_file, folders)))
+        for label_file in check.label_files:
+            _check_positions(check, label_file)
     if not any(video.events for video in events.videos):
         check.tell("no event", f"`{source}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     named = set()

@@ -1,6 +1,7 @@
 """Find the events of one or more videos.
 
-VIDEO is one video, or the halves of a match in order. The events go to the terminal and, in SoccerNet's
+VIDEO is one video, or the halves of a match in order. Videos that are named as SoccerNet names halves (`1_224p.mkv`) are the
+halves of their names, of the match that their folder is called. The events go to the terminal and, in SoccerNet's
 `results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was chosen for their
 label in training.
 
