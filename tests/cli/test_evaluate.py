@@ -235,8 +235,9 @@ def test_parts_and_lengths_beyond_the_official_ones_count(overtime, tmp_path, ca
 def test_official_limits_say_what_they_leave_out(overtime, tmp_path, capsys):
     assert evaluate(*overtime, "--official", "--output", tmp_path / "s.json") == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[4].split()[:3] == ["Goal", "4", "4"]
-    assert "two halves of 120 minutes: 32 of 36 events, 32 of 36 predictions" in out
+    # minute 105 of a `gameTime` without `position` is read as minute 5
+    assert out.splitlines()[4].split()[:3] == ["Goal", "2", "4"]
+    assert "two halves of 120 minutes: 34 of 36 events, 32 of 36 predictions" in out
     content = [
         json.loads(path.read_text())
         for path in (tmp_path / "labels/m/Labels-v2.json", tmp_path / "spots/m/results_spotting.json")

@@ -184,7 +184,17 @@ def test_parts_and_lengths_beyond_the_official_limits(tmp_path, minutes):
     assert 0 < ours["tight"]["a_mAP"] < 1
     assert_same(ours, official_scores(tmp_path, references, predictions, LABELS, *options.values()))
     held = tuple(
-        [[event for event in events if place_of(event)[0] <= 2 and place_of(event)[1] < HALF_MS]] for events in longest
+        [
+            [
+                event
+                for event in events
+                if place_of(event)[0] <= 2
+                and place_of(event)[1] < HALF_MS
+                # a time in `gameTime` alone is read from two digits of its minutes
+                and ("position" in event or len(event["gameTime"]) < 10)
+            ]
+        ]
+        for events in longest
     )
     assert within_official_limits([longest[0]], [longest[1]]) == held
 

@@ -251,10 +251,10 @@ def place(
 def within_official_limits(
     references: Sequence[Iterable[Mapping]], predictions: Sequence[Iterable[Mapping]]
 ) -> tuple[list[list[Mapping]], list[list[Mapping]]]:
-    """Return the events that the official scorer can hold: those of halves 1 and 2 before 120 minutes.
+    """Return the events that the official scorer holds where they are: those of halves 1 and 2 before 120 minutes.
 
-    It drops events of parts 3 to 9 and from 30 on, takes annotations of parts 10 to 29 for those of half 1 or 2, and puts
-    all events after 120 minutes in the last frame.
+    It drops events of parts 3 to 9 and from 30 on, takes annotations of parts 10 to 29 for those of half 1 or 2, puts all
+    events after 120 minutes in the last frame, and reads minute 105 of a `gameTime` without `position` as minute 5.
 
     Args:
         references: as for [`average_map`], of events that can be read.
@@ -264,13 +264,17 @@ def within_official_limits(
         References and predictions without the events outside these limits.
     """
 
-    def is_held(place: tuple) -> bool:
-        _, part, position_ms, _ = place
-        return part in OFFICIAL_HALVES and 0 <= position_ms < 1000 * OFFICIAL_HALF_LENGTH_S
+    def is_held(event: Mapping, read: Callable, read_officially: Callable) -> bool:
+        _, part, position_ms, _ = place = read(event)
+        is_inside = part in OFFICIAL_HALVES and 0 <= position_ms < 1000 * OFFICIAL_HALF_LENGTH_S
+        return is_inside and read_officially(event) == place
+
+    def held(matches: Sequence[Iterable[Mapping]], *readers: Callable) -> list[list[Mapping]]:
+        return [[event for event in events if is_held(event, *readers)] for events in matches]
 
     return (
-        [[event for event in events if is_held(_read_reference(event))] for events in references],
-        [[event for event in events if is_held(_read_prediction(event))] for events in predictions],
+        held(references, _read_reference, _read_reference_officially),
+        held(predictions, _read_prediction, _read_prediction),
     )
 
 
