@@ -23,6 +23,7 @@ from .encoders_comedian import (
     ComedianTemporalAttention,
     ComedianTemporalEncoder,
     ComedianTemporalLayer,
+    ComedianTubeletEmbeddings,
     ComedianViTEncoder,
     ComedianWindowAttention,
 )
@@ -31,6 +32,9 @@ from .sound_comedian import NUM_MELS
 
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
+# first weights of the published system
+CLASSIFIER_STD = 0.01
+CLASS_TOKEN_STD = 1e-6
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -89,6 +93,14 @@ class ComedianClassifier(nn.Linear):
     """Logits of a token (its own class so that its bias can start at `config.classifier_prior`)."""
 
 
+def init_linear_as_pytorch(layer: nn.Linear) -> None:
+    """Start a linear layer as PyTorch does, Kaiming uniform; unlike `reset_parameters`, loaded weights stay."""
+    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+    if layer.bias is not None:
+        bound = layer.in_features**-0.5
+        init.uniform_(layer.bias, -bound, bound)
+
+
 class ComedianPreTrainedModel(PreTrainedModel):
     """Weights, initialisation and loading shared by every COMEDIAN model."""
 
@@ -116,7 +128,11 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for sound."""
+        """Start weights as the published system does; what it lacks, sound, by its own rules.
+
+        Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
+        class token near 0; PyTorch's default for the patch embedding (a Conv3d), normal of 0.01 for the classifier.
+        """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection):
             init.zeros_(module.weight)
@@ -125,23 +141,27 @@ class ComedianPreTrainedModel(PreTrainedModel):
             # the sound's: too few layers for the small weights of a transformer
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
+        elif isinstance(module, ComedianClassifier):
+            init.normal_(module.weight, std=CLASSIFIER_STD)
+            prior = self.config.classifier_prior
+            init.constant_(module.bias, 0.0 if prior is None else math.log(prior / (1 - prior)))
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
-            prior = self.config.classifier_prior
-            if isinstance(module, ComedianClassifier) and prior is not None:
-                init.constant_(module.bias, math.log(prior / (1 - prior)))
-            elif module.bias is not None:
+            if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, ComedianTubeletEmbeddings):
+            # a module comes after those inside it
+            init_linear_as_pytorch(module.projection)
         elif isinstance(module, ComedianViTEncoder):
-            init.trunc_normal_(module.class_token, std=std)
+            init.normal_(module.class_token, std=CLASS_TOKEN_STD)
             init.trunc_normal_(module.position_embeddings, std=std)
         elif isinstance(module, ComedianWindowAttention):
             init.trunc_normal_(module.relative_position_bias, std=std)
         elif isinstance(module, ComedianTemporalEncoder):
-            init.trunc_normal_(module.mask_token, std=std)
+            init.zeros_(module.mask_token)
             init.trunc_normal_(module.time_embeddings, std=std)
 
     @classmethod

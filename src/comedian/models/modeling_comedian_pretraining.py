@@ -12,7 +12,12 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
-from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel
+from .modeling_comedian import (
+    SPATIAL_ENCODER_CLASSES,
+    ComedianModel,
+    ComedianPreTrainedModel,
+    init_linear_as_pytorch,
+)
 
 
 @dataclass
@@ -93,8 +98,11 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Also fill the queue with random directions, so that first steps have negatives everywhere."""
+        """Start heads as PyTorch does, and fill the queue with random directions: first steps have negatives everywhere."""
         super()._init_weights(module)
+        if isinstance(module, ComedianProjectionHead):
+            for layer in module.layers:
+                init_linear_as_pytorch(layer)
         if module is self:
             init.copy_(self.queue, F.normalize(torch.randn_like(self.queue), dim=1))
             init.zeros_(self.queue_ptr)
@@ -293,6 +301,18 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         self.projector = ComedianProjectionHead(config.hidden_size, settings.projector_sizes)
         self.make_queue(settings.queue_size, settings.projector_sizes[-1])
         self.post_init()
+
+    def start_temporal_encoder(self) -> None:
+        """Start the temporal layers and norm as copies of the spatial ones, where `config.copies_spatial_layers` says so.
+
+        For a model whose spatial encoder comes from stage 1 and whose temporal encoder was never trained.
+        """
+        if not self.config.copies_spatial_layers:
+            return
+        spatial, temporal = self.comedian.spatial_encoder, self.comedian.temporal_encoder
+        for target, source in zip(temporal.layers, spatial.layers, strict=False):
+            target.load_state_dict(source.state_dict())
+        temporal.norm.load_state_dict(spatial.norm.state_dict())
 
     def compute_distillation_loss(
         self, tokens: Tensor, features: Tensor, all_features: Tensor, first_window: int = 0
