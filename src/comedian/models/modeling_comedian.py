@@ -23,7 +23,7 @@ from .encoders_comedian import (
     ComedianTemporalAttention,
     ComedianTemporalEncoder,
     ComedianTemporalLayer,
-    ComedianTubeletEmbeddings,
+    ComedianUniformLinear,
     ComedianViTEncoder,
     ComedianWindowAttention,
 )
@@ -93,14 +93,6 @@ class ComedianClassifier(nn.Linear):
     """Logits of a token (its own class so that its bias can start at `config.classifier_prior`)."""
 
 
-def init_linear_as_pytorch(layer: nn.Linear) -> None:
-    """Start a linear layer as PyTorch does, Kaiming uniform; unlike `reset_parameters`, loaded weights stay."""
-    init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
-    if layer.bias is not None:
-        bound = layer.in_features**-0.5
-        init.uniform_(layer.bias, -bound, bound)
-
-
 class ComedianPreTrainedModel(PreTrainedModel):
     """Weights, initialisation and loading shared by every COMEDIAN model."""
 
@@ -131,7 +123,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         """Start weights as the published system does; what it lacks, sound, by its own rules.
 
         Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
-        class token near 0; PyTorch's default for the patch embedding (a Conv3d), normal of 0.01 for the classifier.
+        class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
+        0.01 for the classifier.
         """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection):
@@ -145,6 +138,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=CLASSIFIER_STD)
             prior = self.config.classifier_prior
             init.constant_(module.bias, 0.0 if prior is None else math.log(prior / (1 - prior)))
+        elif isinstance(module, ComedianUniformLinear):
+            # as `reset_parameters` does, but loaded weights stay
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = module.in_features**-0.5
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
@@ -152,9 +151,6 @@ class ComedianPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, ComedianTubeletEmbeddings):
-            # a module comes after those inside it
-            init_linear_as_pytorch(module.projection)
         elif isinstance(module, ComedianViTEncoder):
             init.normal_(module.class_token, std=CLASS_TOKEN_STD)
             init.trunc_normal_(module.position_embeddings, std=std)
@@ -176,6 +172,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Returns:
             The model in eval mode.
+
+        Raises:
+            ValueError: a weight is not finite.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
@@ -190,7 +189,21 @@ class ComedianPreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.resize_position_tables(**wanted)
+        model.require_finite_weights()
         return loaded
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights that are not finite, as a training that diverged leaves them.
+
+        Raises:
+            ValueError: names the first weight with a NaN or an infinite value.
+        """
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"the weight `{name}` is not finite, as its training diverged; take an earlier checkpoint, or train "
+                    "again with a lower learning rate"
+                )
 
     @torch.no_grad()
     def resize_position_tables(self, image_size: int | list[int], num_frames: int) -> None:

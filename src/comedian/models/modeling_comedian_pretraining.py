@@ -11,13 +11,9 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
+from .encoders_comedian import ComedianUniformLinear
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
-from .modeling_comedian import (
-    SPATIAL_ENCODER_CLASSES,
-    ComedianModel,
-    ComedianPreTrainedModel,
-    init_linear_as_pytorch,
-)
+from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel
 
 
 @dataclass
@@ -71,7 +67,7 @@ class ComedianProjectionHead(nn.Module):
         super().__init__()
         widths = [hidden_size, *sizes]
         self.layers = nn.ModuleList(
-            nn.Linear(before, after, bias=use_last_bias or index < len(sizes) - 1)
+            ComedianUniformLinear(before, after, bias=use_last_bias or index < len(sizes) - 1)
             for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
 
@@ -98,11 +94,8 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Start heads as PyTorch does, and fill the queue with random directions: first steps have negatives everywhere."""
+        """Also fill the queue with random directions, so that first steps have negatives everywhere."""
         super()._init_weights(module)
-        if isinstance(module, ComedianProjectionHead):
-            for layer in module.layers:
-                init_linear_as_pytorch(layer)
         if module is self:
             init.copy_(self.queue, F.normalize(torch.randn_like(self.queue), dim=1))
             init.zeros_(self.queue_ptr)

@@ -104,7 +104,9 @@ def build_model(
         ):
             model.start_temporal_encoder()
         return model
-    except (StrictDataclassError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (StrictDataclassError, OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 
