@@ -270,8 +270,7 @@ def test_a_frozen_backbone_is_in_evaluation_mode_and_sees_every_tubelet(tmp_path
                 (module.training, module.temporal_encoder.layers[-1].drop_path.training, model.dropout.training)
             )
         )
-        trainer.create_optimizer()
-        trainer.training_step(model, dict(windows))
+        trainer.compute_loss(model.train(), trainer.augment_windows(dict(windows)))
         assert modes == [(not frozen, not frozen, True)]
         assert ("kept_tubelets" in seen[0]) == (not frozen)
 
