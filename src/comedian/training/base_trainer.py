@@ -131,7 +131,10 @@ class StageTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
         grad_norm = super()._get_grad_norm(model, grad_norm)
         losses, self._step_losses = torch.stack(self._step_losses), []
-        self.refuse_non_finite(losses, torch.as_tensor(grad_norm, device=losses.device))
+        # with FSDP, every process has its share of the norm
+        norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
+        # DeepSpeed does not know the norm of the first steps
+        self.refuse_non_finite(losses, torch.as_tensor(0.0 if norm is None else norm, device=losses.device))
         return grad_norm
 
     def refuse_non_finite(self, losses: Tensor, grad_norm: Tensor) -> None:
