@@ -32,8 +32,7 @@ from .sound_comedian import NUM_MELS
 
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
-# first weights of the published system
-CLASSIFIER_STD = 0.01
+# of the first class token; that of the published system is about 0
 CLASS_TOKEN_STD = 1e-6
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -124,7 +123,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
         class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
-        0.01 for the classifier.
+        half the range for the classifier.
         """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection):
@@ -135,7 +134,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
         elif isinstance(module, ComedianClassifier):
-            init.normal_(module.weight, std=CLASSIFIER_STD)
+            # 0.01, as published, where `initializer_range` is
+            init.normal_(module.weight, std=std / 2)
             prior = self.config.classifier_prior
             init.constant_(module.bias, 0.0 if prior is None else math.log(prior / (1 - prior)))
         elif isinstance(module, ComedianUniformLinear):
