@@ -115,9 +115,9 @@ class RecordedOrder:
 class TwoViewTrainer(ContrastiveTrainer):
     """The second view of a clip is its second pair of frames instead of a second augmentation."""
 
-    def augment_planes(self, planes, seeds, settings):
+    def augment_planes(self, planes, seeds, *args, **kwargs):
         view, frames = int(seeds[0]) % 2, self.model.config.tubelet_size
-        return super().augment_planes(planes[:, view * frames : (view + 1) * frames], seeds // 2, settings)
+        return super().augment_planes(planes[:, view * frames : (view + 1) * frames], seeds // 2, *args, **kwargs)
 
 
 class Recorder(TrainerCallback):
@@ -318,8 +318,8 @@ def train_run(name: str, story: dict, tensors: dict, folder: Path, patch) -> Run
 
     draw = base_trainer.draw_parameters
 
-    def draw_recorded(seeds, settings, num_tubelets):
-        parameters = draw(seeds, settings, num_tubelets)
+    def draw_recorded(seeds, *args, **kwargs):
+        parameters = draw(seeds, *args, **kwargs)
         if stage != "1":
             parameters["mask_noise"] = tensors["mask_noise"].flatten(0, 1)[seeds]
             parameters["mixup_weights"] = tensors["mixup_weights"].flatten()[seeds]

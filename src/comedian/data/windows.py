@@ -34,7 +34,7 @@ def cover_starts(length: int, window: int, stride: int) -> np.ndarray:
 def random_starts(length: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw jittered starts: one uniform start in each of `count` equal parts of the possible starts.
 
-    Source: COMEDIAN's stage 2, "76 windows per match (38 per half), jittered".
+    Neighbours may overlap, and the seconds at the edges of a half are seen less often than its middle.
 
     Args:
         length (`int`): elements of the half.
