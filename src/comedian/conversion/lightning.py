@@ -122,7 +122,10 @@ def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Pa
     """
     height, width = converted.model.config.image_size
     processor = ComedianVideoProcessor(size={"height": height, "width": width})
-    return save_model(converted.model, processor, ModelRecord(converted_from=converted.checkpoint), output_dir)
+    record = ModelRecord(converted_from=converted.checkpoint)
+    # as our stage 1 leaves it: stage 2 then knows that the temporal encoder is to be started
+    parts = ("spatial_encoder",) if converted.stage == STAGE_1 else ("",)
+    return save_model(converted.model, processor, record, output_dir, parts)
 
 
 def read_checkpoint(
@@ -402,8 +405,8 @@ class _ShapeReader:
             }
         fields = {"temporal_depth": 6, "num_frames": max(128 // tubelet, 1) * tubelet}
         self.assumed.append(
-            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, freshly "
-            "initialised with seed 0 (stage 1 trains the spatial encoder alone)"
+            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, left "
+            "out and to be trained (stage 1 trains the spatial encoder alone)"
         )
         return fields
 

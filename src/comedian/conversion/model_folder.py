@@ -55,8 +55,12 @@ def save_model(
         parts: beginnings of the names of the weights that are written; the others start afresh when it is loaded.
 
     Raises:
-        InputError: the folder holds files or cannot be written.
+        InputError: a weight is not finite, or the folder holds files or cannot be written.
     """
+    try:
+        model.require_finite_weights()
+    except ValueError as error:
+        raise InputError(f"`{output_dir}` is not written: {error}") from None
     with new_folder(output_dir) as partial:
         weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(parts))}
         model.save_pretrained(partial, state_dict=weights)

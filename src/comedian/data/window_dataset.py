@@ -12,11 +12,18 @@ from torch.utils.data import Dataset, Sampler
 from comedian.data.annotations import game_time
 from comedian.data.feature_bank import FeatureBank
 from comedian.data.frame_store import FrameStore, HalfFrames
-from comedian.data.windows import disjoint_starts, random_starts, token_offsets_s, token_targets, token_timestamps_s
+from comedian.data.windows import (
+    disjoint_starts,
+    part_starts,
+    random_starts,
+    token_offsets_s,
+    token_targets,
+    token_timestamps_s,
+)
 from comedian.errors import InputError
 
 IGNORE_INDEX = -100
-SAMPLINGS = ("disjoint", "random")
+SAMPLINGS = ("disjoint", "parts", "random")
 
 
 class HalfDataset(Dataset):
@@ -104,7 +111,7 @@ class WindowShape:
         num_frames: frames of a window at the model's rate.
         tubelet_size: frames of a token.
         windows_per_half: windows drawn from each half in an epoch.
-        sampling: `"disjoint"` (no overlap, both edges always) or `"random"` (stratified).
+        sampling: `"disjoint"`, `"parts"` or `"random"`, see [`disjoint_starts`], [`part_starts`] and [`random_starts`].
     """
 
     num_frames: int
@@ -161,11 +168,9 @@ class FrameWindows(Dataset):
         length, window = self.halves[index].num_frames, self.shape.num_frames * self.halves.frame_step
         if self.shape.sampling == "random":
             return random_starts(length, window, self.shape.windows_per_half, rng)
-        # a half with room for fewer windows without overlap is gone over again until the count is full
-        rounds = []
-        while (missing := self.shape.windows_per_half - sum(map(len, rounds))) > 0:
-            rounds.append(rng.permutation(disjoint_starts(length, window, rng))[:missing])
-        return np.concatenate(rounds)
+        if self.shape.sampling == "parts":
+            return part_starts(length, window, self.shape.windows_per_half, rng)
+        return disjoint_starts(length, window, rng, self.shape.windows_per_half)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class ActionSpotter:
         flip: bool = False,
     ):
         self.models = [model.eval() for model in models]
+        for model in models:
+            model.require_finite_weights()
         self.processors = list(processors)
         self.names = list(names or (f"model {index + 1}" for index in range(len(models))))
         self.flip = flip

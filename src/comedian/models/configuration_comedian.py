@@ -136,6 +136,9 @@ class ComedianDistillationConfig(PreTrainedConfig):
             `"window"`, the whole `"batch"`, or the `"queue"` alone.
         positive_radius (`int`, defaults to 0): Features within so many tokens are positives.
         use_aligned (`bool`, defaults to `True`): Whether the feature of the token's own second counts.
+        copy_spatial_layers (`bool`, *optional*): Whether the temporal layers and norm start as copies of the first spatial
+            layers and the spatial norm of stage 1. By default they do where they fit, as published: in ViViT with at least
+            as many spatial as temporal layers. ViSwin's temporal encoder starts afresh.
 
     Raises:
         StrictDataclassError: a field that cannot be.
@@ -152,6 +155,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
     negatives: str = "window"
     positive_radius: int = 0
     use_aligned: bool = True
+    copy_spatial_layers: bool | None = None
 
     def __post_init__(self, **kwargs):
         self.projector_sizes = list(self.projector_sizes)
@@ -427,6 +431,17 @@ class ComedianConfig(PreTrainedConfig):
         return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
 
     @property
+    def copies_spatial_layers(self) -> bool:
+        """Whether stage 2 starts the temporal layers as copies of the spatial ones."""
+        wanted = self.distillation_config.copy_spatial_layers if self.distillation_config else None
+        return self._spatial_layers_fit if wanted is None else wanted
+
+    @property
+    def _spatial_layers_fit(self) -> bool:
+        """Whether the temporal encoder has no more layers than the spatial one, of the same kind."""
+        return self.spatial_encoder == "vivit" and self.temporal_depth <= self.spatial_depths[0]
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of one window."""
         return self.num_frames // self.tubelet_size
@@ -573,6 +588,11 @@ class ComedianConfig(PreTrainedConfig):
         if self.hidden_size % self.temporal_num_heads:
             raise ValueError(
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
+            )
+        if self.copies_spatial_layers and not self._spatial_layers_fit:
+            raise ValueError(
+                "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
+                f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
             )
 
     def _check_output(self):

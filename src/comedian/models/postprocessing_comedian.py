@@ -70,6 +70,20 @@ def kept_part(start: int, window_tokens: int, num_tokens: int, edge_trim: int) -
     return first, stop
 
 
+def require_finite(scores: np.ndarray, offsets_s: np.ndarray | None = None) -> None:
+    """Refuse what a model computed of windows, scores and displacements, where it is not finite.
+
+    Raises:
+        ValueError: a NaN or an infinite value; suppression would report events at random or none.
+    """
+    for name, values in (("scores", scores), ("displacements", offsets_s)):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(
+                f"the model computes {name} that are not finite, so its weights are of no use; take an earlier checkpoint, "
+                "or train again with a lower learning rate"
+            )
+
+
 def stitch_half(
     scores: np.ndarray, offsets_s: np.ndarray | None, starts: np.ndarray, num_tokens: int, config
 ) -> np.ndarray:
@@ -85,7 +99,11 @@ def stitch_half(
 
     Returns:
         `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32.
+
+    Raises:
+        ValueError: scores or displacements are not finite.
     """
+    require_finite(scores, offsets_s)
     steps = config.logits_per_token
     merged = stitch(scores, starts * steps, num_tokens * steps, config.edge_trim_tokens * steps, config.merge)
     if offsets_s is None:

@@ -116,9 +116,16 @@ class SpottingTrainer(StageTrainer):
                 # a window without sound leaves its partner without: pictures alone are what they share
                 inputs["sound"], _ = mix_neighbours(windows["sound"], parameters["mixup_weights"])
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
-        if kept is not None:
+        if kept is not None and not self.args.freeze_backbone:
             inputs["kept_tubelets"] = kept
         return inputs
+
+    def compute_loss(self, model: nn.Module, *args, **kwargs):
+        """Compute the loss; a frozen backbone takes part as in inference, without masking and stochastic depth."""
+        if self.args.freeze_backbone:
+            # `training_step` has put the whole model into training mode
+            self.model.comedian.eval()
+        return super().compute_loss(model, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(

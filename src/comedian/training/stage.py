@@ -19,6 +19,7 @@ from comedian.errors import InputError
 from comedian.models import (
     ComedianConfig,
     ComedianForContrastivePretraining,
+    ComedianForFeatureDistillation,
     ComedianModel,
     ComedianPreTrainedModel,
     ComedianVideoProcessor,
@@ -90,13 +91,22 @@ def build_model(
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
             return model_class.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
-        backbone = ComedianModel.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
+        backbone, loading = ComedianModel.from_pretrained(
+            section.checkpoint, config=config, use_safetensors=True, output_loading_info=True
+        )
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
         if isinstance(model, ComedianForContrastivePretraining):
             model.reset_momentum_branch()
+        if (
+            isinstance(model, ComedianForFeatureDistillation)
+            and "temporal_encoder.norm.weight" in loading["missing_keys"]
+        ):
+            model.start_temporal_encoder()
         return model
-    except (StrictDataclassError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (StrictDataclassError, OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 
