@@ -336,7 +336,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path / "missing.ckpt", tmp_path):
-        with pytest.raises(InputError, match="is no file"):
+        with pytest.raises(InputError, match="is not a file"):
             read_checkpoint(path)
 
 

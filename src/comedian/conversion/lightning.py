@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from comedian.conversion.model_folder import check_output_dir, save_model
+from comedian.conversion.model_folder import check_output_dir, new_folder, write_model
 from comedian.conversion.torch_files import read_state_dict
 from comedian.data.annotations import SOCCERNET_V2_LABELS
+from comedian.data.model_names import ENSEMBLE_FOLDER
 from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord
 from comedian.models import (
@@ -115,18 +116,44 @@ def convert_checkpoint(
         fps=fps,
         labels=labels,
     )
-    return save_converted(converted, output_dir)
+    return save_converted([converted], output_dir)
 
 
-def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Path:
-    """Write the model, its configuration and its processor to a new folder.
+def save_converted(converted: Sequence[ConvertedCheckpoint], output_dir: str | Path) -> Path:
+    """Write a model, its configuration and its processor to a new folder; several as an ensemble, see `find_models`.
 
     Raises:
-        InputError: the folder holds files or cannot be written.
+        InputError: the models make no ensemble, or the folder holds files or cannot be written.
     """
+    first, *others = converted
+    if others:
+        _check_ensemble(converted)
+    with new_folder(output_dir) as folder:
+        _write(first, folder)
+        for index, member in enumerate(others, 1):
+            _write(member, folder / ENSEMBLE_FOLDER / str(index))
+    return Path(output_dir)
+
+
+def _write(converted: ConvertedCheckpoint, folder: Path) -> None:
     height, width = converted.model.config.image_size
     processor = ComedianVideoProcessor(size={"height": height, "width": width})
-    return save_model(converted.model, processor, ModelRecord(converted_from=converted.checkpoint), output_dir)
+    write_model(converted.model, processor, ModelRecord(converted_from=converted.checkpoint), folder)
+
+
+def _check_ensemble(converted: Sequence[ConvertedCheckpoint]) -> None:
+    """Refuse models whose scores have no mean."""
+    first, *others = converted
+    if any(member.stage != SPOTTING for member in converted):
+        stages = ", ".join(f"`{member.checkpoint}` ({member.stage})" for member in converted)
+        raise InputError(f"only spotting models make an ensemble, and these are {stages}; choose one with --file")
+    for member in others:
+        for field in ("label_names", "fps", "tubelet_size"):
+            if getattr(member.model.config, field) != getattr(first.model.config, field):
+                raise InputError(
+                    f"`{first.checkpoint}` and `{member.checkpoint}` differ in `{field}` and make no ensemble; choose one "
+                    "with --file"
+                )
 
 
 def read_checkpoint(
@@ -240,7 +267,7 @@ def _is_skipped(name: str, stage: str) -> bool:
 def _fitting_weights(
     model: ComedianPreTrainedModel, tensors: dict[str, Tensor], stage: str, checkpoint: str | Path
 ) -> dict[str, Tensor]:
-    """Return `tensors` (published names) under our names, or raise an `InputError` that lists every one that does not fit."""
+    """Return `tensors` (published names) under our names; an `InputError` lists every one that does not fit `model`."""
     weights = {
         published_name(name, stage): (name, weight)
         for name, weight in model.state_dict().items()

@@ -173,7 +173,9 @@ def _materialise(
             data = bytearray(content(storage) if storage.numel else b"")
             if len(data) != storage.numel * storage.dtype.itemsize:
                 raise UnreadableFileError(f"`{name}` is cut off")
-            read[storage] = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+            read[storage] = (
+                torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+            )
         views[name] = read[storage].as_strided(tensor.shape, tensor.strides, tensor.offset)
     return views
 

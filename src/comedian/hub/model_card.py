@@ -15,10 +15,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 
 from comedian import models
+from comedian.data.model_names import CONFIG_FILE_NAME, read_local_config
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
 from comedian.models import ComedianConfig
+from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 
 CARD_FILE_NAME = "README.md"
 CURVE_FILE_NAME = "learning_curve.svg"
@@ -85,9 +87,8 @@ def read_config(folder: str | Path) -> ComedianConfig:
     Raises:
         InputError: there is none, or it is not of a COMEDIAN model.
     """
-    path = Path(folder) / "config.json"
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("model_type") != ComedianConfig.model_type:
+    path, content = Path(folder) / CONFIG_FILE_NAME, read_local_config(folder)
+    if content.get("model_type") != ComedianConfig.model_type:
         raise InputError(f"`{path}` is not the configuration of a COMEDIAN model; give a folder that training wrote")
     try:
         config = ComedianConfig.from_dict({"architectures": [SPOTTING]} | content)
@@ -104,7 +105,9 @@ def write_card(folder: str | Path, repo_id: str) -> None:
     atomic_write_text(Path(folder) / CARD_FILE_NAME, render_card(folder, repo_id))
 
 
-def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None, members: Sequence[str] = ()) -> str:
+def render_card(
+    folder: str | Path, repo_id: str, facts: CardFacts | None = None, members: int = 0, named: Sequence[str] = ()
+) -> str:
     """Render a model's card, metadata included.
 
     Args:
@@ -112,7 +115,8 @@ def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None
             and `learning_curve.svg` where they are there.
         repo_id: of the model on the Hub.
         facts: what its publisher knows.
-        members: the other models of an ensemble, as `comedian spot --model` takes them.
+        members: number of other models of an ensemble that are in the repository.
+        named: those in other repositories.
 
     Raises:
         InputError: a file of the folder cannot be read, or its record and scores are of other weights.
@@ -128,7 +132,9 @@ def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None
         unfinished=last if last and last.epochs < last.planned_epochs else None,
         repo_id=repo_id,
         spots=config.architectures[0] == SPOTTING,
-        members=list(members),
+        default_threshold=DEFAULT_THRESHOLD,
+        members=members,
+        named=list(named),
         encoder=ENCODERS[config.spatial_encoder],
         million_weights=f"{_count_weights(config) / 1e6:.1f}",
         has_weights=any(folder.glob(WEIGHT_FILES)),

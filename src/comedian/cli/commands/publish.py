@@ -8,8 +8,6 @@ those of the files `<split>_scores.json` in DIR (`ensemble_<split>_scores.json` 
 import argparse
 from pathlib import Path
 
-from comedian.errors import InputError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -34,8 +32,6 @@ def run(args: argparse.Namespace) -> None:
     from comedian.hub.model_card import CARD_FILE_NAME, CardFacts, read_facts
     from comedian.hub.model_publish import check_weights, files_to_publish, publish
 
-    if not args.folder.is_dir():
-        raise InputError(f"`{args.folder}` is no folder; give one that training or `comedian convert` wrote")
     facts = read_facts(args.card) if args.card else CardFacts()
     if not args.dry_run:
         commit = publish(args.folder, args.repo_id, private=args.private, ensemble_of=args.ensemble_of, facts=facts)
