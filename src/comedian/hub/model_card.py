@@ -23,6 +23,7 @@ from comedian.models import ComedianConfig
 from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 
 CARD_FILE_NAME = "README.md"
+FACTS_FILE_NAME = "card.yaml"
 CURVE_FILE_NAME = "learning_curve.svg"
 SCORES_SUFFIX = "_scores.json"
 ENSEMBLE_PREFIX = "ensemble_"
@@ -47,6 +48,7 @@ class CardFacts:
         dataset: name of the data that the model was trained and scored on.
         dataset_id: its repository on the Hub.
         data_note: a sentence on its licence.
+        training_note: what is known of the training where no run recorded it.
         limits: a sentence.
         quoted_scores: published figures: `source`, `url`, and `rows` of `model`, `split`, `tight`, `loose` in percent.
     """
@@ -60,6 +62,7 @@ class CardFacts:
     dataset: str = "the publisher's own matches"
     dataset_id: str | None = None
     data_note: str | None = None
+    training_note: str | None = None
     limits: str | None = None
     quoted_scores: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,6 +82,16 @@ def read_facts(path: str | Path) -> CardFacts:
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         known = ", ".join(item.name for item in fields(CardFacts))
         raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None
+
+
+def facts_beside(folder: Path) -> CardFacts:
+    """Read the `card.yaml` of a model's folder; the defaults where there is none.
+
+    Raises:
+        InputError: see [`read_facts`].
+    """
+    path = folder / FACTS_FILE_NAME
+    return read_facts(path) if path.is_file() else CardFacts()
 
 
 def read_config(folder: str | Path) -> ComedianConfig:
@@ -114,14 +127,15 @@ def render_card(
         folder: with `config.json`; `model_record.json`, `<split>_scores.json` (from `comedian evaluate --output`)
             and `learning_curve.svg` where they are there.
         repo_id: of the model on the Hub.
-        facts: what its publisher knows.
+        facts: what its publisher knows; what the folder's `card.yaml` says by default.
         members: number of other models of an ensemble that are in the repository.
         named: those in other repositories.
 
     Raises:
         InputError: a file of the folder cannot be read, or its record and scores are of other weights.
     """
-    folder, facts = Path(folder), facts or CardFacts()
+    folder = Path(folder)
+    facts = facts or facts_beside(folder)
     config, record = read_config(folder), read_record(folder) or ModelRecord()
     scores, ensemble_scores = read_scores(folder, config.label_names)
     check_record(folder, record, bool(scores))
@@ -153,6 +167,7 @@ def render_card(
         started_from=record.started_from,
         averaged_from=record.averaged_from,
         stages=[_told(stage) for stage in record.stages],
+        training_note=facts.training_note,
         limits=facts.limits,
         license=facts.license,
         license_note=facts.license_note,

@@ -62,7 +62,7 @@ def publish(
         repo_id: `<user>/<name>`; made when there is no such model.
         private: who may see a repository that is made now.
         ensemble_of: the other members of an ensemble: folders, which are sent too, or repositories, which are named.
-        facts: for the card, what no run records.
+        facts: for the card, what no run records; what the folder's `card.yaml` says by default.
         commit_message: of the commit.
         revision: branch; the main one by default.
         token: instead of the login's.
