@@ -1,9 +1,10 @@
 """Make the demo's model folder complete: weights, code, record, scores and card.
 
     python examples/demo/make_model.py                          # after a change of the code or of the card's template
-    python examples/demo/make_model.py --run RUN --gfspot DIR   # other weights: what training wrote, scored on the test split
+    python examples/demo/make_model.py --run RUN --gfspot DIR   # other weights
 
-What no run records stands in `model/card.yaml`, which is written by hand and stays.
+RUN is what training wrote; it is scored on the test split of GF-Spot. What no run records stands in `model/card.yaml`, which
+is written by hand and stays.
 """
 
 import argparse

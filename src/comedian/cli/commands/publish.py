@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card",
         metavar="FILE",
         type=Path,
-        help="what no run records, such as hub_configs/*/card.yaml; default: DIR/card.yaml",
+        help="what no run records, as in hub_configs/*/card.yaml; default: DIR/card.yaml",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be sent, and the card")
 
