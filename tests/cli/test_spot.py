@@ -236,15 +236,6 @@ def test_a_split_and_going_on(spot, shared, tmp_path, monkeypatch):
     assert code == 2 and "2 matches" in err
 
 
-def test_a_model_without_thresholds_lists_every_candidate(spot, videos, tmp_path):
-    model = save_model(tmp_path / "model")
-    code, _, err = spot(videos[0], model=model)
-    assert code == 0 and "--threshold" in err
-    plain = confidences(tmp_path / "events.json")
-    spot(videos[0], "--all", model=model)
-    assert confidences(tmp_path / "events.json") == plain
-
-
 @pytest.mark.parametrize(
     "words, remedy",
     [
