@@ -62,8 +62,20 @@ def test_the_reader_of_checkpoints_looks_nothing_up():
     assert not {call for call in calls if call.split(".")[-1] in LOOKUPS}
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert modules == {"math", "pickletools", "sys", "zipfile", "collections.abc", "dataclasses", "pathlib", "typing", "torch"}
-    assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}.isdisjoint({"modules", "__dict__"})
+    assert modules == {
+        "math",
+        "pickletools",
+        "sys",
+        "zipfile",
+        "collections.abc",
+        "dataclasses",
+        "pathlib",
+        "typing",
+        "torch",
+    }
+    assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}.isdisjoint(
+        {"modules", "__dict__"}
+    )
 
 
 def test_no_other_file_of_the_package_reads_pickles():
