@@ -103,6 +103,29 @@ def test_default_output_all_and_threshold(spot, videos, tmp_path):
     assert predictions(tmp_path / "events.json") == []
 
 
+def test_a_model_without_thresholds_has_one_and_says_so(spot, shared, videos, tmp_path):
+    model = shared / "model"
+    config = json.loads((model / "config.json").read_text()) | {"label_thresholds": None}
+    own = shutil.copytree(model, tmp_path / "own")
+    (own / "config.json").write_text(json.dumps(config))
+    output = tmp_path / "events.json"
+    code, _, err = spot(videos[0], "--all", model=own)
+    candidates = confidences(output)
+    assert code == 0 and "no thresholds" not in err and min(candidates) < 0.3 < max(candidates)
+    for words in ((), ("--live",)):
+        code, _, err = spot(videos[0], *words, "--output", str(output), model=own)
+        [line] = [line for line in err.splitlines() if "no thresholds" in line]
+        assert code == 0 and "0.3" in line and "comedian tune" in line
+        assert confidences(output) == pytest.approx([score for score in candidates if score >= 0.3], abs=1e-4)
+    assert "no thresholds" not in spot(videos[0], "--threshold", "0.5", model=own)[2]
+    # zips have every candidate
+    assert spot(videos[0], "--output", str(tmp_path / "all.zip"), model=own)[0] == 0
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        [name] = archive.namelist()
+        found = json.loads(archive.read(name))["predictions"]
+    assert [float(event["confidence"]) for event in found] == candidates
+
+
 def test_probabilities_and_targets_of_a_calibrated_model(spot, videos, tmp_path):
     curves = [[[0.3, 0.9, 0.2], [0.1, 0.6, 0.6]], [[0.4, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
     fields = {"label_thresholds": [0.3, 0.4, 0.5], "label_calibration": [[1.0, -0.5]] * 3, "label_curves": curves}
@@ -271,15 +294,6 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
     code, _, err = spot(videos[0], "--threshold", "precision=0.9", model=model)
     assert code == 0 and f"too few events to show precision=0.9: {LABELS[0]}\n" in err
     assert f"precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
-
-
-def test_a_model_without_thresholds_lists_every_candidate(spot, videos, tmp_path):
-    model = save_model(tmp_path / "model")
-    code, _, err = spot(videos[0], model=model)
-    assert code == 0 and "--threshold" in err
-    plain = confidences(tmp_path / "events.json")
-    spot(videos[0], "--all", model=model)
-    assert confidences(tmp_path / "events.json") == plain
 
 
 @pytest.mark.parametrize(

@@ -203,12 +203,12 @@ def break_model(path, how):
 @pytest.mark.parametrize(
     "how, reason",
     {
-        "missing": "is no folder",
+        "missing": "does not exist",
         "no config": "no config.json",
         "no weights": "no file named model.safetensors",
         "no processor": "video processor",
         "torn weights": "header",
-        "torn config": "not a valid JSON",
+        "torn config": "not valid JSON",
         "other type": "'bert'",
         "impossible": "`num_frames` 7",
         "backbone": "classifier",

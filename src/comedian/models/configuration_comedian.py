@@ -41,6 +41,8 @@ MAX_SIZES = {
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
+# score from which an event is reported by a model without `label_thresholds`
+DEFAULT_THRESHOLD = 0.3
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -240,7 +242,7 @@ class ComedianConfig(PreTrainedConfig):
         nms_threshold (`float`, defaults to 0.001): Candidates below are dropped.
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
         label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
-            validation; `None` reports every candidate.
+            validation; `None`: from 0.3 on, one threshold for all labels.
         label_calibration (`list[list[float]]`, *optional*): `[slope, bias]`, one pair a label: the probability that a spot
             is right has the logit `slope * logit(score) + bias`. With it, reported events show that probability, and
             thresholds are on it.

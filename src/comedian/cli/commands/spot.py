@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "videos", metavar="VIDEO", nargs="*", help="videos (half 1, half 2, ...), or one folder of matches"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--model", nargs="+", metavar="MODEL", help="folder or Hub repository; several are an ensemble"
     )
@@ -104,6 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score, write the files and print the table."""
+    if not args.model and not args.scores:
+        raise InputError(f"no model was named with --model; {_models_to_choose()}")
     if args.live:
         return _run_live(args)
     args.videos = [Path(video) for video in args.videos]
@@ -147,9 +149,21 @@ def run(args: argparse.Namespace) -> None:
     if args.report:
         _write_report(args, video_id, halves, events, config, annotations)
     print("\n".join(_table_lines(events)))
-    if config.label_thresholds is None and not args.all and args.threshold is None:
-        print("every candidate is listed, as the model has no thresholds; --threshold sets one", file=sys.stderr)
+    _tell_default_threshold(args, config)
     print(f"{output}: {len(events)} events", file=sys.stderr)
+
+
+def _models_to_choose() -> str:
+    """Say in one line which models there are: those in folders nearby, the newest first, and the published ones."""
+    from comedian.data.model_names import models_nearby
+
+    found = models_nearby(Path.cwd())
+    nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
+    repository = "juliendenize/COMEDIAN-ViViT-tiny"
+    return (
+        f"{nearby}the demo's: `examples/demo/model` of the repository; published weights for soccer broadcasts: `comedian "
+        f"convert {repository} COMEDIAN`, then `--model COMEDIAN`"
+    )
 
 
 def _threshold(word: str) -> float | str:
@@ -172,6 +186,18 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
                 f"left out, as validation has too few events to show {threshold}: {', '.join(too_few)}",
                 file=sys.stderr,
             )
+
+
+def _tell_default_threshold(args: argparse.Namespace, config) -> None:
+    """Say from which score events are reported, where neither the model nor the user does."""
+    from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+
+    if config.label_thresholds is None and not args.all and args.threshold is None:
+        print(
+            f"the model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on; "
+            "--threshold SCORE sets another, `comedian tune` chooses one a label on matches with labels",
+            file=sys.stderr,
+        )
 
 
 def _run_live(args: argparse.Namespace) -> None:
@@ -197,6 +223,7 @@ def _run_live(args: argparse.Namespace) -> None:
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
     if models.hears:
         print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
+    _tell_default_threshold(args, models.config)
     print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:
