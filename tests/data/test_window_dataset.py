@@ -18,8 +18,10 @@ from comedian.data.window_dataset import (
     WindowKey,
     WindowSampler,
     WindowShape,
+    collate_windows,
 )
 from comedian.errors import InputError
+from comedian.training.base_trainer import planes_of
 from match_factory import LABELS, write_matches
 
 
@@ -185,3 +187,16 @@ def test_windows_with_offsets_point_at_the_events_of_their_half(rows_and_store):
     # twelve seconds with an event every three: whatever is left out is far from all of them
     for token, label in zip(*np.nonzero(~pointing[:9])):
         assert np.abs(times_s[labels == label] - 5 / 4 - (2 * token + 0.5) / 2).min(initial=np.inf) > 1
+
+
+def test_windows_of_different_aspects_are_padded_and_come_apart_again():
+    frames = [torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8) for size in [(6, 8), (6, 10), (4, 9)]]
+    windows = [{"frames": window, "seed": torch.tensor(number)} for number, window in enumerate(frames)]
+    batch = collate_windows(windows)
+    assert batch["frames"].shape == (3, 2, 6, 10, 3) and batch["seed"].tolist() == [0, 1, 2]
+    assert batch["frame_sizes"].tolist() == [[6, 8], [6, 10], [4, 9]]
+    for window, planes in zip(frames, planes_of(batch), strict=True):
+        assert torch.equal(planes.movedim(1, -1), window)
+    alike = collate_windows(windows[:1] * 2)
+    assert set(alike) == {"frames", "seed"}
+    assert torch.equal(torch.stack(planes_of(alike)).movedim(2, -1), torch.stack(frames[:1] * 2))

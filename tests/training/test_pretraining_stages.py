@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
+from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import cosine_momentum
@@ -19,6 +20,7 @@ from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
 from match_factory import write_recipe, write_stage_data
+from video_factory import write_video
 
 FEATURE_DIM = 6
 HEADS = {
@@ -122,6 +124,24 @@ def test_stage_1_starts_stage_2_and_stage_2_stage_3(data, tmp_path):
     assert_same(spotting.comedian.state_dict(), backbone)
     assert spotting.config.class_weights == [[1, 1], [4, 4]]
     assert spotting.config.distillation_config is None
+
+
+def test_videos_of_different_aspects_train_together(data, tmp_path):
+    """A store that keeps the aspect: batches, and the probe's, mix frames of several sizes, read by workers."""
+    root = tmp_path / "root"
+    shutil.copytree(data[0], root)
+    for video, width in (("one/1", 64), ("two/2", 48), ("three/2", 40)):
+        write_video(root / "league" / f"{video}_224p.mkv", 48, 4.0, height=32, width=width)
+    store = tmp_path / "store"
+    prepare(root, store, StoreSettings(fps=4, height=24), workers=1, progress=False)
+    assert {FrameStore(store).open(*key).width for key in FrameStore(store).halves} == {24, 48, 36, 30}
+    paths = {stage: recipe_of(stage, tmp_path / stage, (root, store, data[2])) for stage in STAGES}
+    words = ["--training.eval_strategy", "epoch", "--training.dataloader_num_workers", "2"]
+    log = pretrain(load_recipe(paths["pretrain"], words))
+    assert any("eval_knn_accuracy" in entry for entry in log)
+    log += distill(load_recipe(paths["distill"]))
+    finetune(load_recipe(write_recipe(tmp_path / "finetune", root, store, num_train_epochs=1)))
+    assert all(np.isfinite(entry["loss"]) for entry in log if "loss" in entry)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from comedian.data.annotations import game_time
 from comedian.data.feature_bank import FeatureBank
@@ -320,6 +321,24 @@ class DistillationDataset(FrameWindows):
         times_s = token_timestamps_s(self.shape.num_tokens, self.halves.fps, self.shape.tubelet_size)
         last_token = -(-self.available_frames(key) // self.shape.tubelet_size) - 1
         return self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
+
+
+def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Make a batch of windows, also of halves whose frames differ in size.
+
+    Returns:
+        Each field of the windows stacked. Smaller frames are padded at the bottom and on the right to the largest, and
+        `frame_sizes` int64 `(batch_size, 2)`, which is there only then, holds the height and width of each.
+    """
+    sizes = torch.tensor([window["frames"].shape[1:3] for window in windows])
+    if (sizes == sizes[0]).all():
+        return default_collate(windows)
+    missing = sizes.amax(dim=0) - sizes
+    padded = [
+        window | {"frames": F.pad(window["frames"], (0, 0, 0, right, 0, bottom))}
+        for window, (bottom, right) in zip(windows, missing.tolist(), strict=True)
+    ]
+    return default_collate(padded) | {"frame_sizes": sizes}
 
 
 class WindowSampler(Sampler[WindowKey]):

@@ -19,13 +19,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
-from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
+from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
+from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
-from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.models.video_processing_comedian import normalize_frames
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.run_record import RunClock, record_stage
 
@@ -56,7 +56,7 @@ class StageTrainer(Trainer):
     title: str
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
         self.add_callback(EpochOfSampler(self))
         self.clock = RunClock()
         self.add_callback(self.clock)
@@ -246,27 +246,39 @@ class StageTrainer(Trainer):
         """A batch of the data set to the arguments of the model's `forward`."""
         raise NotImplementedError
 
-    def planes_of(self, frames: Tensor) -> Tensor:
-        """Frames uint8 `(batch, num_frames, height, width, 3)` to planes `(batch, num_frames, 3, ...)`, resized."""
-        # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
-        planes = frames.movedim(-1, 2).contiguous()
-        size = tuple(self.model.config.image_size)
-        return resize_frames(planes.flatten(0, 1), size).unflatten(0, planes.shape[:2])
-
     def augment_planes(
-        self, planes: Tensor, seeds: Tensor, settings: AugmentationSettings
+        self, planes: list[Tensor], seeds: Tensor, settings: AugmentationSettings
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Augment and normalise planes uint8 `(batch, num_frames, 3, height, width)`; return the drawn parameters too.
+        """Augment, resize to the model's size, normalise and, where asked, mix the windows of a batch.
 
-        The pixels are in the precision of the model's first product, which autocast would round them to anyway.
+        Args:
+            planes: the windows' frames, from [`planes_of`].
+            seeds (`torch.LongTensor` of shape `(batch_size,)`): one a window.
+            settings: what is switched on.
+
+        Returns:
+            Pixels `(batch_size, num_frames, 3, height, width)`, in the precision of the model's first product, which
+            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among them.
         """
-        num_tubelets = planes.shape[1] // self.model.config.tubelet_size
-        parameters = draw_parameters(seeds, settings, num_tubelets)
-        parameters = {name: values.to(planes.device) for name, values in parameters.items()}
-        processor = self.processing_class
-        pixels = augment(planes, parameters, settings)
+        model, processor = self.model.config, self.processing_class
+        parameters = draw_parameters(seeds, settings, len(planes[0]) // model.tubelet_size)
+        parameters = {name: values.to(seeds.device) for name, values in parameters.items()}
+        pixels = augment(planes, parameters, settings, tuple(model.image_size))
         pixels = normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0)
+        if settings.mixup_alpha > 0:
+            # before the pixels are rounded to a lower precision
+            pixels, parameters["partner"] = mix_neighbours(pixels, parameters["mixup_weights"])
         return pixels.to(PIXEL_DTYPES.get(self.accelerator.mixed_precision, torch.float32)), parameters
+
+
+def planes_of(windows: dict[str, Tensor]) -> list[Tensor]:
+    """Each window of a batch as planes uint8 `(num_frames, 3, height, width)`, without the padding of smaller frames."""
+    # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
+    planes = list(windows["frames"].movedim(-1, 2).contiguous())
+    if "frame_sizes" not in windows:
+        return planes
+    sizes = windows["frame_sizes"].tolist()
+    return [window[..., :height, :width] for window, (height, width) in zip(planes, sizes, strict=True)]
 
 
 def learning_rate_share(

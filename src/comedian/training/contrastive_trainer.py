@@ -6,7 +6,7 @@ from torch import Tensor
 
 from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
-from comedian.training.base_trainer import QueuedTrainer
+from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 
 class ContrastiveTrainer(QueuedTrainer):
@@ -30,7 +30,7 @@ class ContrastiveTrainer(QueuedTrainer):
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""
-        planes = self.planes_of(windows["frames"])
+        planes = planes_of(windows)
         # neighbouring seeds draw unrelated numbers
         views = [
             self.augment_planes(planes, 2 * windows["seed"] + view, settings)[0]

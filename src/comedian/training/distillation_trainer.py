@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from comedian.models.modeling_comedian import keep_tubelets
-from comedian.training.base_trainer import QueuedTrainer
+from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 
 class DistillationTrainer(QueuedTrainer):
@@ -17,8 +17,7 @@ class DistillationTrainer(QueuedTrainer):
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `teacher_features` and `seed` of a batch to the arguments of the model's `forward`."""
-        planes = self.planes_of(windows["frames"])
-        pixels, parameters = self.augment_planes(planes, windows["seed"], self.args.augmentation)
+        pixels, parameters = self.augment_planes(planes_of(windows), windows["seed"], self.args.augmentation)
         inputs = {"pixel_values_videos": pixels, "teacher_features": windows["teacher_features"]}
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
         return inputs if kept is None else inputs | {"kept_tubelets": kept}

@@ -26,7 +26,7 @@ from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import keep_tubelets
-from comedian.training.base_trainer import StageTrainer
+from comedian.training.base_trainer import StageTrainer, planes_of
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
 
@@ -100,14 +100,14 @@ class SpottingTrainer(StageTrainer):
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `labels` and `seed` of a batch to the arguments of the model's `forward`."""
         settings, labels = self.args.augmentation, windows["labels"]
-        pixels, parameters = self.augment_planes(self.planes_of(windows["frames"]), windows["seed"], settings)
+        pixels, parameters = self.augment_planes(planes_of(windows), windows["seed"], settings)
         inputs = {"pixel_values_videos": pixels, "labels": labels}
         if "offset_targets_s" in windows:
             inputs["offset_targets_s"] = windows["offset_targets_s"]
         if "sound" in windows:
             inputs["sound"] = windows["sound"]
         if settings.mixup_alpha > 0:
-            inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
+            partner = parameters["partner"]
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
             if "offset_targets_s" in windows:
