@@ -1,6 +1,8 @@
 """The one exception for input that a person can mend, and the errors of the system that they can."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 # a full disk, a quota, a limit, a folder that may not be written
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -22,6 +24,13 @@ class InputError(ValueError):
         if len(line) > MAX_HEAD + MAX_TAIL:
             line = f"{line[:MAX_HEAD]} ... {line[-MAX_TAIL:]}"
         super().__init__(printable(line))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name: the one that was probably meant, or all that are known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
 
 
 def printable(text: str) -> str:

@@ -45,7 +45,7 @@ class ScoredHalf:
         scores: float32 `(num_steps, num_labels)`, `config.score_rate` steps a second.
         config: labels, time grid, suppression and thresholds.
         models: names of the models, for people.
-        fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
+        fingerprint: what the scores depend on: hash of the models, and `source_of` the video.
         windows: the scores of windows that `scores` were merged from, where they were kept, and read.
     """
 
