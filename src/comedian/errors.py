@@ -9,6 +9,8 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 
 # What is quoted from a file may be of any length; a line that is read begins with the place and ends with the advice.
 MAX_HEAD, MAX_TAIL = 1500, 300
+# more names than these do not help in a message
+MAX_KNOWN = 30
 
 
 class InputError(ValueError):
@@ -30,7 +32,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of a message on an unknown name: the one that was probably meant, or all that are known."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return (
+        f"known: {', '.join(known)}" if len(known) <= MAX_KNOWN else f"see the documentation of its {len(known)} names"
+    )
 
 
 def printable(text: str) -> str:

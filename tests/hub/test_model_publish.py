@@ -504,7 +504,7 @@ def test_a_trainer_of_ones_own_publishes_with_scores(hub, data, tmp_path):
     args = read_settings(dict(recipe.training) | {"num_train_epochs": 1}, SpottingConfig)
     model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, LABELS)
     config = model.config
-    train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
+    train_halves, validation_halves = load_halves(recipe.data, config, ["train", "validation"])
     trainer = SpottingTrainer(
         model,
         args,

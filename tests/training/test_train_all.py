@@ -135,7 +135,7 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (without_plan, [], "taecher"),
         (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
         (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
-        (recipes, ["--tune.training.seed", "1"], "begins with no stage"),
+        (recipes, ["--tune.training.seed", "1"], "does not begin with a stage; did you mean `finetune`?"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
     ):
         assert main(command((folder, root), tmp_path / "out", *words)) == 2
