@@ -123,7 +123,9 @@ def _facts(run: VideoRun, settings: StoreSettings, sound: bool) -> dict[str, Any
     # as a folder that does not exist is refused by the import, in better words
     parts = find_parts(run.videos, events, run.events) if run.videos.is_dir() else []
     return {
-        "events": {_key(video): hash_of([video.split, *map(_facts_of_event, video.events)]) for video in events.videos},
+        "events": {
+            _key(video): hash_of([video.split, *map(_facts_of_event, video.events)]) for video in events.videos
+        },
         "labels": list(events.labels),
         "videos": {_key(part.video): hash_of(content_of(part.file)) for part in parts},
         "start": hash_start(run.model),
