@@ -135,9 +135,12 @@ def hash_start(checkpoint: str) -> str:
     """Hash the weights of a folder, or of a Hub repository's copy here, which is fetched if need be."""
     if Path(checkpoint).is_dir():
         return hash_weights(checkpoint)
-    for name in ("model.safetensors", "model.safetensors.index.json"):
-        if path := cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False):
-            return hash_weights(Path(path).parent)
+    try:
+        for name in ("model.safetensors", "model.safetensors.index.json"):
+            if path := cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False):
+                return hash_weights(Path(path).parent)
+    except OSError as error:
+        raise InputError(f"the weights of `{checkpoint}` cannot be fetched: {str(error).splitlines()[0]}") from error
     raise InputError(f"`{checkpoint}` holds no weights as safetensors; give a model that was published with comedian")
 
 

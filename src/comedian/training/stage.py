@@ -235,7 +235,10 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         )
     output = Path(args.output_dir)
     if begin_run(trainer, recipe, resume):
-        PartialState().print(f"`{output}` holds this run, finished: nothing is trained; `--restart` trains it anew")
+        unsent = ", and nothing is sent to the Hub: use `comedian publish`" if args.push_to_hub else ""
+        PartialState().print(
+            f"`{output}` holds this run, finished: nothing is trained{unsent}; `--restart` trains it anew"
+        )
         return False
     checkpoint = last_checkpoint(output)
     if checkpoint is not None and trainer.is_world_process_zero():
