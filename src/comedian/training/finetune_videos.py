@@ -128,7 +128,7 @@ def _facts(run: VideoRun, settings: StoreSettings, sound: bool) -> dict[str, Any
         },
         "labels": list(events.labels),
         "videos": {_key(part.video): hash_of(content_of(part.file)) for part in parts},
-        "start": hash_start(run.model),
+        "start weights": hash_start(run.model)[:16],
         "validation_share": run.validation_share,
         "seed": run.seed,
         "frames": asdict(settings) | {"sound": sound},

@@ -26,9 +26,9 @@ from comedian.training.recipe import Recipe
 from comedian.training.run_record import MACHINE_SETTINGS
 
 RUN_FILE_NAME = "run.json"
-# Settings that may differ when a run is continued or repeated, by the beginnings of their names: those of the machine and of
-# what is written; further
+# beginnings of the names of settings that may differ when a run is continued or repeated
 FREE_SETTINGS = (
+    # of the machine, of logs, and of what is written where
     *MACHINE_SETTINGS,
     # what recomputes the same values, or says what the command itself decides
     "gradient_checkpointing",
@@ -95,7 +95,7 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
         },
         "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "model": {name: value for name, value in config.to_dict().items() if name not in FREE_FIELDS},
-        "start": recipe.model.checkpoint and hash_start(recipe.model.checkpoint),
+        "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
         "frames": asdict(FrameStore(recipe.data.frames).settings),
     }
     splits = trainer.recorded_halves()
@@ -154,10 +154,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if name in HASHED and isinstance(old, dict) and isinstance(new, dict):
             changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
             lines.append(f"{name} of {_some([f'`{key}`' for key in changed])}")
-        elif isinstance(old, dict) and isinstance(new, dict):
-            # a field that the other side's version does not know is not a difference
-            changed = [key for key in old if key in new and old[key] != new[key]]
-            lines += [f"{name}.{key} {_short(old[key])} -> {_short(new[key])}" for key in changed]
         elif isinstance(old, list) and isinstance(new, list) and set(old) != set(new):
             gone, come = (
                 [f"`{item}`" for item in one if item not in other] for one, other in ((old, new), (new, old))
@@ -165,8 +161,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             parts = [f"{word} {_some(items)}" for word, items in (("without", gone), ("with", come)) if items]
             lines.append(f"{name} now {' and '.join(parts)}")
         else:
-            lines.append(f"{name} {_short(old)} -> {_short(new)}")
+            lines += _differences_of_value(name, old, new)
     return lines
+
+
+def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
+    """Go down to the fields that differ; one that the other side's version does not know is not a difference."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        shared = [key for key in old if key in new]
+        return [line for key in shared for line in _differences_of_value(f"{name}.{key}", old[key], new[key])]
+    return [] if old == new else [f"{name} {_short(old)} -> {_short(new)}"]
 
 
 def find_changes(folder: Path, facts: Mapping[str, Any]) -> str | None:

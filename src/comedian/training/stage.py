@@ -258,7 +258,10 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         InputError: the folder holds a model of something else, or its weights have changed since.
         RunChanged: it holds a run of other settings or data, and `resume` is set.
     """
-    output, facts = Path(trainer.args.output_dir), facts_of_stage(trainer, recipe)
+    output, start = Path(trainer.args.output_dir), recipe.model.checkpoint
+    if start is not None and Path(start).resolve().is_relative_to(output.resolve()):
+        raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
+    facts = facts_of_stage(trainer, recipe)
     found = find_changes(output, facts)
     foreign = find_foreign(output, STAGE_FILES)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
