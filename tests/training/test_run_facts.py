@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from comedian.data.feature_bank import FeatureHeader, features_path, open_featur
 from comedian.data.frame_store import StoreSettings, prepare, source_of
 from comedian.models import ComedianForActionSpotting
 from comedian.training.recipe import DataSection
-from comedian.training.run_facts import FREE_SETTINGS, STAGE_FILES, differences
+from comedian.training.run_facts import FREE_SETTINGS, STAGE_FILES, RunChanged, differences
 from comedian.training.spotting_config import SpottingConfig
-from comedian.training.stage import load_halves
+from comedian.training.stage import begin_run, load_halves
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
 from video_factory import write_video
@@ -344,6 +345,20 @@ def test_mistyped_fields_are_refused_before_data_is_opened(words, message, folde
     assert run(*words, "--training.output_dir", "new") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not Path("new").exists()
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_binds_nobody(tmp_path, monkeypatch):
+    """Such as one that ran out of memory in its first step: a smaller batch needs no `--restart`."""
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(tmp_path)), is_world_process_zero=lambda: True)
+    recipe = SimpleNamespace(model=SimpleNamespace(checkpoint=None))
+    for batch in (8, 4):
+        monkeypatch.setattr("comedian.training.stage.facts_of_stage", lambda *args, batch=batch: {"batch": batch})
+        assert not begin_run(trainer, recipe, resume=True)
+        assert json.loads((tmp_path / "run.json").read_text()) == {"batch": batch}
+    (tmp_path / "checkpoint-1").mkdir()
+    monkeypatch.setattr("comedian.training.stage.facts_of_stage", lambda *args: {"batch": 2})
+    with pytest.raises(RunChanged, match="batch 4 -> 2"):
+        begin_run(trainer, recipe, resume=True)
 
 
 def test_differences_are_short():

@@ -205,10 +205,8 @@ def delete_owned(folder: Path, patterns: Sequence[str]) -> None:
                 path.unlink()
 
 
-def find_foreign(folder: Path, patterns: Sequence[str]) -> Path | None:
-    """Return a file that a run would write and that lies in a folder without the record of a run."""
-    if (folder / RUN_FILE_NAME).is_file():
-        return None
+def find_written(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """Return a file or folder of the kind that a run writes, where there is one."""
     return next((path for pattern in patterns for path in folder.glob(pattern)), None)
 
 

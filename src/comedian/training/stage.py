@@ -39,7 +39,7 @@ from comedian.training.run_facts import (
     delete_owned,
     facts_of_stage,
     find_changes,
-    find_foreign,
+    find_written,
     write_facts,
 )
 
@@ -259,18 +259,20 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         RunChanged: it holds a run of other settings or data, and `resume` is set.
     """
     output, start = Path(trainer.args.output_dir), recipe.model.checkpoint
-    if start is not None and Path(start).resolve().is_relative_to(output.resolve()):
+    if start is not None and Path(start).is_dir() and Path(start).resolve().is_relative_to(output.resolve()):
         raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
     facts = facts_of_stage(trainer, recipe)
-    found = find_changes(output, facts)
-    foreign = find_foreign(output, STAGE_FILES)
+    written = find_written(output, STAGE_FILES)
+    foreign = written is not None and not (output / RUN_FILE_NAME).is_file()
+    # a run that ended before its first checkpoint, out of memory say, binds nobody to its settings
+    found = None if written is None else find_changes(output, facts)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
     record = read_record(output) if finished else None
     # no process may write before all have read
     PartialState().wait_for_everyone()
-    if foreign is not None:
+    if foreign:
         raise InputError(
-            f"`{output}` holds `{foreign.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
+            f"`{output}` holds `{written.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
             "`training.output_dir`, or delete the folder"
         )
     if found and resume:

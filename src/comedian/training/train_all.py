@@ -34,7 +34,7 @@ from comedian.training.run_facts import (
     content_of,
     delete_owned,
     find_changes,
-    find_foreign,
+    find_written,
     write_facts,
 )
 from comedian.training.spotting_config import SpottingConfig
@@ -248,7 +248,7 @@ def make_features(run: Run, source: FeatureSource | None) -> Path:
 def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
     """Record what a bank is made from, or compare it with what it was begun with."""
     found, patterns = find_changes(bank, facts), ["**/*.safetensors"]
-    if find_foreign(bank, patterns):
+    if find_written(bank, patterns) and not (bank / RUN_FILE_NAME).is_file():
         raise InputError(f"`{bank}` holds features, and no {RUN_FILE_NAME} that says of what; delete it")
     if found and not run.restart:
         raise RunChanged(bank, found, RESTART)
