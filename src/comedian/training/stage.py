@@ -244,7 +244,13 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     if checkpoint is not None and trainer.is_world_process_zero():
         _relocate_best(checkpoint, output)
     PartialState().wait_for_everyone()
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except InputError:
+        # a file that shows to be damaged when it is read leaves nothing behind, if nothing was trained yet
+        if trainer.is_world_process_zero() and find_written(output, STAGE_FILES) is None:
+            (output / RUN_FILE_NAME).unlink(missing_ok=True)
+        raise
     return True
 
 
