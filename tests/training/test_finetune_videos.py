@@ -42,7 +42,9 @@ def words_of(own, output, *more):
 
 def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     output = tmp_path / "run"
-    assert main(words_of(own, output, "--training.num_train_epochs", 1, "--training.disable_tqdm", "true")) == 0
+    # one batch
+    same = ["--training.num_train_epochs", 1, "--training.windows_per_half", 2]
+    assert main(words_of(own, output, *same, "--training.disable_tqdm", "true")) == 0
     printed = capsys.readouterr().out
     splits = json.loads((output / "matches" / "splits.json").read_text())
     # by video: a match of three parts is in one split, whole
@@ -62,7 +64,7 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     prepared_ns = [path.stat().st_mtime_ns for path in frames]
 
     state = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    assert main(words_of(own, output, "--training.num_train_epochs", 1)) == 0
+    assert main(words_of(own, output, *same)) == 0
     assert "finished: nothing is trained" in capsys.readouterr().out
 
     # a run is repeated only with what it was begun with
@@ -72,7 +74,6 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     write_video(videos / "two.mkv", num_frames=4 * LENGTH_S, fps=4, height=32, width=32, audio_s=LENGTH_S)
     start = shutil.copytree(own / "start", tmp_path / "start")
     ComedianForActionSpotting(tiny_config(fps=2.0, initializer_range=0.5)).save_pretrained(start)
-    same = ["--training.num_train_epochs", 1]
     for words, message in (
         (["--seed", 1, *same], "seed 0 -> 1"),
         (["--validation-share", 0.5, *same], "validation_share 0.2 -> 0.5"),
@@ -80,7 +81,7 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
         (["--videos", videos, *same], "videos of `two.mkv`"),
         (["--model", start, *same], "start "),
         (["--model.overrides.image_size", 24, *same], "frames.height 16 -> 24"),
-        (["--training.num_train_epochs", 2], "training.num_train_epochs 1 -> 2"),
+        ([*same, "--training.num_train_epochs", 2], "training.num_train_epochs 1 -> 2"),
         (["--model.overrides.temporal_depth", 1, *same], "model.temporal_depth 2 -> 1"),
     ):
         assert main(words_of(own, output, *words)) == 2
