@@ -8,8 +8,8 @@ here=$(dirname "$0")
 recipes=$here/../hub_configs/gfspot-viswin-nano
 data=(--data.root "$gfspot" --data.frames "$work/frames" --data.labels "$gfspot/labels.txt")
 
-run() { # COMMAND RECIPE OUTPUT OPTIONS...: a stage, unless it is done
-  [ -f "$work/$3/recipe.yaml" ] || comedian "$1" --config "$recipes/$2.yaml" "${data[@]}" --training.output_dir "$work/$3" "${@:4}"
+run() { # COMMAND RECIPE OUTPUT OPTIONS...: a stage; one that is finished is left as it is
+  comedian "$1" --config "$recipes/$2.yaml" "${data[@]}" --training.output_dir "$work/$3" "${@:4}"
 }
 
 mkdir -p "$work"

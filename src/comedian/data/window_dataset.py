@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -308,19 +309,26 @@ class DistillationDataset(FrameWindows):
         super().__init__(halves, shape)
         self.features = [bank.open(row["video_id"], row["half"]) for row in halves.rows]
         for index, features in enumerate(self.features):
-            duration_s = halves.num_frames(index) / halves.fps
-            features.check(token_rate=halves.fps / shape.tubelet_size, duration_s=duration_s, dim=feature_dim)
+            features.check_source(Path(halves.rows[index]["video_path"]))
+            token_rate = halves.fps / shape.tubelet_size
+            features.check(token_rate=token_rate, duration_s=self.last_frame_s(index), dim=feature_dim)
 
     def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
         """Read one window: see [`FrameWindows`]; with `teacher_features` float32 `(num_tokens, dim)`."""
         features = self.features[key.half_index].at(self.token_times_s(key))
         return super().__getitem__(key) | {"teacher_features": torch.from_numpy(features)}
 
+    def last_frame_s(self, index: int) -> float:
+        """Time of a half's last frame: a last token that is filled up with it asks for no later feature."""
+        half = self.halves[index]
+        return (half.num_frames - 1) / half.fps
+
     def token_times_s(self, key: WindowKey) -> np.ndarray:
         """Times of a window's tokens in its half, float64 `(num_tokens,)`; the last one repeats with the last frame."""
         times_s = token_timestamps_s(self.shape.num_tokens, self.halves.fps, self.shape.tubelet_size)
         last_token = -(-self.available_frames(key) // self.shape.tubelet_size) - 1
-        return self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
+        times_s = self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
+        return np.minimum(times_s, self.last_frame_s(key.half_index))
 
 
 def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

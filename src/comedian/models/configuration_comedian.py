@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -38,6 +39,8 @@ MAX_SIZES = {
     "num_channels": 1000,
     "scores_per_token": 10**4,
 }
+# of a `config.json` that transformers writes and reads elsewhere
+OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
@@ -110,6 +113,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.projector_sizes, self.predictor_sizes = list(self.projector_sizes), list(self.predictor_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -161,6 +165,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.projector_sizes = list(self.projector_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -172,6 +177,17 @@ class ComedianDistillationConfig(PreTrainedConfig):
             raise ValueError(f"`positive_radius` is {self.positive_radius}; must be 0 or more")
         if not self.use_aligned and self.positive_radius == 0:
             raise ValueError("`use_aligned` is false and `positive_radius` 0: a token would have no positive")
+
+
+def _warn_of_unknown(config: PreTrainedConfig, fields: dict) -> None:
+    """Warn once of fields that no configuration has, such as a mistyped one; they have no effect."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for name in fields:
+        # transformers' own are attributes of its class, or begin with `_`
+        if not (name.startswith("_") or hasattr(type(config), name) or name in OTHER_FIELDS):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            logger.warning_once(f"the configuration has the unknown field {name!r}, which has no effect{hint}")
 
 
 def _check_contrast(config: PreTrainedConfig, *sizes: str) -> None:
@@ -334,6 +350,7 @@ class ComedianConfig(PreTrainedConfig):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
         if not isinstance(self.dtype, str | torch.dtype | None):
             raise ValueError(f"`dtype` is {self.dtype!r}; must be a name such as float32")

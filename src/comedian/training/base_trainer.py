@@ -4,7 +4,7 @@ import math
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
+from comedian.data.feature_bank import HalfFeatures
 from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
@@ -77,7 +78,12 @@ class StageTrainer(Trainer):
 
     def recorded_features(self) -> str | None:
         """What made the features that the stage learns from."""
-        return None
+        features = self.recorded_feature_files()
+        return features[0].source if features else None
+
+    def recorded_feature_files(self) -> Sequence[HalfFeatures]:
+        """The features that the stage learns from, one file a training half; none by default."""
+        return []
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
         with storage_errors(self.args.output_dir):
@@ -88,6 +94,11 @@ class StageTrainer(Trainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             self.record().save(output_dir or self.args.output_dir)
+
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args):
+        """Train no further step where the checkpoint is of the last one: with `max_steps` an epoch may be left over."""
+        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args)
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else progress
 
     def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
         self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)

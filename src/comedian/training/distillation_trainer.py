@@ -1,7 +1,10 @@
 """Trainer of stage 2: windows with a teacher's features."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from comedian.data.feature_bank import HalfFeatures
 from comedian.models.modeling_comedian import keep_tubelets
 from comedian.training.base_trainer import QueuedTrainer, planes_of
 
@@ -11,9 +14,9 @@ class DistillationTrainer(QueuedTrainer):
 
     title = "Stage 2: distillation of a teacher's features"
 
-    def recorded_features(self) -> str | None:
-        """What made the feature bank."""
-        return self.train_dataset.features[0].source
+    def recorded_feature_files(self) -> Sequence[HalfFeatures]:
+        """The files of the feature bank, one a training half."""
+        return self.train_dataset.features
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `teacher_features` and `seed` of a batch to the arguments of the model's `forward`."""
