@@ -222,7 +222,7 @@ def iter_frames(
         stream.thread_type = "SLICE" if live else "AUTO"
         stream.codec_context.thread_count = threads
         time_base, tolerance_s = float(stream.time_base), _tolerance_s(stream)
-        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads)
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads)
 
         shown, shown_s, start_s, index, num_late = None, 0.0, None, 0, 0
 
@@ -291,7 +291,7 @@ def frames_at(
     with open_video(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads=0)
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads=0)
         timing = timing_of(path)
         if not timing.can_seek:
             yield from _frames_of_one_pass(path, list(timestamps_s), size)
@@ -314,7 +314,7 @@ def _frames_of_one_pass(
     with open_video(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads=0)
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads=0)
         timeline, shown, start_s = Timeline(container, stream), None, None
         packets = ((packet, None) for packet in _demux(timeline, path, lambda line: None))
         for frame in _decode(packets, timeline, path, lambda line: None, lambda pts, next_pts: False):
@@ -427,10 +427,10 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _pixel_aspect(stream: VideoStream) -> float:
-    """Width of a pixel relative to its height; 1 where the file says nothing, or nothing that can be."""
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if 0.1 < aspect < 10 else 1.0
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Return the width of a pixel relative to its height; 1 where the file says nothing, or an implausible value."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 0.1 < aspect < 10 else Fraction(1)
 
 
 def _tolerance_s(stream: VideoStream) -> float:

@@ -27,6 +27,12 @@ def render_page(template_name: str, **data: Any) -> str:
     return _environment().get_template(template_name).render(data, nonce=secrets.token_urlsafe(16))
 
 
+def clock(time_s: float) -> str:
+    """Return a time as `minutes:seconds`, rounded to tenths, such as `0:34.6`."""
+    minutes, tenths = divmod(round(10 * time_s), 600)
+    return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
