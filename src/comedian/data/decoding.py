@@ -226,13 +226,6 @@ def iter_frames(
 
         shown, shown_s, start_s, index, num_late = None, 0.0, None, 0, 0
 
-        def tell_restart(time_s: float) -> None:
-            if len(timeline.shifts) <= MAX_RESTARTS_TOLD + 1:
-                place_s = time_s - (time_s if start_s is None else start_s)
-                on_damage(
-                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows is taken as the next frames"
-                )
-
         def is_off_grid(pts: int, next_pts: int) -> bool:
             """Whether no grid point is near the time that a frame is on screen."""
             if start_s is None:
@@ -240,7 +233,8 @@ def iter_frames(
             first = math.ceil((pts * time_base - start_s - 2 * tolerance_s) * fps)
             return math.floor((next_pts * time_base - start_s + 2 * tolerance_s) * fps) < first
 
-        timeline = Timeline(container, stream, tell_restart)
+        restarts_s: list[float] = []
+        timeline = Timeline(container, stream, restarts_s.append)
         packets = _demux(timeline, path, on_damage)
         if live or timeline.has_decoding_times:
             packets = ((packet, None) for packet in packets)
@@ -249,6 +243,9 @@ def iter_frames(
         for frame in _decode(packets, timeline, path, on_damage, is_off_grid):
             time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
+            # packets are read ahead of the frames, and the first frame tells where time 0 is
+            while restarts_s:
+                _tell_restart(path, restarts_s.pop(0) - start_s, len(timeline.shifts), on_damage)
             if not live and time_s - start_s >= MAX_LENGTH_S:
                 num_late += 1
                 continue
@@ -270,6 +267,11 @@ def iter_frames(
         has_promised = not timeline.clock_may_jump and not timeline.is_raw
         if has_promised and end_s < promised_s - TRUNCATION_TOLERANCE_S:
             on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
+
+
+def _tell_restart(path: str | Path, time_s: float, num_clocks: int, on_damage: Callable[[str], None]) -> None:
+    if num_clocks <= MAX_RESTARTS_TOLD + 1:
+        on_damage(f"the clock of `{path}` starts anew at {time_s:.1f} s; what follows is taken as the next frames")
 
 
 def frames_at(

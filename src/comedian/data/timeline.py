@@ -68,6 +68,7 @@ class Timeline:
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._last_beside: dict[int, float] = {}
+        self._reordered_ticks = 0
         self._delay_ticks = 0
         self._known_s: float | None = None
         self._num_since = 0
@@ -119,6 +120,13 @@ class Timeline:
         """Move a packet of the picture to the timeline; return whether the clock starts anew with it."""
         if self._is_avi:  # what FFmpeg makes of the one time that AVI holds is wrong for H.264
             packet.pts = packet.dts
+        if packet.pts is not None and packet.dts is not None:
+            delay = packet.pts - packet.dts
+            if self.clock_may_jump and delay > FORWARD_S * self._second:
+                # in program streams, FFmpeg takes the last time before a break from the clock after it
+                packet.pts = packet.dts + self._reordered_ticks
+            elif delay > 0:
+                self._reordered_ticks = delay
         pts, stamp = packet.pts, packet.pts if packet.dts is None else packet.dts
         if stamp is None:
             return False

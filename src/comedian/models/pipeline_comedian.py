@@ -300,17 +300,16 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             return np.ascontiguousarray(np.rot90(pixels, turns))
 
         shown, array, shown_s, start_s, index = None, None, 0.0, None, 0
-
-        def tell_restart(time_s: float) -> None:
-            place_s = time_s - (time_s if start_s is None else start_s)
-            logger.warning(
-                f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows is taken as the next frames"
-            )
-
-        timeline = Timeline(container, stream, tell_restart)
+        restarts_s: list[float] = []
+        timeline = Timeline(container, stream, restarts_s.append)
         for frame in _decode(timeline, path):
             time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
+            while restarts_s:
+                place_s = restarts_s.pop(0) - start_s
+                logger.warning(
+                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows are the next frames"
+                )
             if time_s - start_s >= MAX_LENGTH_S:  # a broken time
                 continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:
