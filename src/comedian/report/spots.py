@@ -17,7 +17,6 @@ from comedian.errors import InputError, printable
 from comedian.evaluation.matching import match_spots
 from comedian.files import atomic_write_text
 from comedian.models import ComedianConfig
-from comedian.models.postprocessing_comedian import step_timestamp_s
 from comedian.report.page import render_page
 from comedian.report.pictures import jpeg_data_uri
 
@@ -115,7 +114,8 @@ def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | N
         "half": half,
         "duration_s": len(scores) / config.score_rate,
         "video": video and {"name": video.name, "src": _relative_url(video, page), "offset_s": _offset_s(video)},
-        "curve_begin_s": float(step_timestamp_s((steps_per_point - 1) / 2, config.score_rate, config.fps)),
+        # the mean of its steps' times; of steps shorter than a frame, the first is before the first frame
+        "curve_begin_s": steps_per_point / 2 / config.score_rate - 0.5 / config.fps,
         "curve_step_s": steps_per_point / config.score_rate,
         "curves": [base64.b64encode(np.ascontiguousarray(curve)).decode() for curve in curves.T],
     }
