@@ -226,7 +226,7 @@ def test_the_pages_table_has_milliseconds(tmp_path, pages):
 
 def test_the_commands_table_has_milliseconds(tmp_path):
     write_csv(tmp_path / "out.csv", SUM)
-    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "1,Goal,10.6,00:10,0.5"
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "1,Goal,10.6,1 - 00:10,0.5"
 
 
 def test_the_offset_of_a_player_that_begins_with_the_sound(tmp_path):
