@@ -1,7 +1,7 @@
 """PyAV: any video -> RGB frames on an exact time grid.
 
-Time 0 is when the first frame is shown, whatever the container's clock says: `timing_of` tells it to every command. Frames
-that an edit list hides and those before the first key frame are not shown. Where the container's clock starts anew, time
+Time 0 is when the first frame is shown, whatever the container's clock says; every command takes it from here. Frames that
+an edit list hides and those before the first key frame are not shown. Where the container's clock starts anew, time
 goes on (see `comedian.data.timeline`). Grid point `i` is at
 `i / fps` seconds and shows what a viewer would see then: the last frame presented at or before it. Everything goes by
 the frames' own timestamps, so variable frame rates, start times other than 0 and rates that do not divide the source's

@@ -48,7 +48,7 @@ class Timeline:
         rate: frames a second, see [`frame_rate`].
         time_base: seconds a tick of the picture.
         has_decoding_times: the container holds the times of decoding alone, though frames are reordered (AVI). A packet's
-            `pts` is then its `dts`, and [`time_s`] tells when a frame is shown.
+            `pts` is then its `dts`, and [`time_s`] returns when a frame is shown.
         is_raw: the container holds no times.
         end: ticks, where the last frame read ends; `None` before the first.
         shifts: ticks from the container's clock to the timeline, one a clock.
