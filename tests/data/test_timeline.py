@@ -9,6 +9,7 @@ import pytest
 import comedian.data.timeline
 import comedian.models.timeline_comedian
 from comedian.data.decoding import frames_at, iter_frames, probe, timing_of
+from comedian.data.timeline import Timeline
 from comedian.models.pipeline_comedian import read_frames
 from comedian.models.sound_comedian import MEL_RATE, read_sound
 from video_factory import begin_later, frame_number, join, numbered_from, write_video
@@ -76,6 +77,48 @@ def test_a_clock_that_jumps_forward_shows_no_still_picture(tmp_path, ending, opt
     path = join(tmp_path / f"joined.{ending}", first, second)
     told = assert_shown(path, fps, list(range(7 * fps)), damage=1)
     assert "starts anew at 4.0 s" in told[0]
+
+
+class WithBrokenTime:
+    """A container of which one packet has a wrong time."""
+
+    def __init__(self, container, number, error_s):
+        self.container, self.format, self.number, self.error_s = container, container.format, number, error_s
+
+    def demux(self, *streams):
+        for number, packet in enumerate(self.container.demux(*streams)):
+            if number == self.number:
+                packet.pts = packet.dts = packet.dts + round(self.error_s / packet.time_base)
+            yield packet
+
+
+@pytest.mark.parametrize("ending, error_s", [("ts", -3.0), ("ts", 600.0), ("ts", -90_000.0), ("mkv", -3.0)])
+def test_one_broken_time_moves_no_other_frame(tmp_path, ending, error_s):
+    path = write_video(tmp_path / f"1.{ending}", 80, b_frames=0, gop=10)
+    with av.open(str(path)) as container:
+        timeline = Timeline(WithBrokenTime(container, 40, error_s), container.streams.video[0])
+        packets = [packet for packet in timeline.packets() if packet is not None]
+        times_s = [float(packet.pts * packet.time_base) for packet in packets]
+    true_s = np.arange(80) / 10 + times_s[0]
+    np.testing.assert_allclose(np.delete(times_s, 40), np.delete(true_s, 40), atol=1.1e-3)
+
+
+def test_a_recording_that_begins_between_key_frames_follows_another(tmp_path):
+    options = {"b_frames": 0, "gop": 20, "codec_options": {"x264-params": "scenecut=0"}}
+    first = write_video(tmp_path / "1.ts", 40, **options)
+    packets = write_video(tmp_path / "2.ts", 80, draw=numbered_from(40), **options).read_bytes()
+    second = tmp_path / "late.ts"
+    second.write_bytes(packets[len(packets) // 188 // 3 * 188 :])
+    with av.open(str(second)) as container:
+        num_packets = sum(packet.size > 0 for packet in container.demux(video=0))
+    with av.open(str(second)) as container:
+        shown = [frame_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert shown[0] % 20 == 0 and 0 < num_packets - len(shown) < 20
+    path, told = join(tmp_path / "joined.ts", first, second), []
+    found = [frame_number(frame) for _, frame in iter_frames(path, 10, on_damage=told.append)]
+    # what cannot be decoded takes its time
+    assert found == [*range(40), *[39] * (num_packets - len(shown)), *shown]
+    assert len(told) == 1 and "starts anew at 4.0 s" in told[0]
 
 
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])

@@ -103,7 +103,7 @@ def timing_of(path: str | Path) -> Timing:
     try:
         status = Path(path).stat()
         return _timing_of(str(path), status.st_size, status.st_mtime_ns)
-    except OSError:  # an address
+    except (OSError, ValueError):  # an address, or no name of a file
         return _read_timing(str(path))
 
 
@@ -142,7 +142,7 @@ def _read_timing(path: str) -> Timing:
 
 def _goes_on_after_index(container: InputContainer, stream: VideoStream, end_s: float) -> bool:
     """Whether a file that can be joined to another one byte by byte goes on behind the end that its header promises."""
-    if not container.format.name.startswith(FORMATS_OF_JOINABLE_FILES):
+    if not (container.format.name.startswith(FORMATS_OF_JOINABLE_FILES) and end_s < MAX_LENGTH_S):
         return False
     timeline = Timeline(container, stream)
     with suppress(av.error.FFmpegError):
@@ -448,7 +448,9 @@ def _end_s(container: InputContainer, stream: VideoStream) -> float:
     if "DURATION" in stream.metadata:  # Matroska: the track's end on the container's clock
         with suppress(ValueError):  # no time
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            if math.isfinite(end_s):
+                return end_s
     if container.duration is not None:
         return container.duration / av.time_base
     return 0.0

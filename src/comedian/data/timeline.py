@@ -132,7 +132,7 @@ class Timeline:
             return False
         is_new = self._starts_anew(packet, stamp)
         if is_new:
-            self.shifts.append(self.end - (stamp if pts is None else pts))
+            self.shifts.append(self._shift_after_break(stamp, pts))
             self._last_pts = None
             self.on_restart(float(self.end * self.time_base))
         shift = self.shifts[-1]
@@ -151,8 +151,23 @@ class Timeline:
         if packet.is_keyframe and packet.pts is not None:
             if packet.pts + shift < self._last_pts - KEY_FRAME_JITTER_S * second:
                 return True
+        if self._fits_clock_before(stamp):
+            return True
         step = stamp + shift - self._last_dts
         return self.clock_may_jump and not -BACKWARD_S * second < step < FORWARD_S * second
+
+    def _fits_clock_before(self, stamp: int) -> bool:
+        """Whether a packet is nearer to the last one on the clock before the last break, which then was a broken time."""
+        if len(self.shifts) < 2:
+            return False
+        step, step_before = (abs(stamp + shift - self._last_dts) for shift in (self.shifts[-1], self.shifts[-2]))
+        return step_before < BACKWARD_S * self._second and step_before < step / 2
+
+    def _shift_after_break(self, stamp: int, pts: int | None) -> int:
+        """The shift with which a packet follows the last frame."""
+        if self._fits_clock_before(stamp):
+            return self.shifts[-2]
+        return self.end - (stamp if pts is None else pts)
 
     def _settled(self, held: deque, ended: bool = False) -> Iterator[Any]:
         """Yield the held packets of other streams whose clock is known: the one that puts them nearest to the picture."""
