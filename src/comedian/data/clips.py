@@ -160,6 +160,7 @@ def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = F
         begins_s = [_begin_of_copy_s(part) for part in segments]
         exact = None in begins_s
     if not exact:
+        begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides what comes before it
         segments = [Segment(part.video, begin_s, part.end_s) for part, begin_s in zip(segments, begins_s, strict=True)]
     merged: list[Segment] = []
     for part in segments:
