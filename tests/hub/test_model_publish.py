@@ -42,7 +42,7 @@ HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_c
 CODE = {
     f"{name}_comedian.py" for name in ("configuration", "encoders", "loss", "modeling", "pipeline", "postprocessing")
 }
-CODE |= {"video_processing_comedian.py", "sound_comedian.py"}
+CODE |= {"video_processing_comedian.py", "sound_comedian.py", "timeline_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
 SENT |= {"recipe.yaml", "validation_scores.json", "predictions_validation.zip", "learning_curve.svg"}
 
