@@ -41,6 +41,8 @@ MAX_SIZES = {
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
+# fields whose values belong to the labels
+FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -252,6 +254,17 @@ class ComedianConfig(PreTrainedConfig):
     """
 
     model_type = "comedian"
+    keys_to_ignore_at_inference = [
+        "last_hidden_state",
+        "spatial_tokens",
+        "hidden_states",
+        "attentions",
+        "spatial_hidden_states",
+        "spatial_attentions",
+        "positive_similarity",
+        "negative_similarity",
+        "embedding_std",
+    ]
     sub_configs = {
         "contrastive_config": ComedianContrastiveConfig,
         "distillation_config": ComedianDistillationConfig,
@@ -333,10 +346,34 @@ class ComedianConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked."""
+        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked.
+
+        Other labels (`id2label`, `num_labels`) take with them what belongs to the dictionary's: thresholds, calibration,
+        curves, class weights, suppression windows.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        labels = _label_names(config_dict)
+        if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
+            of_labels = {*FIELDS_OF_LABELS, "id2label", "label2id"}
+            config_dict = {name: value for name, value in config_dict.items() if name not in of_labels}
         return super().from_dict(config_dict | replaced, **kwargs)
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of the classifier; setting another number resets their names and what belongs to them."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if self.id2label is not None and len(self.id2label) == num_labels:
+            return
+        if self.id2label is not None:
+            for field in dataclasses.fields(self):
+                if field.name in FIELDS_OF_LABELS:
+                    setattr(self, field.name, field.default)
+        self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+        self.label2id = {label: index for index, label in self.id2label.items()}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save `config.json` and, beside it, the code that it names.
@@ -633,6 +670,12 @@ def _flat(value):
             yield from _flat(item)
     else:
         yield value
+
+
+def _label_names(fields: dict) -> list[str] | None:
+    """Labels in the order of the logits, if `id2label` is there."""
+    id2label = fields.get("id2label")
+    return id2label and [id2label[index] for index in sorted(id2label, key=int)]
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:

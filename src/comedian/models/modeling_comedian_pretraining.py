@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
@@ -27,6 +28,11 @@ class ComedianContrastiveOutput(ModelOutput):
         negative_similarity (`torch.Tensor` of shape `()`): mean cosine of a query and the queue.
         embedding_std (`torch.Tensor` of shape `()`): spread of all processes' queries times `sqrt(dim)`: near 1 where they
             fill the sphere, 0 where they have collapsed.
+        hidden_states (`tuple[torch.Tensor]`, returned when `output_hidden_states=True`): patches of the clips of all views
+            before the first and after each layer of the spatial encoder, as `spatial_hidden_states` of
+            [`ComedianModelOutput`].
+        attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): its attention weights, as
+            `spatial_attentions` there.
     """
 
     loss: Tensor | None = None
@@ -35,11 +41,13 @@ class ComedianContrastiveOutput(ModelOutput):
     positive_similarity: Tensor | None = None
     negative_similarity: Tensor | None = None
     embedding_std: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class ComedianDistillationOutput(ModelOutput):
-    """Output of [`ComedianForFeatureDistillation`].
+    """Output of [`ComedianForFeatureDistillation`]; see [`ComedianModelOutput`] for the other fields.
 
     Args:
         loss (`torch.Tensor` of shape `()`, returned when `teacher_features` are given): token-wise soft contrastive loss.
@@ -57,6 +65,17 @@ class ComedianDistillationOutput(ModelOutput):
     positive_similarity: Tensor | None = None
     negative_similarity: Tensor | None = None
     embedding_std: Tensor | None = None
+    spatial_tokens: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    spatial_hidden_states: tuple[Tensor, ...] | None = None
+    spatial_attentions: tuple[Tensor, ...] | None = None
+
+
+def first_queue(size: int, dim: int) -> Tensor:
+    """Random directions `(size, dim)`, always the same: first steps have negatives everywhere."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return F.normalize(torch.randn(size, dim, generator=generator, device="cpu"), dim=1)
 
 
 class ComedianProjectionHead(nn.Module):
@@ -86,22 +105,30 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
     """
 
     def make_queue(self, queue_size: int, dim: int) -> None:
-        """Register the queue; `_init_weights` fills it."""
-        self.register_buffer("queue", torch.zeros(queue_size, dim))
+        """Register the queue and fill it."""
+        queue = torch.empty(queue_size, dim)
+        self.register_buffer("queue", queue if queue.is_meta else queue.copy_(first_queue(queue_size, dim)))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self._waiting_keys: list[Tensor] = []
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Also fill the queue with random directions, so that first steps have negatives everywhere."""
+        """Also fill the queue, which a checkpoint may lack."""
         super()._init_weights(module)
         if module is self:
-            init.copy_(self.queue, F.normalize(torch.randn_like(self.queue), dim=1))
+            init.copy_(self.queue, first_queue(*self.queue.shape))
             init.zeros_(self.queue_ptr)
 
     def hold_keys(self, keys: Tensor) -> None:
-        """Keep the keys of a training pass, `(num_groups, num_keys, dim)`, for the next [`update_queue`]."""
+        """Keep the keys of a training pass, `(num_groups, num_keys, dim)`, for the next [`update_queue`].
+
+        Without a call of it, no more passes are kept than fill the queue.
+        """
         self._waiting_keys.append(keys.detach().float())
+        count = sum(len(held) * held.shape[1] for held in self._waiting_keys[1:])
+        while count >= len(self.queue) and len(self._waiting_keys) > 1:
+            self._waiting_keys.pop(0)
+            count -= len(self._waiting_keys[0]) * self._waiting_keys[0].shape[1]
 
     @torch.no_grad()
     def update_queue(self) -> None:
@@ -216,7 +243,11 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
     def compute_queries(self, clips: Tensor) -> Tensor:
         """Online predictions for clips, `(batch_size, dim)`, L2-normalised."""
-        return F.normalize(self.predictor(self.projector(self.encode_clips(clips))).float(), dim=1)
+        return self.project_queries(self.encode_clips(clips))
+
+    def project_queries(self, clip_tokens: Tensor) -> Tensor:
+        """Online predictions for spatial tokens `(batch_size, hidden_size)`, `(batch_size, dim)`, L2-normalised."""
+        return F.normalize(self.predictor(self.projector(clip_tokens)).float(), dim=1)
 
     def compute_contrastive_loss(self, queries: Tensor, keys: Tensor, first_key: int = 0) -> Tensor:
         """Loss of both ways.
@@ -247,7 +278,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs
+        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> ComedianContrastiveOutput:
         """Embed clips; with a second view of each, compare the views with each other and the queue.
 
@@ -255,7 +286,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(batch_size, tubelet_size, channels, height, width)`): normalised
                 pixels of clips of one tubelet.
             second_view (`torch.Tensor` of the same shape, *optional*): the same clips, augmented otherwise.
-            kwargs: not used.
+            kwargs: `output_hidden_states` and `output_attentions`.
 
         Returns:
             [`ComedianContrastiveOutput`]
@@ -265,10 +296,22 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """
         views = [pixel_values_videos] if second_view is None else [pixel_values_videos, second_view]
         clips = torch.cat(views)
-        queries = self.compute_queries(clips).unflatten(0, (len(views), -1))
+        encoded = self.comedian.encode_clips(
+            self._one_tubelet(clips),
+            output_hidden_states=False,
+            output_attentions=False,
+            output_spatial_hidden_states=kwargs.get("output_hidden_states", self.config.output_hidden_states),
+            output_spatial_attentions=kwargs.get("output_attentions", self.config.output_attentions),
+            return_dict=True,
+        )
+        recorded = {
+            "hidden_states": encoded.spatial_hidden_states,
+            "attentions": encoded.spatial_attentions,
+        }
+        queries = self.project_queries(encoded.spatial_tokens[:, 0]).unflatten(0, (len(views), -1))
         keys = self.compute_keys(clips).unflatten(0, (len(views), -1))
         if second_view is None:
-            return ComedianContrastiveOutput(query_embeddings=queries, key_embeddings=keys)
+            return ComedianContrastiveOutput(query_embeddings=queries, key_embeddings=keys, **recorded)
         (first_keys, first_key), (second_keys, _) = map(gather_keys, keys)
         all_keys = torch.stack([first_keys, second_keys])
         if self.training:
@@ -278,6 +321,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
             query_embeddings=queries,
             key_embeddings=keys,
             **embedding_diagnostics(queries.flatten(0, 1), keys.flip(0).flatten(0, 1), self.queue),
+            **recorded,
         )
 
 
@@ -319,7 +363,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         pixel_values_videos: Tensor,
         teacher_features: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ComedianDistillationOutput:
         """Project every token of windows of video; with a teacher's features, compare.
 
@@ -340,7 +384,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
         tokens = F.normalize(self.projector(outputs.last_hidden_state).float(), dim=2)
         if teacher_features is None:
-            return ComedianDistillationOutput(token_embeddings=tokens, last_hidden_state=outputs.last_hidden_state)
+            return ComedianDistillationOutput(token_embeddings=tokens, **outputs)
         if teacher_features.shape != tokens.shape:
             raise ValueError(
                 f"`teacher_features` has the shape {tuple(teacher_features.shape)}; the projected tokens have "
@@ -353,7 +397,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         return ComedianDistillationOutput(
             loss=self.compute_distillation_loss(tokens, features, all_features, first_window),
             token_embeddings=tokens,
-            last_hidden_state=outputs.last_hidden_state,
+            **outputs,
             **embedding_diagnostics(tokens.flatten(0, 1), features.flatten(0, 1), self.queue),
         )
 

@@ -23,7 +23,6 @@ from comedian.models import (
     ComedianPreTrainedModel,
     ComedianVideoProcessor,
 )
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import DataSection, ModelSection, Recipe
@@ -83,11 +82,7 @@ def build_model(
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
-        # what belongs to the labels of another data set does not count here
-        fields_of_labels = (
-            {"class_weights": None, "nms_window_s": 10.0, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
-        )
-        config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
+        config = ComedianConfig.from_dict(stored.to_dict(), **(names | dict(section.overrides)))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
             return model_class.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
         backbone = ComedianModel.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
