@@ -51,6 +51,8 @@ class ComedianModelTester:
             self.num_hidden_layers, self.num_attention_heads, self.seq_length = (
                 (2, 2, 17) if encoder == "vivit" else (4, 4 * 2, 4)
             )
+            # those after each layer alone
+            self.expected_num_hidden_layers = self.num_hidden_layers
 
     def get_config(self):
         fields = {
@@ -101,7 +103,9 @@ class ComedianTestMixin(ModelTesterMixin):
         if not return_labels:
             return inputs
         if model_class is ComedianForActionSpotting:
-            steps = 2 if tester.overrides.get("scores_per_token") and not tester.overrides.get("offset_radius_s") else 1
+            steps = (
+                2 if tester.overrides.get("scores_per_token") and not tester.overrides.get("offset_radius_s") else 1
+            )
             inputs["labels"] = torch.zeros(len(pixels), steps * tester.num_tokens, tester.num_labels)
             inputs["labels"][:, 1, 0] = 1
             if tester.overrides.get("offset_radius_s"):

@@ -360,13 +360,13 @@ class ComedianConfig(PreTrainedConfig):
         return super().from_dict(config_dict | replaced, **kwargs)
 
     @property
-    def num_labels(self) -> int:
+    def num_labels(self) -> int | None:
         """Labels of the classifier; setting another number resets their names and what belongs to them."""
-        return len(self.id2label)
+        return None if self.id2label is None else len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if self.id2label is not None and len(self.id2label) == num_labels:
+        if self.num_labels == num_labels:
             return
         if self.id2label is not None:
             for field in dataclasses.fields(self):

@@ -29,8 +29,7 @@ class ComedianContrastiveOutput(ModelOutput):
         embedding_std (`torch.Tensor` of shape `()`): spread of all processes' queries times `sqrt(dim)`: near 1 where they
             fill the sphere, 0 where they have collapsed.
         hidden_states (`tuple[torch.Tensor]`, returned when `output_hidden_states=True`): patches of the clips of all views
-            before the first and after each layer of the spatial encoder, as `spatial_hidden_states` of
-            [`ComedianModelOutput`].
+            after each layer of the spatial encoder, as `spatial_hidden_states` of [`ComedianModelOutput`].
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): its attention weights, as
             `spatial_attentions` there.
     """
@@ -76,6 +75,16 @@ def first_queue(size: int, dim: int) -> Tensor:
     """Random directions `(size, dim)`, always the same: first steps have negatives everywhere."""
     generator = torch.Generator("cpu").manual_seed(0)
     return F.normalize(torch.randn(size, dim, generator=generator, device="cpu"), dim=1)
+
+
+def keep_layers(
+    hidden_states: tuple[Tensor, ...] | None, wanted: bool | int | list[int] | None
+) -> tuple[Tensor | None, ...] | None:
+    """Hidden states of the layers that `output_hidden_states` names, `None` in the place of others; `True` is all."""
+    if hidden_states is None or isinstance(wanted, bool):
+        return hidden_states
+    kept = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}
+    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
 
 
 class ComedianProjectionHead(nn.Module):
@@ -296,16 +305,17 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """
         views = [pixel_values_videos] if second_view is None else [pixel_values_videos, second_view]
         clips = torch.cat(views)
+        wanted = kwargs.get("output_hidden_states", self.config.output_hidden_states) or False
         encoded = self.comedian.encode_clips(
             self._one_tubelet(clips),
             output_hidden_states=False,
             output_attentions=False,
-            output_spatial_hidden_states=kwargs.get("output_hidden_states", self.config.output_hidden_states),
+            output_spatial_hidden_states=wanted is not False,
             output_spatial_attentions=kwargs.get("output_attentions", self.config.output_attentions),
             return_dict=True,
         )
         recorded = {
-            "hidden_states": encoded.spatial_hidden_states,
+            "hidden_states": keep_layers(encoded.spatial_hidden_states, wanted),
             "attentions": encoded.spatial_attentions,
         }
         queries = self.project_queries(encoded.spatial_tokens[:, 0]).unflatten(0, (len(views), -1))
