@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_imports
@@ -18,7 +19,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, lo
 
 logger = logging.get_logger(__name__)
 
-SPATIAL_ENCODERS = ("vivit", "viswin")
+SPATIAL_ENCODERS = ("vivit", "viswin", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
@@ -190,8 +191,10 @@ class ComedianConfig(PreTrainedConfig):
     The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
 
     Args:
-        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token) or `"viswin"` (shifted windows, mean).
-        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage for ViSwin).
+        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean) or
+            `"backbone"` (an image model of transformers on each frame), which `backbone` or `backbone_config` set.
+        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage for ViSwin; of a
+            backbone, that which its features are projected to).
         spatial_depths (`int` or `list[int]`, defaults to `[12]`): Layers of each stage; ViViT has one stage.
         spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage.
         spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
@@ -244,6 +247,13 @@ class ComedianConfig(PreTrainedConfig):
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
+        backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
+            `backbone_config` if that is not given.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of an image model (ViT, DINOv2, Swin,
+            ConvNeXt, ResNet, ...) as the spatial encoder.
+        use_pretrained_backbone (`bool`, defaults to `False`): Start from the weights of `backbone`; a model made so sets
+            it to `False`, as its checkpoints have the weights.
+        backbone_frozen (`bool`, defaults to `False`): Do not train the image model.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -268,6 +278,7 @@ class ComedianConfig(PreTrainedConfig):
     sub_configs = {
         "contrastive_config": ComedianContrastiveConfig,
         "distillation_config": ComedianDistillationConfig,
+        "backbone_config": AutoConfig,
     }
 
     spatial_encoder: str = "vivit"
@@ -314,6 +325,10 @@ class ComedianConfig(PreTrainedConfig):
     label_curves: list[list[list[float | int]]] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
+    backbone: str | None = None
+    backbone_config: dict | PreTrainedConfig | None = None
+    use_pretrained_backbone: bool = False
+    backbone_frozen: bool = False
 
     def __post_init__(self, **kwargs):
         try:
@@ -331,9 +346,14 @@ class ComedianConfig(PreTrainedConfig):
         self.image_size = _as_list(self.image_size)
         if len(self.image_size) == 1:
             self.image_size = self.image_size * 2
+        if self.backbone is not None and self.backbone_config is None:
+            self.backbone_config = AutoConfig.from_pretrained(self.backbone)
+        if self.backbone_config is not None:
+            self.spatial_encoder = "backbone"
         for name, sub_config in self.sub_configs.items():
             if isinstance(getattr(self, name), dict):
-                setattr(self, name, sub_config(**getattr(self, name)))
+                make = AutoConfig.for_model if sub_config is AutoConfig else sub_config
+                setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
             for name in ("auto_map", "custom_pipelines"):
@@ -586,6 +606,11 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse stages, heads and patches that do not fit each other."""
         if len(self.image_size) != 2:
             raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
+        if self.use_pretrained_backbone and self.backbone is None:
+            raise ValueError("`use_pretrained_backbone` needs `backbone`, where the weights are")
+        if self.spatial_encoder == "backbone":
+            self._check_backbone()
+            return
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
         if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
@@ -599,6 +624,13 @@ class ComedianConfig(PreTrainedConfig):
             width = self.spatial_hidden_size * 2**stage
             if width % heads:
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
+
+    def _check_backbone(self):
+        """Refuse a missing image model, and sizes of ViViT and ViSwin that it would not follow."""
+        if self.backbone_config is None:
+            raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
+        if len(self.spatial_depths) != 1:
+            raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
     def _check_temporal_encoder(self):
         """Refuse windows and heads that do not fit the tokens."""

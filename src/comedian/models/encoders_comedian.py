@@ -10,6 +10,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .backbone_comedian import ComedianBackboneEncoder
 from .configuration_comedian import ComedianConfig
 from .sound_comedian import NUM_MELS
 
@@ -441,7 +442,11 @@ class ComedianSwinEncoder(nn.Module):
         return self.norm(hidden_states).mean(dim=(1, 2))
 
 
-SPATIAL_ENCODER_CLASSES = {"vivit": ComedianViTEncoder, "viswin": ComedianSwinEncoder}
+SPATIAL_ENCODER_CLASSES = {
+    "vivit": ComedianViTEncoder,
+    "viswin": ComedianSwinEncoder,
+    "backbone": ComedianBackboneEncoder,
+}
 
 
 class ComedianTemporalEncoder(nn.Module):

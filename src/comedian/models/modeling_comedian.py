@@ -261,6 +261,9 @@ class ComedianModel(ComedianPreTrainedModel):
         self.spatial_encoder = SPATIAL_ENCODER_CLASSES[config.spatial_encoder](config)
         self.temporal_encoder = ComedianTemporalEncoder(config)
         self.post_init()
+        if config.use_pretrained_backbone:
+            self.spatial_encoder.load_pretrained(config.backbone)
+            config.use_pretrained_backbone = False
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the tubelet embeddings."""

@@ -1,6 +1,6 @@
 """COMEDIAN before spotting: contrastive training of the spatial encoder (stage 1), distillation into both (stage 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -203,13 +203,17 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         momentum = [*self.momentum_encoder.parameters(), *self.momentum_projector.parameters()]
         return momentum, [*self.comedian.spatial_encoder.parameters(), *self.projector.parameters()]
 
+    def _momentum_buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Buffers of the momentum branch, such as a batch norm's statistics, and those of the online branch."""
+        return zip(self.momentum_encoder.buffers(), self.comedian.spatial_encoder.buffers(), strict=True)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Also start the momentum branch as a copy; weights that a checkpoint brought stay as they are."""
         super()._init_weights(module)
         # the model itself comes after its modules, so the online branch is settled
         if module is self:
-            for target, source in zip(*self._momentum_pairs(), strict=True):
+            for target, source in [*zip(*self._momentum_pairs(), strict=True), *self._momentum_buffers()]:
                 init.copy_(target, source)
 
     def reset_momentum_branch(self) -> None:
@@ -221,6 +225,8 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """Move the momentum branch to `ema_momentum * itself + (1 - ema_momentum) * online`, after an optimizer step."""
         momentum, online = self._momentum_pairs()
         torch._foreach_lerp_(momentum, online, 1.0 - ema_momentum)
+        for target, source in self._momentum_buffers():
+            target.copy_(source)
 
     def train(self, mode: bool = True):
         """Set the mode; the momentum branch stays deterministic and, with the temporal encoder, without gradients.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
+from comedian.errors import InputError
 from comedian.evaluation.calibration import reporting_settings
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
@@ -196,6 +197,8 @@ def write_scores(
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
+    if model.config.spatial_encoder == "backbone":
+        raise InputError("`layer_decay` knows the layers of vivit and viswin only; leave it out with a backbone")
     prefixes = []
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):

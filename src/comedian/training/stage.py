@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.trainer_callback import TrainerState
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
@@ -109,9 +111,14 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
 
 
 def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
-    """Processor for the model's image size."""
+    """Processor for the model's image size; with the mean and standard deviation of its image model, if it has one."""
     height, width = config.image_size
-    return ComedianVideoProcessor(size={"height": height, "width": width})
+    normalisation = {}
+    if config.backbone is not None:
+        with suppress(OSError):
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(config.backbone)
+            normalisation = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
+    return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
 
 
 def read_labels(data: DataSection) -> Sequence[str]:
