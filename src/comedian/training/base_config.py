@@ -9,6 +9,15 @@ from comedian.data.augmentation import AugmentationSettings
 from comedian.data.window_dataset import SAMPLINGS
 
 REFERENCE_BATCH_SIZE = 256
+# settings of transformers that nothing here would follow, and their only values: whole halves are evaluated
+REFUSED_SETTINGS = {
+    "remove_unused_columns": False,
+    "label_smoothing_factor": 0.0,
+    "include_for_metrics": [],
+    "batch_eval_metrics": False,
+    "eval_accumulation_steps": None,
+    "per_device_eval_batch_size": 8,
+}
 
 
 @dataclass
@@ -80,6 +89,9 @@ class StageConfig(TrainingArguments):
             self.learning_rate = self.base_learning_rate * batch / REFERENCE_BATCH_SIZE
         if self.lr_scheduler_type == "cosine_with_min_lr":
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_learning_rate_ratio}
+        for name, only in REFUSED_SETTINGS.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; leave it out")
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
 

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.image_processing_base import ImageProcessingMixin
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
 from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
@@ -22,6 +23,7 @@ from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
+from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
 from comedian.training.run_record import RunClock, record_stage
 
@@ -34,6 +36,17 @@ PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
 
+def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
+    """Processor for the model's image size; with the mean and standard deviation of its image model, if it has one."""
+    height, width = config.image_size
+    normalisation = {}
+    if config.backbone is not None:
+        with suppress(OSError):
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(config.backbone)
+            normalisation = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
+    return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
+
+
 class StageTrainer(Trainer):
     """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given.
 
@@ -44,13 +57,24 @@ class StageTrainer(Trainer):
     """
 
     title: str
+    # of a data set of windows; others have the sampler of transformers
+    window_sampler: WindowSampler | None = None
 
     def __init__(self, *args, **kwargs):
+        for name in ("preprocess_logits_for_metrics", "compute_loss_func"):
+            if kwargs.get(name) is not None:
+                raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; leave it out")
         super().__init__(*args, **kwargs)
+        if self.processing_class is None:
+            self.processing_class = build_processor(self.model.config)
         self.add_callback(EpochOfSampler(self))
-        self.clock = RunClock()
-        self.add_callback(self.clock)
+        self.add_callback(RunClock())
         self._start = record_of_start(self.model.config.name_or_path)
+
+    @property
+    def clock(self) -> RunClock:
+        """What measures the time of training; a checkpoint's may take the place of the first one."""
+        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, RunClock))
 
     def record(self) -> ModelRecord:
         """What made the model as it stands now: the stages before, and this one."""
@@ -60,7 +84,8 @@ class StageTrainer(Trainer):
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split that the stage uses."""
-        halves = {"train": self.train_dataset and self.train_dataset.halves, "validation": self.eval_dataset}
+        validation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"validation": self.eval_dataset}
+        halves = {"train": getattr(self.train_dataset, "halves", None)} | validation
         return {split: of_split for split, of_split in halves.items() if of_split}
 
     def recorded_features(self) -> str | None:
@@ -78,7 +103,10 @@ class StageTrainer(Trainer):
             self.record().save(output_dir or self.args.output_dir)
 
     def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
-        self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, FrameWindows):
+            return super()._get_train_sampler(dataset)
+        self.window_sampler = WindowSampler(dataset, self.args.seed)
         return self.window_sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -152,9 +180,17 @@ class StageTrainer(Trainer):
         return HfApi().run_as_future(publish, self.args.output_dir, repo_id, **arguments, **settings)
 
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write the card of the model in `args.output_dir`; it needs no more than what the folder holds."""
+        """Write the card of the model in `args.output_dir`, from what the folder holds.
+
+        Raises:
+            InputError: arguments are given; those of transformers have their place in `card.yaml`.
+        """
+        if args or kwargs:
+            raise InputError(
+                "`create_model_card` takes no arguments here; write a `card.yaml` into `output_dir` instead"
+            )
         if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.hub_model_id)
+            write_card(self.args.output_dir, getattr(self, "hub_model_id", None) or self.args.hub_model_id)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push code, record and card too: transformers takes weights and `config.json` alone from the checkpoint."""
@@ -210,9 +246,21 @@ class QueuedTrainer(StageTrainer):
     """Stages 1 and 2: the queue moves once an optimizer step, and collapse shows in the logs."""
 
     def __init__(self, *args, **kwargs):
+        if kwargs.get("compute_metrics") is not None:
+            raise InputError(f"`compute_metrics` is given, which {type(self).__name__} does not use; leave it out")
         super().__init__(*args, **kwargs)
         self.add_callback(AfterOptimizerStep(self))
         self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
+
+    def predict(self, *args, **kwargs):
+        """Refused: a stage before spotting predicts nothing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{type(self).__name__} has nothing to predict; extract features with `comedian extract-features`"
+        )
 
     def after_optimizer_step(self) -> None:
         """Update what follows the weights: here the queue."""
@@ -242,7 +290,8 @@ class EpochOfSampler(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Set the epoch before the epoch's first window is drawn."""
-        self.trainer.window_sampler.set_epoch(int(state.epoch))
+        if self.trainer.window_sampler is not None:
+            self.trainer.window_sampler.set_epoch(int(state.epoch))
 
 
 class AfterOptimizerStep(TrainerCallback):

@@ -13,7 +13,8 @@ class DistillationTrainer(QueuedTrainer):
 
     def recorded_features(self) -> str | None:
         """What made the feature bank."""
-        return self.train_dataset.features[0].source
+        features = getattr(self.train_dataset, "features", None)
+        return features[0].source if features else None
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `teacher_features` and `seed` of a batch to the arguments of the model's `forward`."""

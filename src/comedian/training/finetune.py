@@ -4,10 +4,11 @@ from pathlib import Path
 
 from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
 from comedian.models import ComedianForActionSpotting
+from comedian.training.base_trainer import build_processor
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
-from comedian.training.stage import build_model, build_processor, load_halves, read_labels, read_settings, train
+from comedian.training.stage import build_model, load_halves, read_labels, read_settings, train
 
 
 def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:

@@ -9,6 +9,8 @@ import torch
 from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
@@ -47,14 +49,15 @@ class SpottingTrainer(StageTrainer):
 
     def __init__(
         self,
-        model: ComedianForActionSpotting,
-        args: SpottingConfig,
+        model: ComedianForActionSpotting | None = None,
+        args: SpottingConfig | None = None,
         train_dataset: WindowDataset | None = None,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         processing_class: ComedianVideoProcessor | None = None,
         **kwargs,
     ):
-        if args.freeze_backbone:
+        args = args or SpottingConfig()
+        if args.freeze_backbone and model is not None:
             model.comedian.requires_grad_(False)
         super().__init__(
             model,
@@ -65,6 +68,13 @@ class SpottingTrainer(StageTrainer):
             **kwargs,
         )
         self._finished_at_step: int | None = None
+
+    def call_model_init(self, trial=None) -> ComedianForActionSpotting:
+        """Make a model with `model_init`; `freeze_backbone` holds for it too."""
+        model = super().call_model_init(trial)
+        if self.args.freeze_backbone:
+            model.comedian.requires_grad_(False)
+        return model
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
@@ -121,23 +131,50 @@ class SpottingTrainer(StageTrainer):
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score whole halves, shared out over the processes.
+        """Score whole halves, shared out over the processes; of several sets, each under its name.
 
         Returns:
-            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds.
+            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds, and what
+            `compute_metrics` adds; it is given what [`predict`] returns.
         """
         halves = self.eval_dataset if eval_dataset is None else eval_dataset
-        start_s = time.perf_counter()
-        spots = self.spot_halves(halves)
-        metrics = flatten_scores(average_map_of(spots, halves), f"{metric_key_prefix}_")
-        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        if isinstance(halves, dict):
+            metrics = {}
+            for name, of_set in halves.items():
+                metrics |= self.evaluate(of_set, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        metrics = self.predict(halves, ignore_keys, metric_key_prefix).metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def predict(
+        self,
+        test_dataset: HalfDataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+    ) -> PredictionOutput:
+        """Spot whole halves, shared out over the processes.
+
+        Returns:
+            `predictions`: a list of spots a half, in their order; `label_ids`: its events, as `(label, position_ms)`;
+            `metrics`: see [`evaluate`].
+        """
+        start_s = time.perf_counter()
+        spots = self.spot_halves(test_dataset)
+        predictions = [spots[index] for index in range(len(test_dataset))]
+        events = [[(event["label"], event["position_ms"]) for event in row["events"]] for row in test_dataset.rows]
+        metrics = flatten_scores(average_map_of(spots, test_dataset), f"{metric_key_prefix}_")
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=events))
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        return PredictionOutput(predictions=predictions, label_ids=events, metrics=metrics)
 
     def finish(self) -> dict[str, dict]:
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
@@ -149,6 +186,8 @@ class SpottingTrainer(StageTrainer):
             Official scores on validation (`tight`, `loose`, fractions).
         """
         halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
+        if not isinstance(halves, HalfDataset):
+            raise InputError("thresholds are chosen on one evaluation set; give one `eval_dataset`")
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
-from transformers.image_processing_base import ImageProcessingMixin
 from transformers.trainer_callback import TrainerState
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
@@ -23,7 +21,6 @@ from comedian.models import (
     ComedianForContrastivePretraining,
     ComedianModel,
     ComedianPreTrainedModel,
-    ComedianVideoProcessor,
 )
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
@@ -108,17 +105,6 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"`model.checkpoint` `{checkpoint}` has no configuration to load: {reason}") from None
-
-
-def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
-    """Processor for the model's image size; with the mean and standard deviation of its image model, if it has one."""
-    height, width = config.image_size
-    normalisation = {}
-    if config.backbone is not None:
-        with suppress(OSError):
-            settings, _ = ImageProcessingMixin.get_image_processor_dict(config.backbone)
-            normalisation = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
-    return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
 
 
 def read_labels(data: DataSection) -> Sequence[str]:
