@@ -28,7 +28,7 @@ def halves(tmp_path_factory):
     root = write_matches(folder / "root")
     prepare(root, folder / "store", StoreSettings(fps=4, height=16), workers=1, progress=False)
     store = FrameStore(folder / "store")
-    builder = SoccerNet(data_dir=root, labels=list(LABELS), splits=None, cache_dir=folder / "cache")
+    builder = SoccerNet(data_dir=root, labels=list(LABELS), splits=root / "splits.json")
     builder.download_and_prepare()
     return {
         split: HalfDataset(list(builder.as_dataset(split)), store, LABELS, fps=2.0)
@@ -110,7 +110,7 @@ def test_without_a_processor_there_is_the_default_one(tmp_path):
 
 
 def test_a_model_of_model_init_is_frozen_too(tmp_path):
-    trainer = make_trainer(tmp_path, settings={"freeze_backbone": True}, model_init=make_model)
+    trainer = make_trainer(tmp_path, settings={"freeze_backbone": True}, model_init=lambda: make_model())
     trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert trained == {"classifier.weight", "classifier.bias"}
 
@@ -158,7 +158,7 @@ def make_contrastive():
 
 
 def test_stage_1_refuses_what_it_has_not(halves, tmp_path):
-    args = ContrastiveConfig(output_dir=str(tmp_path))
+    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no")
     clips = ClipDataset(halves["train"], tubelet_size=2)
     with pytest.raises(InputError, match="`compute_metrics`"):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips, compute_metrics=len)

@@ -174,10 +174,14 @@ class StageTrainer(Trainer):
             "revision": revision or self.args.hub_revision,
             "private": bool(self.args.hub_private_repo if private is None else private),
         }
-        repo_id = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        repo_id = self._repo_id()
         if blocking:
             return publish(self.args.output_dir, repo_id, **arguments, **settings)
         return HfApi().run_as_future(publish, self.args.output_dir, repo_id, **arguments, **settings)
+
+    def _repo_id(self) -> str:
+        """Name on the Hub: the one that is set, or else the output folder's."""
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write the card of the model in `args.output_dir`, from what the folder holds.
@@ -190,7 +194,7 @@ class StageTrainer(Trainer):
                 "`create_model_card` takes no arguments here; write a `card.yaml` into `output_dir` instead"
             )
         if self.is_world_process_zero():
-            write_card(self.args.output_dir, getattr(self, "hub_model_id", None) or self.args.hub_model_id)
+            write_card(self.args.output_dir, self._repo_id())
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push code, record and card too: transformers takes weights and `config.json` alone from the checkpoint."""
