@@ -130,6 +130,9 @@ class WindowShape:
 class FrameWindows(Dataset):
     """Windows of frames, addressed by [`WindowKey`] so that the sampler alone holds the randomness.
 
+    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it has the
+    same windows in every epoch.
+
     Args:
         halves: where they are cut from.
         shape: their sizes.
@@ -138,18 +141,28 @@ class FrameWindows(Dataset):
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
         self.shape = shape
+        self._numbered: list[WindowKey] | None = None
+
+    def key_of(self, key: WindowKey | int) -> WindowKey:
+        """Return a key as it is; of a number, that of its window."""
+        if isinstance(key, WindowKey):
+            return key
+        if self._numbered is None:
+            self._numbered = sorted(WindowSampler(self, seed=0))
+        return self._numbered[key]
 
     def __len__(self) -> int:
         """Windows of an epoch."""
         return len(self.halves) * self.shape.windows_per_half
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window.
 
         Returns:
             `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last
             frame.
         """
+        key = self.key_of(key)
         available = self.available_frames(key)
         frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)
         if available < self.shape.num_frames:
@@ -207,7 +220,7 @@ class WindowDataset(FrameWindows):
         self.settings = settings
         self.sound = sound
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window.
 
         Returns:
@@ -215,6 +228,7 @@ class WindowDataset(FrameWindows):
             and, where tokens learn them, `offset_targets_s` float32 `(num_tokens, num_labels)`, NaN without footage or
             event; with `sound`, `sound` float32 `(num_tokens, mel_frames, NUM_MELS)`, NaN for a half that has none.
         """
+        key = self.key_of(key)
         window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
         if self.settings.offset_radius_s is not None:
             window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key))
@@ -313,8 +327,9 @@ class DistillationDataset(FrameWindows):
             token_rate = halves.fps / shape.tubelet_size
             features.check(token_rate=token_rate, duration_s=self.last_frame_s(index), dim=feature_dim)
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window: see [`FrameWindows`]; with `teacher_features` float32 `(num_tokens, dim)`."""
+        key = self.key_of(key)
         features = self.features[key.half_index].at(self.token_times_s(key))
         return super().__getitem__(key) | {"teacher_features": torch.from_numpy(features)}
 

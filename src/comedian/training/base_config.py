@@ -19,6 +19,16 @@ BATCH_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 logger = logging.getLogger(__name__)
 
+# settings of transformers that nothing here would follow, and their only values: whole halves are evaluated
+REFUSED_SETTINGS = {
+    "remove_unused_columns": False,
+    "label_smoothing_factor": 0.0,
+    "include_for_metrics": [],
+    "batch_eval_metrics": False,
+    "eval_accumulation_steps": None,
+    "per_device_eval_batch_size": 8,
+}
+
 
 @dataclass
 class StageConfig(TrainingArguments):
@@ -123,6 +133,9 @@ class StageConfig(TrainingArguments):
             self.fp16, self.mixed_precision = False, "no"
         self._settle_learning_rate()
         self._check_schedule()
+        for name, only in REFUSED_SETTINGS.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; leave it out")
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
 

@@ -26,7 +26,8 @@ class ContrastiveTrainer(QueuedTrainer):
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split; those of validation serve the probe."""
         asked = self.eval_dataset and {"validation": self.eval_dataset[1]}
-        return {"train": self.train_dataset.halves} | (asked or {})
+        train = getattr(self.train_dataset, "halves", None)
+        return ({"train": train} if train else {}) | (asked or {})
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""

@@ -7,10 +7,11 @@ from comedian.data.window_dataset import DistillationDataset, WindowShape
 from comedian.errors import InputError
 from comedian.files import read_json
 from comedian.models import ComedianForFeatureDistillation
+from comedian.training.base_trainer import build_processor
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, build_processor, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
 def distill(recipe: Recipe, resume: bool = True) -> list[dict]:

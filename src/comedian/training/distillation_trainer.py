@@ -16,7 +16,7 @@ class DistillationTrainer(QueuedTrainer):
 
     def recorded_feature_files(self) -> Sequence[HalfFeatures]:
         """The files of the feature bank, one a training half."""
-        return self.train_dataset.features
+        return getattr(self.train_dataset, "features", ())
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `teacher_features` and `seed` of a batch to the arguments of the model's `forward`."""

@@ -6,10 +6,11 @@ from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowSh
 from comedian.files import read_json
 from comedian.hub.model_card import SCORES_SUFFIX
 from comedian.models import ComedianForActionSpotting
+from comedian.training.base_trainer import build_processor
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
-from comedian.training.stage import build_model, build_processor, load_halves, read_labels, read_settings, train
+from comedian.training.stage import build_model, load_halves, read_labels, read_settings, train
 
 
 def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from comedian.data.window_dataset import ClipDataset
 from comedian.files import read_json
 from comedian.models import ComedianForContrastivePretraining
+from comedian.training.base_trainer import build_processor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, build_processor, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
 def pretrain(recipe: Recipe, resume: bool = True) -> list[dict]:

@@ -10,9 +10,12 @@ import torch
 from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
 from torch import Tensor, nn
+from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
+from comedian.errors import InputError
 from comedian.evaluation.calibration import reporting_settings, too_few_events
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
@@ -49,14 +52,15 @@ class SpottingTrainer(StageTrainer):
 
     def __init__(
         self,
-        model: ComedianForActionSpotting,
-        args: SpottingConfig,
+        model: ComedianForActionSpotting | None = None,
+        args: SpottingConfig | None = None,
         train_dataset: WindowDataset | None = None,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         processing_class: ComedianVideoProcessor | None = None,
         **kwargs,
     ):
-        if args.freeze_backbone:
+        args = args or SpottingConfig()
+        if args.freeze_backbone and model is not None:
             model.comedian.requires_grad_(False)
         super().__init__(
             model,
@@ -67,6 +71,13 @@ class SpottingTrainer(StageTrainer):
             **kwargs,
         )
         self._finished_at_step: int | None = None
+
+    def call_model_init(self, trial=None) -> ComedianForActionSpotting:
+        """Make a model with `model_init`; `freeze_backbone` holds for it too."""
+        model = super().call_model_init(trial)
+        if self.args.freeze_backbone:
+            model.comedian.requires_grad_(False)
+        return model
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
@@ -130,23 +141,50 @@ class SpottingTrainer(StageTrainer):
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score whole halves, shared out over the processes.
+        """Score whole halves, shared out over the processes; of several sets, each under its name.
 
         Returns:
-            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds.
+            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds, and what
+            `compute_metrics` adds; it is given what [`predict`] returns.
         """
         halves = self.eval_dataset if eval_dataset is None else eval_dataset
-        start_s = time.perf_counter()
-        spots = self.spot_halves(halves)
-        metrics = flatten_scores(average_map_of(spots, halves), f"{metric_key_prefix}_")
-        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        if isinstance(halves, dict):
+            metrics = {}
+            for name, of_set in halves.items():
+                metrics |= self.evaluate(of_set, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        metrics = self.predict(halves, ignore_keys, metric_key_prefix).metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def predict(
+        self,
+        test_dataset: HalfDataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+    ) -> PredictionOutput:
+        """Spot whole halves, shared out over the processes.
+
+        Returns:
+            `predictions`: a list of spots a half, in their order; `label_ids`: its events, as `(label, position_ms)`;
+            `metrics`: see [`evaluate`].
+        """
+        start_s = time.perf_counter()
+        spots = self.spot_halves(test_dataset)
+        predictions = [spots[index] for index in range(len(test_dataset))]
+        events = [[(event["label"], event["position_ms"]) for event in row["events"]] for row in test_dataset.rows]
+        metrics = flatten_scores(average_map_of(spots, test_dataset), f"{metric_key_prefix}_")
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=events))
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        return PredictionOutput(predictions=predictions, label_ids=events, metrics=metrics)
 
     def finish(self) -> dict[str, dict]:
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
@@ -158,6 +196,8 @@ class SpottingTrainer(StageTrainer):
             Official scores on validation (`tight`, `loose`, fractions).
         """
         halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
+        if not isinstance(halves, HalfDataset):
+            raise InputError("thresholds are chosen on one evaluation set; give one `eval_dataset`")
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)
@@ -208,6 +248,8 @@ def write_scores(
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
+    if model.config.spatial_encoder == "backbone":
+        raise InputError("`layer_decay` knows the layers of vivit and viswin only; leave it out with a backbone")
     prefixes = []
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):

@@ -28,9 +28,7 @@ from comedian.models import (
     ComedianForFeatureDistillation,
     ComedianModel,
     ComedianPreTrainedModel,
-    ComedianVideoProcessor,
 )
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import DataSection, ModelSection, Recipe, refuse_unknown
@@ -104,11 +102,7 @@ def build_model(
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
-        # what belongs to the labels of another data set does not count here
-        fields_of_labels = (
-            {"class_weights": None, "nms_window_s": 10.0, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
-        )
-        config = effective_config(stored, section, **fields_of_labels, **names)
+        config = effective_config(stored, section, **names)
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
             model = model_class.from_pretrained(
                 place.source, subfolder=place.subfolder, config=config, use_safetensors=True
@@ -142,7 +136,7 @@ def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_
         InputError: they do not fit.
     """
     try:
-        return ComedianConfig.from_dict(stored.to_dict() | fields_of_data | dict(section.overrides))
+        return ComedianConfig.from_dict(stored.to_dict(), **(fields_of_data | dict(section.overrides)))
     except StrictDataclassError as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
@@ -159,12 +153,6 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"`model.checkpoint` `{checkpoint}` has no configuration to load: {reason}") from None
-
-
-def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
-    """Processor for the model's image size."""
-    height, width = config.image_size
-    return ComedianVideoProcessor(size={"height": height, "width": width})
 
 
 def read_labels(data: DataSection) -> Sequence[str]:
