@@ -414,7 +414,8 @@ class ComedianConfig(PreTrainedConfig):
     def num_labels(self, num_labels: int) -> None:
         if self.num_labels == num_labels:
             return
-        if self.id2label is not None:
+        # while a configuration is being made, nothing is reset that was given with the labels
+        if getattr(self, "_post_init_done", False):
             for field in dataclasses.fields(self):
                 if field.name in FIELDS_OF_LABELS:
                     setattr(self, field.name, field.default)

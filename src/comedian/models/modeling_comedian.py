@@ -358,7 +358,7 @@ class ComedianModel(ComedianPreTrainedModel):
         return keep_tubelets(noise, self.config.temporal_mask_ratio)
 
     @capture_outputs(tie_last_hidden_states=False)
-    def encode_clips(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
+    def forward_spatial(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
         """Encode clips of one tubelet, without the temporal encoder, as stage 1 does.
 
         Args:

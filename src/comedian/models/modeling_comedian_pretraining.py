@@ -313,7 +313,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         views = [pixel_values_videos] if second_view is None else [pixel_values_videos, second_view]
         clips = torch.cat(views)
         wanted = kwargs.get("output_hidden_states", self.config.output_hidden_states) or False
-        encoded = self.comedian.encode_clips(
+        encoded = self.comedian.forward_spatial(
             self._one_tubelet(clips),
             output_hidden_states=False,
             output_attentions=False,
