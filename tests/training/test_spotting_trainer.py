@@ -165,6 +165,17 @@ def test_depths_of_swin_follow_its_stages():
     assert depths[f"{prefix}1.layers.0.mlp.fc1.weight"] == 3
 
 
+def test_depths_of_convolutions_follow_their_stages():
+    depths = layer_depths(ComedianForActionSpotting(tiny_config(spatial_encoder="convolutional")))
+    prefix = "comedian.spatial_encoder."
+    assert depths[f"{prefix}embeddings.layers.1.convolution.weight"] == 0
+    assert depths[f"{prefix}stages.0.layers.1.first_norm.weight"] == 2
+    assert depths[f"{prefix}stages.0.merging.convolution.weight"] == 2
+    assert depths[f"{prefix}stages.1.layers.1.second_convolution.weight"] == 4
+    assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 5
+    assert depths["comedian.temporal_encoder.layers.0.mlp.fc1.weight"] == 5
+
+
 def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):
     path = str(write_recipe(tmp_path, *data))
     words = ["--training.seed", "9", "--model.overrides.fps=4", "--training.learning_rate", "3e-4"]

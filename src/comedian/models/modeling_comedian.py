@@ -13,8 +13,13 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_comedian import ComedianConfig
+from .convolutional_comedian import (
+    ComedianConvolutionalEncoder,
+    ComedianConvolutionalLayer,
+    init_convolutional_weights,
+)
 from .encoders_comedian import (
-    SPATIAL_ENCODER_CLASSES,
+    ComedianResidualProjection,
     ComedianSoundEncoder,
     ComedianSoundProjection,
     ComedianSpatialAttention,
@@ -29,6 +34,11 @@ from .encoders_comedian import (
 from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 from .sound_comedian import NUM_MELS
 
+SPATIAL_ENCODER_CLASSES = {
+    "vivit": ComedianViTEncoder,
+    "viswin": ComedianSwinEncoder,
+    "convolutional": ComedianConvolutionalEncoder,
+}
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -47,11 +57,11 @@ class ComedianModelOutput(ModelOutput):
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): temporal attention weights of shape
             `(batch_size, num_heads, num_tokens, num_tokens)`.
         spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches after
-            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin:
-            `(batch_size * num_tubelets, rows, columns, width)`.
+            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin and
+            convolutional: `(batch_size * num_tubelets, rows, columns, width)`.
         spatial_attentions (`tuple[torch.Tensor]`, returned when `output_spatial_attentions=True`): spatial attention
             weights of shape `(batch_size * num_tubelets, num_heads, 1 + num_patches, 1 + num_patches)`; ViSwin:
-            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`.
+            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`; a convolutional encoder has none.
     """
 
     last_hidden_state: Tensor | None = None
@@ -100,14 +110,14 @@ class ComedianPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # mean losses: the Trainer must divide them over accumulated micro-batches
     accepts_loss_kwargs = False
-    _no_split_modules = ["ComedianSpatialLayer", "ComedianTemporalLayer"]
+    _no_split_modules = ["ComedianSpatialLayer", "ComedianConvolutionalLayer", "ComedianTemporalLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {
         "hidden_states": ComedianTemporalLayer,
         "attentions": OutputRecorder(ComedianTemporalAttention, index=1),
-        "spatial_hidden_states": ComedianSpatialLayer,
+        "spatial_hidden_states": [ComedianSpatialLayer, ComedianConvolutionalLayer],
         "spatial_attentions": [
             OutputRecorder(ComedianSpatialAttention, index=1),
             OutputRecorder(ComedianWindowAttention, index=1),
@@ -116,13 +126,13 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for sound."""
+        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for convolutions."""
         std = self.config.initializer_range
-        if isinstance(module, ComedianSoundProjection):
+        if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
-            # the sound's: too few layers for the small weights of a transformer
+            # over sound or tokens: too few layers for the small weights of a transformer
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
@@ -135,6 +145,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d | nn.GroupNorm):
+            init_convolutional_weights(module)
         elif isinstance(module, ComedianViTEncoder):
             init.trunc_normal_(module.class_token, std=std)
             init.trunc_normal_(module.position_embeddings, std=std)

@@ -213,7 +213,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
         elif "merging" in name:
             stage = name[: name.index("merging")]
             depths[name] = max(depth for depth, prefix in enumerate(prefixes, start=1) if prefix.startswith(stage))
-        elif "spatial_encoder.norm" in name or "mask_token" in name or "time_embeddings" in name:
+        elif re.search(r"spatial_encoder\.norm|mask_token|time_embeddings|temporal_encoder\.convolutions", name):
             depths[name] = first_temporal
         else:
             depths[name] = len(prefixes) + 1
