@@ -92,7 +92,7 @@ def test_odd_grids_are_padded_before_they_are_halved():
         ),
         (
             {"spatial_encoder": "convolutional", "spatial_hidden_size": 18, "patch_size": 8},
-            "`spatial_hidden_size` is 18.*a multiple of 4",
+            "`spatial_hidden_size` is 18.*multiple of 4",
         ),
         ({"temporal_kernel_size": 4}, "`temporal_kernel_size` is 4; must be odd"),
         ({"temporal_convolutions": -1}, "`temporal_convolutions` is -1"),

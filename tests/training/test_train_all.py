@@ -136,6 +136,7 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (without_plan, [], "taecher"),
         (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
         (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
+        (recipes, ["--stages", "distill", "finetune"], "the teacher starts from `pretrain`, which is not among"),
         (recipes, ["--tune.training.seed", "1"], "begins with no stage"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
     ):

@@ -199,7 +199,7 @@ class ComedianConfig(PreTrainedConfig):
         spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
         temporal_depth (`int`, defaults to 6): Layers of the temporal encoder.
         temporal_num_heads (`int`, defaults to 3): Attention heads of the temporal encoder.
-        temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before the temporal layers.
+        temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before those layers.
         temporal_kernel_size (`int`, defaults to 5): Tokens that each of them sees, an odd number.
         image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
         patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional encoder
@@ -585,8 +585,8 @@ class ComedianConfig(PreTrainedConfig):
             )
         if self.spatial_hidden_size % (self.patch_size // 2):
             raise ValueError(
-                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` begins with a `patch_size` / 2 of it, so "
-                f"it must be a multiple of {self.patch_size // 2}"
+                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: give a "
+                f"multiple of {self.patch_size // 2}"
             )
 
     def _check_temporal_encoder(self):

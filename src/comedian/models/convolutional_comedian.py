@@ -58,7 +58,7 @@ class ComedianDownsampling(nn.Module):
 
 
 class ComedianConvolutionalEmbeddings(nn.Module):
-    """A tubelet's frames, side by side as channels, to the grid of patches: one halving after the other (Xiao et al., 2021)."""
+    """A tubelet's frames, side by side as channels, to the grid of patches, by halving (Xiao et al., 2021)."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__()
@@ -113,7 +113,7 @@ class ComedianConvolutionalEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
-        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`; there is no attention."""
+        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`, without attention."""
         hidden_states = self.dropout(self.embeddings(tubelets))
         for stage in self.stages:
             for layer in stage["layers"]:

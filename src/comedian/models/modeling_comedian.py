@@ -126,7 +126,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for convolutions."""
+        """Truncated normal for weights and tables, zero for biases, one for norms; but for convolutions and their like."""
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
             init.zeros_(module.weight)
