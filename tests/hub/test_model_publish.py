@@ -40,7 +40,8 @@ from video_factory import write_video
 REPO = f"{USER}/spotter"
 HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_configs").glob("*/config.json"))
 CODE = {
-    f"{name}_comedian.py" for name in ("configuration", "convolutional", "encoders", "loss", "modeling", "pipeline", "postprocessing")
+    f"{name}_comedian.py"
+    for name in ("configuration", "convolutional", "encoders", "loss", "modeling", "pipeline", "postprocessing")
 }
 CODE |= {"video_processing_comedian.py", "sound_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
