@@ -14,7 +14,7 @@ from comedian.cli.main import main
 from comedian.data.frame_store import StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.finetune import finetune
-from comedian.training.recipe import load_recipe
+from comedian.training.recipe import ModelSection, load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
 from comedian.training.stage import build_model
@@ -165,6 +165,13 @@ def test_depths_of_swin_follow_its_stages():
     assert depths[f"{prefix}1.layers.0.mlp.fc1.weight"] == 3
 
 
+def test_a_width_of_suppression_for_all_labels_outlives_new_labels(tmp_path):
+    for number, (width, expected) in enumerate(((3.0, 3.0), ([1.0, 2.0, 3.0], 10.0))):
+        ComedianForActionSpotting(tiny_config(nms_window_s=width)).save_pretrained(tmp_path / str(number))
+        section = ModelSection(checkpoint=str(tmp_path / str(number)))
+        assert build_model(ComedianForActionSpotting, section, tmp_path, ["a", "b"]).config.nms_window_s == expected
+
+
 def test_depths_of_convolutions_follow_their_stages():
     depths = layer_depths(ComedianForActionSpotting(tiny_config(spatial_encoder="convolutional")))
     prefix = "comedian.spatial_encoder."
@@ -172,7 +179,8 @@ def test_depths_of_convolutions_follow_their_stages():
     assert depths[f"{prefix}stages.0.layers.1.first_norm.weight"] == 2
     assert depths[f"{prefix}stages.0.merging.convolution.weight"] == 2
     assert depths[f"{prefix}stages.1.layers.1.second_convolution.weight"] == 4
-    assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 5
+    # with the time embeddings: below the first temporal layer
+    assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 4
     assert depths["comedian.temporal_encoder.layers.0.mlp.fc1.weight"] == 5
 
 

@@ -101,11 +101,12 @@ class WindowConfig(StageConfig):
 
     Args:
         windows_per_half (`int`): Windows drawn from each half in an epoch.
-        sampling (`str`): `"disjoint"`: no overlap, both edges always taken; or `"random"`.
+        sampling (`str`): `"disjoint"`: no overlap, both edges always taken; `"random"`; or `"edges"`: random, with the edges
+            of a half as often as its middle.
     """
 
     windows_per_half: int = field(default=25, metadata={"help": "Windows drawn from each half in an epoch."})
-    sampling: str = field(default="disjoint", metadata={"help": "`disjoint` or `random` windows."})
+    sampling: str = field(default="disjoint", metadata={"help": "`disjoint`, `random` or `edges`."})
 
     def __post_init__(self):
         super().__post_init__()

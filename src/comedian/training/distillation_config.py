@@ -22,7 +22,7 @@ class DistillationConfig(WindowConfig):
         default=4e-3, metadata={"help": "Learning rate for a total batch of 256, scaled linearly; None to switch off."}
     )
     windows_per_half: int = field(default=38, metadata={"help": "Windows drawn from each half in an epoch."})
-    sampling: str = field(default="random", metadata={"help": "`disjoint` or `random` windows."})
+    sampling: str = field(default="random", metadata={"help": "`disjoint`, `random` or `edges`."})
     brightness: float = field(default=0.8, metadata={"help": "Range of the brightness factor around 1."})
     contrast: float = field(default=0.8, metadata={"help": "Range of the contrast factor around 1."})
     hue: float = field(default=0.2, metadata={"help": "Range of the hue shift in turns of the colour circle."})

@@ -84,9 +84,9 @@ def build_model(
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
         # what belongs to the labels of another data set does not count here
-        fields_of_labels = (
-            {"class_weights": None, "nms_window_s": 10.0, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
-        )
+        fields_of_labels = {"class_weights": None, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
+        if new_labels and isinstance(stored.nms_window_s, list):
+            fields_of_labels["nms_window_s"] = ComedianConfig.nms_window_s
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
             return model_class.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
