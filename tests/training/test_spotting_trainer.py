@@ -80,10 +80,10 @@ def test_the_best_checkpoint_is_the_one_with_the_best_tight_score(trained):
     assert all(torch.equal(best[name], saved[name]) for name in best)
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps):
+@pytest.mark.parametrize("steps, average_decay", [(2, None), (3, None), (2, 0.9)])
+def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps, average_decay):
     """Stopped within the first epoch and at its end."""
-    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10}
+    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10, "average_decay": average_decay}
     recipe = load_recipe(write_recipe(tmp_path, *data, **every_step, eval_strategy="no", load_best_model_at_end=False))
     finetune(recipe)
     checkpoints = tmp_path / "output"
@@ -93,6 +93,34 @@ def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps)
     finetune(recipe)
     resumed = weights(checkpoints / "checkpoint-6")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_average_of_the_weights_is_scored_and_saved(data, tmp_path, best):
+    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10}
+    every_step |= {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": best}
+    recipe = write_recipe(tmp_path, *data, **every_step, average_decay=0.5)
+    finetune(load_recipe(recipe))
+    output = tmp_path / "output"
+    checkpoints = [output / f"checkpoint-{step}" for step in range(1, 7)]
+    trained = [load_file(checkpoint / "trained_weights.safetensors") for checkpoint in checkpoints]
+    for name in ("classifier.weight", "comedian.spatial_encoder.layers.0.mlp.fc1.weight"):
+        average = weights(checkpoints[0])[name]
+        for step, (checkpoint, own) in enumerate(zip(checkpoints[1:], trained[1:]), start=2):
+            decay = min(0.5, step / (step + 9))
+            average = decay * average + (1 - decay) * own[name]
+            torch.testing.assert_close(weights(checkpoint)[name], average)
+            assert not torch.equal(average, own[name])
+    state = json.loads((checkpoints[-1] / "trainer_state.json").read_text())
+    chosen = Path(state["best_model_checkpoint"]).name if best else "checkpoint-6"
+    assert torch.equal(weights(output)["classifier.weight"], weights(output / chosen)["classifier.weight"])
+    assert not (output / "trained_weights.safetensors").exists()
+    # what was scored is what was saved
+    scores = {
+        entry["step"]: entry["eval_average_map_tight"] for entry in state["log_history"] if "eval_runtime" in entry
+    }
+    final = json.loads((output / "validation_scores.json").read_text())
+    assert final["tight"]["a_mAP"] == pytest.approx(scores[int(chosen.rpartition("-")[2])], abs=1e-6)
 
 
 def test_stage_3a_trains_the_classifier_alone_from_a_backbone(data, tmp_path):

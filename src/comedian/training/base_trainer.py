@@ -248,7 +248,7 @@ class EpochOfSampler(TrainerCallback):
 class AfterOptimizerStep(TrainerCallback):
     """Once an update of the weights, not once a micro-batch."""
 
-    def __init__(self, trainer: QueuedTrainer):
+    def __init__(self, trainer: StageTrainer):
         self.trainer = trainer
 
     def on_optimizer_step(self, args, state, control, **kwargs):
