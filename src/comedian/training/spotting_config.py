@@ -15,7 +15,7 @@ class SpottingConfig(WindowConfig):
 
     Args:
         layer_decay (`float`, *optional*): Factor of the learning rate from one layer to the one below (layer-wise decay).
-        average_decay (`float`, *optional*): Score and save a moving average of the weights, of which this share stays at each
+        average_decay (`float`, *optional*): Score and save a moving average of the weights, of which this share stays at a
             step, such as 0.99. It finds more than the last weights while the learning rate is high.
         freeze_backbone (`bool`, defaults to `False`): Train the classifier alone (stage 3a).
         label_radius_s (`float`, defaults to 0.5): A frame within this time of an event carries its label.
