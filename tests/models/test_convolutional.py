@@ -10,8 +10,11 @@ from testing_utils import tiny_config
 
 def random_model(**overrides) -> ComedianForActionSpotting:
     model = ComedianForActionSpotting(tiny_config(spatial_encoder="convolutional", **overrides)).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    for tensor in (*model.parameters(), *model.buffers()):
+        torch.nn.init.normal_(tensor, std=0.3)
+    for name, statistics in model.named_buffers():
+        if name.endswith("variance"):
+            statistics.abs_().add_(0.5)
     return model
 
 
@@ -23,22 +26,18 @@ def convolve(planes, kernel, stride=1):
     return np.einsum("yxcij,ocij->oyx", patches, kernel)
 
 
-def normalize(planes, weight, bias, num_groups, eps):
-    groups = planes.reshape(num_groups, -1)
-    groups = (groups - groups.mean(1, keepdims=True)) / np.sqrt(groups.var(1, keepdims=True) + eps)
-    return groups.reshape(planes.shape) * weight[:, None, None] + bias[:, None, None]
-
-
 def relu(planes):
     return np.maximum(planes, 0)
 
 
-def token_of(weights, tubelet, depths, num_groups, eps):
+def token_of(weights, tubelet, depths, eps):
     """The spatial token of a tubelet `(frames, channels, height, width)`, all in float64."""
 
     def norm(planes, name):
-        groups = num_groups(len(planes))
-        return normalize(planes, weights[f"{name}.weight"], weights[f"{name}.bias"], groups, eps)
+        weight, bias, mean, variance = (
+            weights[f"{name}.{part}"][:, None, None] for part in ("weight", "bias", "mean", "variance")
+        )
+        return (planes - mean) / np.sqrt(variance + 1e-5) * weight + bias
 
     def halve(planes, name):
         return relu(norm(convolve(planes, weights[f"{name}.convolution.weight"], stride=2), f"{name}.norm"))
@@ -60,27 +59,46 @@ def token_of(weights, tubelet, depths, num_groups, eps):
 
 
 @pytest.mark.parametrize("size", [[16, 16], [20, 28]], ids=["even grids", "odd grids"])
-@pytest.mark.parametrize("width, groups", [(16, {8: 1, 16: 1, 32: 2}), (48, {24: 1, 48: 3, 96: 6})])
-def test_tokens_equal_sums_written_out(size, width, groups):
-    model = random_model(spatial_hidden_size=width, image_size=size, temporal_num_heads=1)
+def test_tokens_equal_sums_written_out(size):
+    model = random_model(image_size=size)
     video = torch.randn(1, 4, 3, *size)
     with torch.no_grad():
         found = model.encode_spatial(video)[0].numpy()
     weights = {name: value.double().numpy() for name, value in model.comedian.spatial_encoder.state_dict().items()}
     for token, tubelet in zip(found, video[0].double().numpy().reshape(2, 2, 3, *size)):
-        expected = token_of(weights, tubelet, [2, 2], groups.__getitem__, model.config.layer_norm_eps)
+        expected = token_of(weights, tubelet, [2, 2], model.config.layer_norm_eps)
         np.testing.assert_allclose(token, expected, atol=1e-4)
 
 
-def test_a_token_depends_on_no_other_and_on_no_mode():
-    model = random_model(drop_path_rate=0.0)
+def test_a_token_depends_on_no_other_once_trained():
+    model = random_model()
     video = torch.randn(3, 8, 3, 16, 16)
     with torch.no_grad():
-        whole = model.encode_spatial(video)
-        alone = model.encode_spatial(video[1:2, 4:6])
-        trained = model.train().encode_spatial(video)
+        whole, alone = model.encode_spatial(video), model.encode_spatial(video[1:2, 4:6])
     torch.testing.assert_close(alone[0, 0], whole[1, 2])
-    torch.testing.assert_close(trained, whole)
+
+
+def test_training_takes_the_statistics_of_the_batch_and_moves_the_running_ones():
+    norm, planes = random_model().comedian.spatial_encoder.embeddings.layers[0].norm, torch.randn(5, 8, 3, 4) + 2
+    mean, variance = planes.mean(dim=(0, 2, 3)), planes.var(dim=(0, 2, 3))
+    before = norm.mean.clone(), norm.variance.clone()
+    with torch.no_grad():
+        found = norm.train()(planes)
+    normed = (planes - mean[:, None, None]) / (planes.var(dim=(0, 2, 3), correction=0) + 1e-5).sqrt()[:, None, None]
+    torch.testing.assert_close(found, normed * norm.weight[:, None, None] + norm.bias[:, None, None])
+    torch.testing.assert_close(norm.mean, 0.9 * before[0] + 0.1 * mean)
+    torch.testing.assert_close(norm.variance, 0.9 * before[1] + 0.1 * variance)
+
+
+def test_frozen_weights_keep_their_statistics():
+    model = random_model(drop_path_rate=0.0)
+    video = torch.randn(1, 8, 3, 16, 16)
+    with torch.no_grad():
+        expected = model.encode_spatial(video)
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        model.train().comedian.requires_grad_(False)
+        torch.testing.assert_close(model.encode_spatial(video), expected)
+    assert before and all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -110,10 +128,26 @@ def test_new_residual_branches_are_the_identity():
         assert weight.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
 
 
-def test_the_momentum_branch_holds_all_that_the_encoder_knows():
-    # statistics of batches, as batch norms keep, would be left behind
+def test_the_momentum_branch_follows_weights_and_statistics():
     model = ComedianForContrastivePretraining(tiny_config(spatial_encoder="convolutional"))
-    assert not list(model.comedian.spatial_encoder.buffers())
+    online, momentum = model.comedian.spatial_encoder, model.momentum_encoder
+    assert all(torch.equal(value, momentum.state_dict()[name]) for name, value in online.state_dict().items())
+    views = torch.randn(2, 6, 2, 3, 16, 16) + 1
+    before = {name: value.clone() for name, value in momentum.state_dict().items()}
+    model(views[0], second_view=views[1])
+    # keys are those of running statistics: nothing of the momentum branch has moved
+    assert all(torch.equal(value, momentum.state_dict()[name]) for name, value in before.items())
+    model.update_momentum_branch(0.75)
+    name = "embeddings.layers.0.norm.mean"
+    assert online.state_dict()[name].abs().min() > 0
+    torch.testing.assert_close(momentum.state_dict()[name], 0.75 * before[name] + 0.25 * online.state_dict()[name])
+
+
+def test_weights_and_statistics_are_loaded(tmp_path):
+    model, pixels = random_model(), torch.randn(1, 8, 3, 16, 16)
+    model.save_pretrained(tmp_path)
+    loaded = ComedianForActionSpotting.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(pixels).logits, model(pixels).logits)
 
 
 def test_pictures_of_another_size_need_no_other_weights(tmp_path):

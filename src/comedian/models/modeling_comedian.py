@@ -14,6 +14,8 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_comedian import ComedianConfig
 from .convolutional_comedian import (
+    ComedianBatchNorm,
+    ComedianConvolution,
     ComedianConvolutionalEncoder,
     ComedianConvolutionalLayer,
     init_convolutional_weights,
@@ -145,7 +147,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d | nn.GroupNorm):
+        elif isinstance(module, ComedianConvolution | ComedianBatchNorm):
             init_convolutional_weights(module)
         elif isinstance(module, ComedianViTEncoder):
             init.trunc_normal_(module.class_token, std=std)
@@ -207,6 +209,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
                 module.resize_position_tables(self.config)
             elif isinstance(module, ComedianTemporalEncoder):
                 module.resize_position_table(self.config.num_tokens)
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """What a moving average of a module follows: its weights, and the running statistics of its batch norms."""
+    norms = [part for part in module.modules() if isinstance(part, ComedianBatchNorm)]
+    return [*module.parameters(), *(buffer for norm in norms for buffer in norm.buffers())]
 
 
 def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
-from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel
+from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel, averaged_tensors
 
 
 @dataclass
@@ -163,9 +163,9 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         self.train()
 
     def _momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights of the momentum branch, and those of the online branch that they follow."""
-        momentum = [*self.momentum_encoder.parameters(), *self.momentum_projector.parameters()]
-        return momentum, [*self.comedian.spatial_encoder.parameters(), *self.projector.parameters()]
+        """Weights and statistics of the momentum branch, and those of the online branch that they follow."""
+        momentum = averaged_tensors(self.momentum_encoder) + averaged_tensors(self.momentum_projector)
+        return momentum, averaged_tensors(self.comedian.spatial_encoder) + averaged_tensors(self.projector)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -22,6 +22,7 @@ from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
+from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
 from comedian.training.run_record import RunClock, record_stage
 
@@ -86,8 +87,14 @@ class StageTrainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)]
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
-        """Augment the windows on the device, then step as usual."""
-        return super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+        """Augment the windows on the device, then step as usual; processes share the statistics of batch norms."""
+        loss = super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+        if self.args.world_size > 1:
+            for norm in self.model.modules():
+                if isinstance(norm, ComedianBatchNorm):
+                    for statistics in norm.buffers():
+                        statistics.copy_(self.accelerator.reduce(statistics, "mean"))
+        return loss
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Wait for the others: a checkpoint with the Trainer's state, which the first process writes next, is whole."""

@@ -28,7 +28,7 @@ from comedian.files import atomic_write_text
 from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.modeling_comedian import keep_tubelets
+from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
@@ -87,7 +87,7 @@ class SpottingTrainer(StageTrainer):
         """Move the average towards the weights; at first it forgets faster, so that random weights do not linger."""
         step = self.state.global_step + 1
         decay = min(self.args.average_decay, step / (step + 9))
-        torch._foreach_lerp_(list(self._average.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(averaged_tensors(self._average), averaged_tensors(self.model), 1 - decay)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the average as the model, and what training goes on from beside it."""
