@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
 from comedian.training.stage import build_model
 from match_factory import LABELS, write_matches, write_recipe
+from processes import ENVIRONMENT, launch
 from testing_utils import tiny_config
 
 
@@ -121,6 +123,28 @@ def test_the_average_of_the_weights_is_scored_and_saved(data, tmp_path, best):
     }
     final = json.loads((output / "validation_scores.json").read_text())
     assert final["tight"]["a_mAP"] == pytest.approx(scores[int(chosen.rpartition("-")[2])], abs=1e-6)
+
+
+def test_processes_share_the_statistics_of_batch_norms(data, tmp_path):
+    """Of the first norm, where each process's mean is of half the batch, and the weights stand still."""
+    frozen = {"learning_rate": 0.0, "base_learning_rate": None, "num_train_epochs": 1, "jitter_prob": 0.0}
+    outputs = []
+    for batch in (4, 2):
+        recipe = write_recipe(tmp_path / str(batch), *data, **frozen, per_device_train_batch_size=batch)
+        config = json.loads((recipe.parent / "config.json").read_text())
+        fields = {"spatial_encoder": "convolutional", "spatial_depths": [1, 1], "temporal_mask_ratio": 0.0}
+        (recipe.parent / "config.json").write_text(json.dumps(config | fields))
+        outputs.append(recipe.parent / "output")
+        if batch == 4:
+            finetune(load_recipe(recipe))
+        else:
+            words = launch("-m", "comedian.cli.main", "finetune", "--config", recipe)
+            done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+            assert done.returncode == 0, done.stderr[-3000:]
+    one, two = map(weights, outputs)
+    name = "comedian.spatial_encoder.embeddings.layers.0.norm"
+    assert one[f"{name}.mean"].abs().max() > 0.01
+    torch.testing.assert_close(one[f"{name}.mean"], two[f"{name}.mean"], atol=1e-4, rtol=1e-3)
 
 
 def test_stage_3a_trains_the_classifier_alone_from_a_backbone(data, tmp_path):
