@@ -165,17 +165,18 @@ def published(tmp_path_factory) -> list[tuple[tuple, dict]]:
     ViTImageProcessor().save_pretrained(image_model)
 
     size = {"width": 192, "depths": [12], "heads": [3], "image": (224, 224), "patch": 16, "tubelet": 2, "frames": 128}
-    torch.save({"state_dict": random_checkpoint("vivit", **size)}, folder / "SEED.pth")
+    seeds = {}
+    for seed in (42, 203):
+        name = f"comedian_vivit_tiny_seed{seed}.pth"
+        torch.save(random_checkpoint("vivit", **size), folder / name)
+        seeds[name] = (folder / name).read_bytes()
     return [
         (("SoccerNet/SN-Labels", labels), {}),
         (("SoccerNet/SN-Features", files, "baidu-soccer-embeddings"), {}),
         (("SoccerNet/SoccerNet_raw_HQ", videos, "videos-224p"), {"gated": True, "readers": {"me"}}),
         (("MCG-NJU/videomae-base", read_folder(teacher)), {"repo_type": "model"}),
         (("google/vit-base-patch16-224", read_folder(image_model)), {"repo_type": "model"}),
-        (
-            ("juliendenize/COMEDIAN-ViViT-tiny", {"SEED.pth": (folder / "SEED.pth").read_bytes()}),
-            {"repo_type": "model"},
-        ),
+        (("juliendenize/COMEDIAN-ViViT-tiny", seeds), {"repo_type": "model"}),
     ]
 
 

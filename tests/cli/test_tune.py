@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +156,19 @@ def without_windows(source, target):
     """The same scores as an earlier version saved them."""
     for path in source.rglob("*.safetensors"):
         save_scores(target, load_scores(path))
+
+
+def test_matches_are_found_under_a_top_folder_and_not_twice(comedian, shared, tmp_path):
+    assert comedian("tune", shared / "root", shared / "windows", "--output", "whole.json")[0] == 0
+    for path in (shared / "windows").rglob("*.safetensors"):
+        scored = load_scores(path, with_windows=True)
+        save_scores(tmp_path / "scores", replace(scored, video_id=scored.video_id.rpartition("/")[2]))
+    assert comedian("tune", shared / "root", "scores", "--output", "a.json")[0] == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert comedian("tune", shared / "root", "scores", "--split", "val", "--output", "b.json")[0] == 0
+    shutil.copytree(shared / "windows" / MATCHES[0], tmp_path / "scores" / MATCHES[0])
+    code, _, told = comedian("tune", shared / "root", "scores", "--output", "c.json")
+    assert code == 2 and f"`a` and `{MATCHES[0]}` are both of the match `{MATCHES[0]}`" in told[0]
 
 
 def test_scores_without_windows_keep_their_merging(comedian, shared, tmp_path):

@@ -62,7 +62,7 @@ def test_a_half_shorter_than_the_window_is_padded_and_ignored_there(rows_and_sto
     assert (item["labels"][12:] == -100).all()
 
 
-@pytest.mark.parametrize("sampling", ["disjoint", "random"])
+@pytest.mark.parametrize("sampling", ["disjoint", "parts", "random"])
 @pytest.mark.parametrize("windows", [2, 7])
 def test_the_sampler_draws_every_half_equally_and_stays_inside(rows_and_store, sampling, windows):
     dataset = make(rows_and_store, sampling=sampling, windows=windows)

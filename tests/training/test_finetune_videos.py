@@ -109,7 +109,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
         ({"--events": "bad.csv"}, "line 3: there is no video `four.mp4`"),
         ({"--events": "none.csv"}, "none.csv` cannot be read"),
         ({"--videos": "none"}, "none` is no folder"),
-        ({"--model": "none"}, "`none` has no configuration"),
+        ({"--model": "none"}, "`none` does not exist"),
         ({"--model": "other"}, "`other` is a bert model, not comedian"),
         ({"--validation-share": "1"}, "`validation_share` is 1.0; give a share between 0 and 1"),
         ({"--events": None}, "`--events` is missing; give --videos, --events, --model and --output, or --config"),

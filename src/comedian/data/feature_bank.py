@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from comedian.data.windows import TIME_EPSILON_S
 from comedian.errors import InputError
-from comedian.files import atomic_write_tensors
+from comedian.files import atomic_write_tensors, existing
 
 FORMAT = "comedian-feature-bank-1"
 DTYPES = ("float16", "float32")
@@ -215,7 +215,7 @@ class FeatureBank:
 
 def features_path(bank: str | Path, video_id: str, half: int) -> Path:
     """Where a half's features are in a bank."""
-    return Path(bank) / video_id / f"{half}.safetensors"
+    return existing(bank, video_id) / f"{half}.safetensors"
 
 
 def find_features(bank: Path) -> list[tuple[str, int]]:

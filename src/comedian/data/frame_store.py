@@ -45,7 +45,7 @@ from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import iter_frames
 from comedian.data.sound_files import open_sound, sound_path, write_sound
 from comedian.errors import InputError
-from comedian.files import atomic_write_text
+from comedian.files import atomic_write_text, existing
 
 MAGIC = b"COMEFRM1"
 TRAILER = struct.Struct("<q8s")
@@ -436,7 +436,7 @@ def source_of(video_path: Path) -> dict:
 
 
 def _half_path(store: Path, video_id: str, half: int) -> Path:
-    return store / video_id / f"{half}.frames"
+    return existing(store, video_id) / f"{half}.frames"
 
 
 def _check(settings: StoreSettings) -> None:

@@ -30,7 +30,7 @@ from comedian.data.events import Event, EventSet, EventVideo, find_video
 from comedian.data.foreign_events import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
 from comedian.data.official_splits import SPLITS_FILE_NAME
 from comedian.errors import InputError, printable
-from comedian.files import atomic_path, atomic_write_text, inside
+from comedian.files import atomic_path, atomic_write_text, existing
 
 IMPORT_FILE_NAME = "import.json"
 # videos that are left out and are named to people
@@ -202,8 +202,8 @@ def find_file(videos: Path, video: EventVideo) -> Path:
     """
     name = video.name
     file = find_video(videos, name, video.half)
-    if file is None and inside(videos, name).is_dir():
-        there = ", ".join(map(str, find_halves(videos / name)))
+    if file is None and existing(videos, name).is_dir():
+        there = ", ".join(map(str, find_halves(existing(videos, name))))
         found = f"its parts are {there}; say which in `half`" if there else "it has no part named such as `1.mp4`"
         raise ValueError(f"`{name}` is a folder, and {found}")
     if file is None:

@@ -15,6 +15,7 @@ from comedian.data.frame_store import FrameStore, HalfFrames
 from comedian.data.windows import (
     disjoint_starts,
     edge_starts,
+    part_starts,
     random_starts,
     token_offsets_s,
     token_targets,
@@ -23,7 +24,7 @@ from comedian.data.windows import (
 from comedian.errors import InputError
 
 IGNORE_INDEX = -100
-SAMPLINGS = ("disjoint", "random", "edges")
+SAMPLINGS = ("disjoint", "parts", "random", "edges")
 
 
 class HalfDataset(Dataset):
@@ -111,8 +112,8 @@ class WindowShape:
         num_frames: frames of a window at the model's rate.
         tubelet_size: frames of a token.
         windows_per_half: windows drawn from each half in an epoch.
-        sampling: `"disjoint"` (no overlap, both edges always), `"random"` (stratified) or `"edges"` (stratified, the edges
-            about as often as the middle).
+        sampling: `"disjoint"`, `"parts"`, `"random"` or `"edges"`: see [`disjoint_starts`], [`part_starts`],
+            [`random_starts`] and [`edge_starts`].
     """
 
     num_frames: int
@@ -167,14 +168,13 @@ class FrameWindows(Dataset):
     def draw_starts(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """First frames, at the store's rate, of an epoch's windows of one half; always `windows_per_half` of them."""
         length, window = self.halves[index].num_frames, self.shape.num_frames * self.halves.frame_step
-        if self.shape.sampling != "disjoint":
-            draw = random_starts if self.shape.sampling == "random" else edge_starts
-            return draw(length, window, self.shape.windows_per_half, rng)
-        # a half with room for fewer windows without overlap is gone over again until the count is full
-        rounds = []
-        while (missing := self.shape.windows_per_half - sum(map(len, rounds))) > 0:
-            rounds.append(rng.permutation(disjoint_starts(length, window, rng))[:missing])
-        return np.concatenate(rounds)
+        if self.shape.sampling == "random":
+            return random_starts(length, window, self.shape.windows_per_half, rng)
+        if self.shape.sampling == "edges":
+            return edge_starts(length, window, self.shape.windows_per_half, rng)
+        if self.shape.sampling == "parts":
+            return part_starts(length, window, self.shape.windows_per_half, rng)
+        return disjoint_starts(length, window, rng, self.shape.windows_per_half)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,9 @@ MAX_SIZES = {
 }
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
-CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
+CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
+# score from which an event is reported by a model without `label_thresholds`
+DEFAULT_THRESHOLD = 0.3
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -138,6 +140,9 @@ class ComedianDistillationConfig(PreTrainedConfig):
             `"window"`, the whole `"batch"`, or the `"queue"` alone.
         positive_radius (`int`, defaults to 0): Features within so many tokens are positives.
         use_aligned (`bool`, defaults to `True`): Whether the feature of the token's own second counts.
+        copy_spatial_layers (`bool`, *optional*): Whether the temporal layers and norm start as copies of the first spatial
+            layers and the spatial norm of stage 1. By default they do where they fit, as published: in ViViT with at least
+            as many spatial as temporal layers. ViSwin's temporal encoder starts afresh.
 
     Raises:
         StrictDataclassError: a field that cannot be.
@@ -154,6 +159,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
     negatives: str = "window"
     positive_radius: int = 0
     use_aligned: bool = True
+    copy_spatial_layers: bool | None = None
 
     def __post_init__(self, **kwargs):
         self.projector_sizes = list(self.projector_sizes)
@@ -243,12 +249,14 @@ class ComedianConfig(PreTrainedConfig):
         nms_threshold (`float`, defaults to 0.001): Candidates below are dropped.
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
         label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
-            validation; `None` reports every candidate.
+            validation; `None`: from 0.3 on, one threshold for all labels.
         label_calibration (`list[list[float]]`, *optional*): `[slope, bias]`, one pair a label: the probability that a spot
             is right has the logit `slope * logit(score) + bias`. With it, reported events show that probability, and
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
+            its points can be trusted.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -308,6 +316,7 @@ class ComedianConfig(PreTrainedConfig):
     label_thresholds: list[float | int] | None = None
     label_calibration: list[list[float | int]] | None = None
     label_curves: list[list[list[float | int]]] | None = None
+    label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
 
@@ -431,6 +440,17 @@ class ComedianConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
         return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
+
+    @property
+    def copies_spatial_layers(self) -> bool:
+        """Whether stage 2 starts the temporal layers as copies of the spatial ones."""
+        wanted = self.distillation_config.copy_spatial_layers if self.distillation_config else None
+        return self._spatial_layers_fit if wanted is None else wanted
+
+    @property
+    def _spatial_layers_fit(self) -> bool:
+        """Whether the temporal encoder has no more layers than the spatial one, of the same kind."""
+        return self.spatial_encoder == "vivit" and self.temporal_depth <= self.spatial_depths[0]
 
     @property
     def num_tokens(self) -> int:
@@ -599,6 +619,11 @@ class ComedianConfig(PreTrainedConfig):
             raise ValueError(
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
             )
+        if self.copies_spatial_layers and not self._spatial_layers_fit:
+            raise ValueError(
+                "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
+                f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
+            )
 
     def _check_output(self):
         """Refuse steps that share no frames out, and offsets of no length."""
@@ -635,7 +660,7 @@ class ComedianConfig(PreTrainedConfig):
                 raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
         if len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError("`id2label` has a label more than once")
-        lists = {name: getattr(self, name) for name in ("label_thresholds", "label_calibration", "label_curves")}
+        lists = {name: getattr(self, name) for name in CHOSEN_ON_VALIDATION}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s
         rows = self.class_weights or []
@@ -649,6 +674,8 @@ class ComedianConfig(PreTrainedConfig):
         for pair in self.label_calibration or []:
             if len(pair) != 2 or not 0 < pair[0] < math.inf or not math.isfinite(pair[1]):
                 raise ValueError(f"`label_calibration` holds {pair}; must be a slope greater than 0 and a bias")
+        if any(count < 0 for count in self.label_num_events or []):
+            raise ValueError(f"`label_num_events` is {self.label_num_events}; must be numbers of events, 0 or more")
         for points in self.label_curves or []:
             if any(len(point) != 3 for point in points):
                 raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")

@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
+from .encoders_comedian import ComedianUniformLinear
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
 from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel, averaged_tensors
 
@@ -66,7 +67,7 @@ class ComedianProjectionHead(nn.Module):
         super().__init__()
         widths = [hidden_size, *sizes]
         self.layers = nn.ModuleList(
-            nn.Linear(before, after, bias=use_last_bias or index < len(sizes) - 1)
+            ComedianUniformLinear(before, after, bias=use_last_bias or index < len(sizes) - 1)
             for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         )
 
@@ -293,6 +294,18 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         self.projector = ComedianProjectionHead(config.hidden_size, settings.projector_sizes)
         self.make_queue(settings.queue_size, settings.projector_sizes[-1])
         self.post_init()
+
+    def start_temporal_encoder(self) -> None:
+        """Start the temporal layers and norm as copies of the spatial ones, where `config.copies_spatial_layers` says so.
+
+        For a model whose spatial encoder comes from stage 1 and whose temporal encoder was never trained.
+        """
+        if not self.config.copies_spatial_layers:
+            return
+        spatial, temporal = self.comedian.spatial_encoder, self.comedian.temporal_encoder
+        for target, source in zip(temporal.layers, spatial.layers, strict=False):
+            target.load_state_dict(source.state_dict())
+        temporal.norm.load_state_dict(spatial.norm.state_dict())
 
     def compute_distillation_loss(
         self, tokens: Tensor, features: Tensor, all_features: Tensor, first_window: int = 0

@@ -13,6 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
+from .configuration_comedian import DEFAULT_THRESHOLD
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
 from .sound_comedian import MAX_LENGTH_S, open_media, read_sound, sound_of_tokens
 from .video_processing_comedian import ComedianVideoProcessor
@@ -78,7 +79,7 @@ class ActionSpottingPipeline(Pipeline):
             batch_size (`int`, *optional*): tubelets, and windows, given to the model at once.
             threshold (`float` or `str`, *optional*): smallest score of an event, for all labels, or such as
                 `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
-                where it has them, and else every candidate counts.
+                where it has them, and else 0.3. 0 gives every candidate.
             nms (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's `nms_type` by default.
             nms_window_s (`float`, *optional*): full width of the suppression in seconds, for all labels; the model's by
                 default.
@@ -117,7 +118,8 @@ class ActionSpottingPipeline(Pipeline):
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
         if isinstance(threshold, str):
-            threshold = operating_thresholds(threshold, self.model.config.label_curves)
+            config = self.model.config
+            threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
         forward = {"tubelets_per_batch": tubelets_per_batch}
         spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
@@ -171,7 +173,12 @@ class ActionSpottingPipeline(Pipeline):
     ) -> list[dict]:
         """Find the events in the scores of a match's halves."""
         config = self.model.config
-        thresholds = config.label_thresholds or 0.0 if threshold is None else threshold
+        if threshold is None and config.label_thresholds is None:
+            logger.warning_once(
+                f"The model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on. "
+                "Give `threshold` for another, or let `comedian tune` choose one a label on matches with labels."
+            )
+        thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         spots = []
         for half, scores in enumerate(outputs["scores"], start=1):
             spots += spots_from_scores(

@@ -13,7 +13,7 @@ from comedian.errors import InputError
 from comedian.evaluation.calibration import CALIBRATION_FLOOR, reliability
 from comedian.evaluation.diagnosis import TOLERANCES_S, Diagnosis, Example, error_histogram
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import hits_of
-from comedian.files import inside
+from comedian.files import existing
 from comedian.report.charts import Axes, Line, histogram, line_chart, style_of
 from comedian.report.page import render_page
 from comedian.report.pictures import jpeg_data_uri
@@ -99,7 +99,7 @@ def read_pictures(examples: Iterable[Example], matches: Sequence[str], root: Pat
         places.setdefault((example.match, example.half), set()).add(example.time_s)
     videos = {}
     for match in sorted({match for match, _ in places}):
-        folder = inside(root, matches[match])
+        folder = existing(root, matches[match])
         for half, video in (find_halves(folder) if folder.is_dir() else {}).items():
             videos[match, half] = video
     found = sorted(places.keys() & videos.keys())

@@ -1,11 +1,13 @@
-"""What the trainers of all stages share: windows drawn by seed and epoch, augmentation on the device, decay, diagnostics."""
+"""What the trainers of all stages share: windows drawn by seed and epoch, augmentation, schedule, decay, diagnostics."""
 
+import math
 import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +15,8 @@ from huggingface_hub import CommitInfo, HfApi
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils.data import Sampler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
@@ -24,10 +27,13 @@ from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.run_record import RunClock, record_stage
 
 # learned tables and tokens, which weight decay would pull to a meaningless 0
-UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token|relative_position_bias)$")
+UNDECAYED = re.compile(r"(position_embeddings|time_embeddings|class_token|mask_token)$")
+# decays in the published system, though transformers takes its name for a bias's
+DECAYED_TABLE = "relative_position_bias"
 # of safetensors; of torch.save
 STORAGE_ERROR = re.compile(r"I/O error|inline_container|PytorchStreamWriter")
 PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,8 +46,12 @@ class StageTrainer(Trainer):
 
     Every folder it saves has a record of what made the model, from which the card is written.
 
+    A loss or a gradient that is not finite ends the run with an `InputError` before the optimizer's step, so that the last
+    checkpoint is a good one.
+
     Attributes:
         title: the stage's, for records and cards.
+        schedule_steps: optimizer steps that the schedules are laid out over; set when the schedule is made.
     """
 
     title: str
@@ -52,6 +62,8 @@ class StageTrainer(Trainer):
         self.clock = RunClock()
         self.add_callback(self.clock)
         self._start = record_of_start(self.model.config.name_or_path)
+        # of the micro-batches since the last optimizer step
+        self._step_losses: list[Tensor] = []
 
     def record(self) -> ModelRecord:
         """What made the model as it stands now: the stages before, and this one."""
@@ -83,18 +95,82 @@ class StageTrainer(Trainer):
         return self.window_sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Weight matrices alone decay: no biases, norms, position tables, class or mask tokens."""
-        return [name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)]
+        """Weight matrices and ViSwin's bias tables decay: no biases, norms, position tables, class or mask tokens."""
+        decayed = {name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)}
+        names = (name for name, _ in model.named_parameters())
+        return [name for name in names if name in decayed or name.endswith(DECAYED_TABLE)]
+
+    def set_initial_training_values(self, args: StageConfig, dataloader: DataLoader) -> tuple:
+        """Keep the number of optimizer steps in an epoch, which `schedule_epochs` is multiplied by."""
+        values = super().set_initial_training_values(args, dataloader)
+        self.steps_per_epoch = values[1]
+        return values
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Create the schedule of the learning rate, over `schedule_epochs` where they are given."""
+        args, steps = self.args, num_training_steps
+        if args.schedule_epochs is not None:
+            steps = math.ceil(args.schedule_epochs * self.steps_per_epoch)
+        self.schedule_steps = steps
+        if self.lr_scheduler is None and args.lr_scheduler_type == COSINE:
+            share = partial(
+                learning_rate_share,
+                warmup_steps=args.get_warmup_steps(steps),
+                total_steps=steps,
+                **args.cosine_settings(),
+            )
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
         """Augment the windows on the device, then step as usual; processes share the statistics of batch norms."""
         loss = super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+        self._step_losses.append(loss)
         if self.args.world_size > 1:
             for norm in self.model.modules():
                 if isinstance(norm, ComedianBatchNorm):
                     for statistics in norm.buffers():
                         statistics.copy_(self.accelerator.reduce(statistics, "mean"))
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        losses, self._step_losses = torch.stack(self._step_losses), []
+        # with FSDP, every process has its share of the norm
+        norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
+        # DeepSpeed does not know the norm of the first steps
+        self.refuse_non_finite(losses, torch.as_tensor(0.0 if norm is None else norm, device=losses.device))
+        return grad_norm
+
+    def refuse_non_finite(self, losses: Tensor, grad_norm: Tensor) -> None:
+        """Stop before an optimizer step that would ruin the weights; on every process where it happens on one.
+
+        Args:
+            losses (`torch.Tensor` of shape `(num_micro_batches,)`): of the step.
+            grad_norm (`torch.Tensor` of shape `()`): norm of its gradients before clipping.
+
+        Raises:
+            InputError: one of them is not finite, except for a float16 gradient that overflowed because the loss is scaled
+                up: `GradScaler` skips such a step and lowers the scale.
+        """
+        finite = torch.stack([losses.isfinite().all(), grad_norm.isfinite()]).float()
+        if self.args.world_size > 1:
+            finite = self.accelerator.reduce(finite, "mean")
+        loss_is_finite, gradient_is_finite = (finite == 1).tolist()
+        scaler = self.accelerator.scaler
+        if loss_is_finite and (gradient_is_finite or (scaler is not None and scaler.get_scale() > 1)):
+            return
+        what = "gradient" if loss_is_finite else "loss"
+        checkpoints = sorted(Path(self.args.output_dir).glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+        kept = f"the last good checkpoint is `{checkpoints[-1]}`" if checkpoints else "there is no checkpoint yet"
+        field = "learning_rate" if self.args.base_learning_rate is None else "base_learning_rate"
+        precision = ", or train with `bf16` instead of `fp16`" if scaler is not None else ""
+        raise InputError(
+            f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training stopped; "
+            f"{kept}. Lower `training.{field}` (now {getattr(self.args, field):g}) or lengthen `training.warmup_steps`"
+            f"{precision}, and train again with `--restart`"
+        )
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Wait for the others: a checkpoint with the Trainer's state, which the first process writes next, is whole."""
@@ -197,6 +273,25 @@ class StageTrainer(Trainer):
         pixels = augment(planes, parameters, settings)
         pixels = normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0)
         return pixels.to(PIXEL_DTYPES.get(self.accelerator.mixed_precision, torch.float32)), parameters
+
+
+def learning_rate_share(
+    step: int, *, warmup_steps: int, total_steps: int, start: float, floor: float, num_cycles: float = 0.5
+) -> float:
+    """Share of the peak learning rate in an optimizer step: linear warm-up, then a cosine down to the floor.
+
+    Args:
+        step: counted from 0.
+        warmup_steps: the last one of them has the peak, and so has the step after it.
+        total_steps: after these, the floor stays.
+        start: share in step 0.
+        floor: share that the cosine ends at.
+        num_cycles: of the cosine; 0.5 falls once.
+    """
+    if step < warmup_steps:
+        return start + (1 - start) * (step / (warmup_steps - 1) if warmup_steps > 1 else 1.0)
+    progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    return floor + (1 - floor) * (1 + math.cos(2 * math.pi * num_cycles * progress)) / 2
 
 
 @contextmanager

@@ -41,7 +41,8 @@ class ContrastiveTrainer(QueuedTrainer):
     def after_optimizer_step(self) -> None:
         """Move the queue, and the momentum branch by the schedule."""
         super().after_optimizer_step()
-        progress = self.state.global_step / self.state.max_steps
+        # `global_step` still counts the steps before this one: the first has the start, the last one exactly 1
+        progress = min(self.state.global_step / max(self.schedule_steps - 1, 1), 1.0)
         self.model.update_momentum_branch(cosine_momentum(self.args.ema_momentum, progress))
 
     def evaluate(

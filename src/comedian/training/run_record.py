@@ -32,7 +32,7 @@ UNTOLD += (
     "debug",
 )
 # ... or only repeat others
-UNTOLD += ("do_", "lr_scheduler_kwargs", "activation_checkpointing", "gradient_checkpointing")
+UNTOLD += ("do_", "activation_checkpointing", "gradient_checkpointing")
 
 
 class RunClock(TrainerCallback, ExportableState):

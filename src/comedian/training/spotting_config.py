@@ -17,7 +17,8 @@ class SpottingConfig(WindowConfig):
         layer_decay (`float`, *optional*): Factor of the learning rate from one layer to the one below (layer-wise decay).
         average_decay (`float`, *optional*): Score and save a moving average of the weights, of which this share stays at a
             step, such as 0.99. It finds more than the last weights while the learning rate is high.
-        freeze_backbone (`bool`, defaults to `False`): Train the classifier alone (stage 3a).
+        freeze_backbone (`bool`, defaults to `False`): Train the classifier alone (stage 3a); the backbone stays in
+            evaluation mode, without temporal masking and stochastic depth.
         label_radius_s (`float`, defaults to 0.5): A frame within this time of an event carries its label.
         label_falloff_s (`float`, defaults to 0.0): Beyond that time the target falls linearly to 0 in so many seconds.
         mixup_alpha (`float`, defaults to 0.1): Mixing weights are drawn from Beta(alpha, alpha); 0 for none.

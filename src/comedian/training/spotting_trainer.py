@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import re
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
 from comedian.errors import InputError
-from comedian.evaluation.calibration import reporting_settings
+from comedian.evaluation.calibration import reporting_settings, too_few_events
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
@@ -32,6 +33,8 @@ from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
+
+logger = logging.getLogger(__name__)
 
 # in a checkpoint, beside their average: what training goes on from
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -161,9 +164,16 @@ class SpottingTrainer(StageTrainer):
                 # a window without sound leaves its partner without: pictures alone are what they share
                 inputs["sound"], _ = mix_neighbours(windows["sound"], parameters["mixup_weights"])
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
-        if kept is not None:
+        if kept is not None and not self.args.freeze_backbone:
             inputs["kept_tubelets"] = kept
         return inputs
+
+    def compute_loss(self, model: nn.Module, *args, **kwargs):
+        """Compute the loss; a frozen backbone takes part as in inference, without masking and stochastic depth."""
+        if self.args.freeze_backbone:
+            # `training_step` has put the whole model into training mode
+            self.model.comedian.eval()
+        return super().compute_loss(model, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(
@@ -199,6 +209,8 @@ class SpottingTrainer(StageTrainer):
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)
+        if self.is_world_process_zero() and (few := too_few_events(config.label_names, config.label_num_events)):
+            logger.warning(few)
         scores = average_map_of(spots, halves)
         self.save_model(_internal_call=True)
         self.save_state()

@@ -13,12 +13,14 @@ from transformers.trainer_callback import TrainerState
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
 from comedian.data.frame_store import FrameStore
+from comedian.data.model_names import find_model
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import HalfDataset
 from comedian.errors import InputError
 from comedian.models import (
     ComedianConfig,
     ComedianForContrastivePretraining,
+    ComedianForFeatureDistillation,
     ComedianModel,
     ComedianPreTrainedModel,
     ComedianVideoProcessor,
@@ -79,7 +81,7 @@ def build_model(
             if not path.is_file():
                 raise InputError(f"`model.config` is `{path}`, which is no file")
             return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
-        stored = load_config(section.checkpoint)
+        stored, place = load_config(section.checkpoint), find_model(section.checkpoint)
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
@@ -89,14 +91,28 @@ def build_model(
             fields_of_labels["nms_window_s"] = ComedianConfig.nms_window_s
         config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
-            return model_class.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
-        backbone = ComedianModel.from_pretrained(section.checkpoint, config=config, use_safetensors=True)
+            model = model_class.from_pretrained(
+                place.source, subfolder=place.subfolder, config=config, use_safetensors=True
+            )
+            model.config.name_or_path = section.checkpoint
+            return model
+        backbone, loading = ComedianModel.from_pretrained(
+            place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
+        )
+        backbone.config.name_or_path = section.checkpoint
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
         if isinstance(model, ComedianForContrastivePretraining):
             model.reset_momentum_branch()
+        if (
+            isinstance(model, ComedianForFeatureDistillation)
+            and "temporal_encoder.norm.weight" in loading["missing_keys"]
+        ):
+            model.start_temporal_encoder()
         return model
-    except (StrictDataclassError, OSError, RuntimeError, AttributeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (StrictDataclassError, OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 
@@ -104,10 +120,11 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
     """Read the configuration of a checkpoint of any kind.
 
     Raises:
-        InputError: there is none, or it names no model that is known.
+        InputError: there is none, or it names no model that is known, or an ensemble.
     """
+    place = find_model(checkpoint)
     try:
-        return AutoConfig.from_pretrained(checkpoint)
+        return AutoConfig.from_pretrained(place.source, subfolder=place.subfolder)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"`model.checkpoint` `{checkpoint}` has no configuration to load: {reason}") from None

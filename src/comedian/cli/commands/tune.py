@@ -92,7 +92,9 @@ def _outdated(folder: Path) -> list[Path]:
 
 
 def _lines(tuned, labels: Sequence[str]) -> list[str]:
-    """The gain, the settings, and a table with a row a label."""
+    """The gain, the settings, a table with a row a label, and the labels with too few events."""
+    from comedian.evaluation.calibration import too_few_events
+
     before, after = 100 * tuned.per_label
     lines = [
         f"before         {before.mean():6.2f}",
@@ -111,4 +113,6 @@ def _lines(tuned, labels: Sequence[str]) -> list[str]:
     rows = zip(labels, tuned.num_events, tuned.choice.nms_windows_s, before, after, tuned.settings["label_thresholds"])
     for label, num_events, window_s, old, new, threshold in rows:
         lines.append(f"{label:<{width}}{num_events:>8}{window_s:>12g}{old:>8.2f}{new:>8.2f}{threshold:>11.3f}")
+    if few := too_few_events(labels, tuned.num_events):
+        lines.append(f"\n{few}")
     return lines
