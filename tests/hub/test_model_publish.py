@@ -41,7 +41,16 @@ REPO = f"{USER}/spotter"
 HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_configs").glob("*/config.json"))
 CODE = {
     f"{name}_comedian.py"
-    for name in ("backbone", "configuration", "encoders", "loss", "modeling", "pipeline", "postprocessing")
+    for name in (
+        "backbone",
+        "configuration",
+        "convolutional",
+        "encoders",
+        "loss",
+        "modeling",
+        "pipeline",
+        "postprocessing",
+    )
 }
 CODE |= {"video_processing_comedian.py", "sound_comedian.py", "timeline_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
