@@ -60,7 +60,7 @@ def spot(export: Path, video: str, threshold: float | None = None) -> list[dict]
     scores, *offsets_s = (np.concatenate(values) for values in zip(*outputs))
     scores = stitch_half(scores, offsets_s[0] if offsets_s else None, starts, length, config)
 
-    thresholds = config.label_thresholds or 0.0
+    thresholds = config.label_thresholds or 0.3
     return spots_from_scores(
         scores,
         step_timestamps_s(len(scores), config.score_rate, config.fps),

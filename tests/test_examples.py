@@ -1,5 +1,7 @@
 """The front door: the demo, the example scripts and every recipe of hub_configs run or load as they stand."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from comedian.hub.model_publish import files_to_publish
 from comedian.models import ComedianConfig, ComedianDistillationConfig, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
@@ -39,6 +42,38 @@ def test_the_demo_finds_what_the_shipped_weights_found():
     assert float(score[1]) > 65, printed
 
 
+def test_the_demos_model_is_complete_and_its_code_the_packages(tmp_path):
+    """What `python examples/demo/make_model.py` writes, but weights and scores."""
+    model = ROOT / "examples" / "demo" / "model"
+    files = files_to_publish(model, "examples/demo/model")
+    names = {path.name for path in model.iterdir() if path.name not in ("card.yaml", "__pycache__")}
+    assert names == set(files) and {"model_record.json", "test_scores.json", "predictions_test.zip"} <= names
+    config, saved = json.loads((model / "config.json").read_text()), json.loads(files["config.json"])
+    for name, content in files.items():
+        if name.endswith((".py", ".md")):
+            assert (model / name).read_bytes() == content, f"{name} is stale: run `python examples/demo/make_model.py`"
+            if name.endswith(".py"):
+                assert content == (ROOT / "src" / "comedian" / "models" / name).read_bytes()
+    assert config["auto_map"] == saved["auto_map"] and config["custom_pipelines"] == saved["custom_pipelines"]
+    card = files["README.md"].decode()
+    scores = json.loads((model / "test_scores.json").read_text())
+    assert f"| test | {100 * scores['tight']['a_mAP']:.1f} | {100 * scores['loose']['a_mAP']:.1f} |" in card
+    assert "None was measured" not in card and "Not recorded" in card
+
+
+def test_the_demos_model_loads_without_the_package(tmp_path):
+    code = (
+        "from transformers import AutoModel; import sys; "
+        "model = AutoModel.from_pretrained('examples/demo/model', trust_remote_code=True); "
+        "assert 'comedian' not in sys.modules; print(type(model).__name__, sum(p.numel() for p in model.parameters()))"
+    )
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ComedianModel 11")
+
+
 def test_the_shipped_files_are_small():
     demo = ROOT / "examples" / "demo"
     assert sum(path.stat().st_size for path in (demo / "match").iterdir()) < 5e6
@@ -49,7 +84,7 @@ def test_the_shipped_files_are_small():
 def test_every_recipe_has_settings_a_config_and_a_processor_that_fit(recipe, tmp_path):
     content = yaml.safe_load(recipe.read_text())
     starts_from = [] if "config" in content["model"] else ["--model.checkpoint", "x"]
-    loaded = load_recipe(recipe, [*starts_from, "--training.output_dir", str(tmp_path), "--training.bf16", "false"])
+    loaded = load_recipe(recipe, [*starts_from, "--training.output_dir", str(tmp_path)])
     settings = read_settings(loaded.training, SETTINGS.get(recipe.stem, SpottingConfig))
     assert settings.output_dir == str(tmp_path)
     overrides = {name: value for name, value in loaded.model.overrides.items() if name != "class_weights"}
@@ -67,7 +102,8 @@ def test_every_plan_names_recipes_that_are_there_and_features_that_fit(plan):
     distillation = ComedianDistillationConfig(**overrides.get("distillation_config", {}))
     assert content.features.dim == distillation.projector_sizes[-1]
     config = ComedianConfig.from_pretrained(plan.parent)
-    assert [content.frames.height, content.frames.width] == config.image_size
+    # without a width, the frames keep the videos' aspect, and training resizes them to the model's
+    assert [content.frames.height, content.frames.width or config.image_size[1]] == config.image_size
     assert content.frames.fps % config.fps == 0
 
 

@@ -10,6 +10,7 @@ SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").rglob("*.p
 PACKAGE = [path for path in SOURCES if (ROOT / "src") in path.parents]
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+LOOKUPS = {"getattr", "setattr", "import_module", "load", "globals", "locals", "vars", "attrgetter", "methodcaller"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 # function -> the keyword that makes it safe, and its value
 SAFE_ONLY_WITH = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
@@ -52,6 +53,35 @@ def faults_of(source: str) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_source_runs_what_a_file_says(path):
     assert faults_of(path.read_text()) == []
+
+
+def test_the_reader_of_checkpoints_looks_nothing_up():
+    """It has the names that a file gives, and must have no way to what they name; it reads the steps of a pickle alone."""
+    tree = ast.parse((ROOT / "src/comedian/conversion/torch_files.py").read_text())
+    calls = {name_of(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not {call for call in calls if call.split(".")[-1] in LOOKUPS}
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert modules == {
+        "math",
+        "pickletools",
+        "sys",
+        "zipfile",
+        "collections.abc",
+        "dataclasses",
+        "pathlib",
+        "typing",
+        "torch",
+    }
+    assert {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}.isdisjoint(
+        {"modules", "__dict__"}
+    )
+
+
+def test_no_other_file_of_the_package_reads_pickles():
+    for path in PACKAGE:
+        is_reader = path.name == "torch_files.py"
+        assert ("pickletools" in path.read_text() or "torch.load(" in path.read_text()) <= is_reader, path
 
 
 def test_the_package_never_trusts_remote_code_by_itself():

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -191,6 +192,35 @@ def inside(root: str | Path, relative: str) -> Path:
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):
         raise InputError(f"{relative[:40]!r}... is longer than a file's name can be; give a shorter one")
     return Path(root) / relative
+
+
+def comparable(name: str) -> str:
+    """Return the form in which names are compared: Unicode NFC. macOS and its zips write letters with accents as NFD."""
+    return unicodedata.normalize("NFC", name)
+
+
+def existing(root: str | Path, relative: str) -> Path:
+    """Return `root / relative` as it is spelled on disk, where names that differ in Unicode normalisation are one.
+
+    Where there is no such file or folder, the path as it is given.
+
+    Raises:
+        InputError: see [`inside`].
+    """
+    path = inside(root, relative)
+    if path.exists() or comparable(relative).isascii():
+        return path
+    found = Path(root)
+    for part in PureWindowsPath(relative).parts:
+        try:
+            names = os.listdir(found)
+        except OSError:
+            return path
+        twins = [name for name in sorted(names) if comparable(name) == comparable(part)]
+        if not twins:
+            return path
+        found = found / (part if part in twins else twins[0])
+    return found
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from comedian.cli.commands.evaluate import METRIC_NAMES
 from comedian.cli.main import main
+from comedian.data.soccernet import find_splits
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     METRICS,
     SOCCERNET_V2_LABELS,
@@ -155,13 +157,93 @@ def test_labels_v2_is_preferred_and_predictions_may_lie_beside_it(roots, tmp_pat
     assert json.loads((tmp_path / "s.json").read_text()) == expected()
 
 
-@pytest.mark.parametrize("split", ["valid", "validation"])
-@pytest.mark.parametrize("key", ["valid", "validation"])
+@pytest.mark.parametrize("split", ["val", "valid", "validation"])
+@pytest.mark.parametrize("key", ["val", "valid", "validation"])
 def test_a_split_chooses_the_matches(roots, tmp_path, split, key):
     write(roots[0] / "splits.json", {"train": [MATCHES[0]], key: list(MATCHES[1:])})
     (roots[1] / MATCHES[0] / "results_spotting.json").unlink()
     assert evaluate(*roots, "--split", split, "--output", tmp_path / "s.json") == 0
     assert json.loads((tmp_path / "s.json").read_text()) == expected(MATCHES[1:])
+
+
+def test_labels_of_different_names_are_all_scored(roots, tmp_path, capsys):
+    for match, name in zip(MATCHES[1:], ("Labels.json", "Labels-mine.json")):
+        (roots[0] / match / "Labels-v2.json").rename(roots[0] / match / name)
+    write(roots[0] / MATCHES[0] / "Labels.json", {"annotations": []})  # version 1 beside version 2
+    assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected()
+    told = capsys.readouterr().err
+    assert (
+        "different names: 1 from Labels-mine.json, 1 from Labels-v2.json, 1 from Labels.json; all are scored" in told
+    )
+
+
+def test_matches_without_labels_are_named(roots, tmp_path, capsys):
+    (roots[0] / MATCHES[1] / "Labels-v2.json").unlink()
+    assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == expected([MATCHES[0], MATCHES[2]])
+    assert f"has no labels of them: {MATCHES[1]}\n" in capsys.readouterr().err
+    assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
+
+
+@pytest.mark.parametrize("labels, spots, listed", [(a, b, c) for a in "CD" for b in "CD" for c in "CD"])
+def test_names_in_other_unicode_forms_are_one_match(tmp_path, labels, spots, listed):
+    def name(form, number):
+        return unicodedata.normalize(f"NF{form}", f"Bundesliga/Köln – Mönchengladbach {number}")
+
+    for number, match in enumerate(MATCHES):
+        references, predictions = EVENTS[match]
+        write(tmp_path / "labels" / name(labels, number) / "Labels-v2.json", {"annotations": references})
+        write(tmp_path / "spots" / name(spots, number) / "results_spotting.json", {"predictions": predictions})
+    write(tmp_path / "labels" / "splits.json", {"test": [name(listed, number) for number in range(3)]})
+    for root in (tmp_path / "spots", zipped(tmp_path / "spots", "top")):
+        for words in ([], ["--split", "test"]):
+            assert evaluate(tmp_path / "labels", root, *words, "--output", tmp_path / "s.json") == 0
+            assert json.loads((tmp_path / "s.json").read_text()) == expected()
+    assert find_splits(tmp_path / "labels") == {"test": [name(labels, number) for number in range(3)]}
+
+
+@pytest.fixture
+def overtime(tmp_path):
+    """Perfect predictions of 12 parts, each with an event at 5, 105 and 125 minutes."""
+    clocks = [(part, minutes) for part in range(1, 13) for minutes in (5, 105, 125)]
+    references = [{"gameTime": f"{part} - {minutes:02d}:30", "label": "Goal"} for part, minutes in clocks]
+    predictions = [
+        {"label": "Goal", "half": str(part), "position": str(1000 * (60 * minutes + 30)), "confidence": "0.9"}
+        for part, minutes in clocks
+    ]
+    write(tmp_path / "labels/m/Labels-v2.json", {"annotations": references})
+    write(tmp_path / "spots/m/results_spotting.json", {"predictions": predictions})
+    write(tmp_path / "labels.txt", "Goal\n")
+    return tmp_path / "labels", tmp_path / "spots", "--labels", tmp_path / "labels.txt"
+
+
+def test_parts_and_lengths_beyond_the_official_ones_count(overtime, tmp_path, capsys):
+    assert evaluate(*overtime, "--output", tmp_path / "s.json", "--report", tmp_path / "r.html") == 0
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["tight"]["a_mAP"] == scores["loose"]["a_mAP"] == 1
+    assert capsys.readouterr().out.splitlines()[4].split() == ["Goal", "36", "36", "100.00", "100.00"]
+    path = overtime[1] / "m/results_spotting.json"
+    spots = json.loads(path.read_text())["predictions"]
+    for number, (part, position) in enumerate([("3", "330000"), ("10", "6330000"), ("12", "7530000")], 1):
+        spots = [spot for spot in spots if (spot["half"], spot["position"]) != (part, position)]
+        write(path, {"predictions": spots})
+        assert evaluate(*overtime, "--output", tmp_path / "s.json") == 0
+        assert len(spots) == 36 - number and json.loads((tmp_path / "s.json").read_text())["tight"]["a_mAP"] < 1
+
+
+def test_official_limits_say_what_they_leave_out(overtime, tmp_path, capsys):
+    assert evaluate(*overtime, "--official", "--output", tmp_path / "s.json") == 0
+    out = capsys.readouterr().out
+    # minute 105 of a `gameTime` without `position` is read as minute 5
+    assert out.splitlines()[4].split()[:3] == ["Goal", "2", "4"]
+    assert "two halves of 120 minutes: 34 of 36 events, 32 of 36 predictions" in out
+    content = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "labels/m/Labels-v2.json", tmp_path / "spots/m/results_spotting.json")
+    ]
+    official = average_map([content[0]["annotations"]], [content[1]["predictions"]], ["Goal"], official=True)
+    assert json.loads((tmp_path / "s.json").read_text()) == official and official["tight"]["a_mAP"] < 1
 
 
 def test_a_label_list_sets_classes_and_order(roots, tmp_path, capsys):

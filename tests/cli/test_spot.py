@@ -1,6 +1,9 @@
 import csv
 import json
+import os
+import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,7 +65,7 @@ def test_events_of_two_halves(spot, videos, tmp_path):
     code, out, err = spot(*videos, "--output", "out/e.json", "--csv", "e.csv")
     assert code == 0 and "x real time" in err
     content = json.loads((tmp_path / "out/e.json").read_text())
-    assert content["UrlLocal"] == "1_224p"
+    assert content["UrlLocal"] == "a"
     thresholds = dict(zip(LABELS, (0.3, 0.4, 0.5)))
     assert {found["half"] for found in content["predictions"]} == {"1", "2"}
     for found in content["predictions"]:
@@ -98,6 +101,29 @@ def test_default_output_all_and_threshold(spot, videos, tmp_path):
     code, out, _ = spot(videos[0], "--threshold", "1")
     assert code == 0 and out == "no events above the thresholds; --all lists every candidate\n"
     assert predictions(tmp_path / "events.json") == []
+
+
+def test_a_model_without_thresholds_has_one_and_says_so(spot, shared, videos, tmp_path):
+    model = shared / "model"
+    config = json.loads((model / "config.json").read_text()) | {"label_thresholds": None}
+    own = shutil.copytree(model, tmp_path / "own")
+    (own / "config.json").write_text(json.dumps(config))
+    output = tmp_path / "events.json"
+    code, _, err = spot(videos[0], "--all", model=own)
+    candidates = confidences(output)
+    assert code == 0 and "no thresholds" not in err and min(candidates) < 0.3 < max(candidates)
+    for words in ((), ("--live",)):
+        code, _, err = spot(videos[0], *words, "--output", str(output), model=own)
+        [line] = [line for line in err.splitlines() if "no thresholds" in line]
+        assert code == 0 and "0.3" in line and "comedian tune" in line
+        assert confidences(output) == pytest.approx([score for score in candidates if score >= 0.3], abs=1e-4)
+    assert "no thresholds" not in spot(videos[0], "--threshold", "0.5", model=own)[2]
+    # zips have every candidate
+    assert spot(videos[0], "--output", str(tmp_path / "all.zip"), model=own)[0] == 0
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        [name] = archive.namelist()
+        found = json.loads(archive.read(name))["predictions"]
+    assert [float(event["confidence"]) for event in found] == candidates
 
 
 def test_probabilities_and_targets_of_a_calibrated_model(spot, videos, tmp_path):
@@ -212,13 +238,62 @@ def test_a_split_and_going_on(spot, shared, tmp_path, monkeypatch):
     assert code == 2 and "2 matches" in err
 
 
-def test_a_model_without_thresholds_lists_every_candidate(spot, videos, tmp_path):
-    model = save_model(tmp_path / "model")
-    code, _, err = spot(videos[0], model=model)
-    assert code == 0 and "--threshold" in err
-    plain = confidences(tmp_path / "events.json")
-    spot(videos[0], "--all", model=model)
-    assert confidences(tmp_path / "events.json") == plain
+def test_scores_of_matches_of_one_layout_are_kept_apart(spot, shared, tmp_path):
+    for match in "ab":
+        halves = [shared / f"root/league/2024/{match}/{half}_224p.mkv" for half in (2, 1)]
+        # the names say which half it is, together or one by one
+        for videos in [halves] if match == "a" else [[half] for half in halves]:
+            assert spot(*videos, "--save-scores", "scores")[0] == 0
+    saved = sorted(path.relative_to(tmp_path / "scores").as_posix() for path in (tmp_path / "scores").rglob("*.*"))
+    assert saved == [f"{match}/{half}.safetensors" for match in "ab" for half in (1, 2)]
+    assert spot(shared / "root", "--save-scores", "whole", "--output", "w.zip")[0] == 0
+    assert spot("--scores", "scores", "--output", "r.zip", model=None)[0] == 0
+    with zipfile.ZipFile(tmp_path / "r.zip") as one, zipfile.ZipFile(tmp_path / "w.zip") as whole:
+        for match in "ab":
+            found = json.loads(one.read(f"{match}/results_spotting.json"))["predictions"]
+            wanted = json.loads(whole.read(f"league/2024/{match}/results_spotting.json"))["predictions"]
+            assert found == wanted != []
+
+
+def test_scores_of_another_video_are_not_lost(spot, shared, videos, tmp_path):
+    shutil.copytree(shared / "root/league/2024/b", tmp_path / "other/a")
+    shutil.copy(videos[0], tmp_path / "video.mkv")
+    shutil.copytree(shared / "root/league/2024/b", tmp_path / "root/league/2024/a")
+    assert spot(*videos, "--save-scores", "scores")[0] == 0
+    assert spot("video.mkv", "--save-scores", "scores")[0] == 0
+    assert spot(shared / "root", "--save-scores", "whole", "--output", "r.zip")[0] == 0
+    before = {path: path.read_bytes() for folder in ("scores", "whole") for path in (tmp_path / folder).rglob("*.*")}
+    (tmp_path / "deeper").mkdir()
+    shutil.copy(videos[1], tmp_path / "deeper/video.mkv")
+    for words in (["other/a/1_224p.mkv"], ["deeper/video.mkv"], ["root", "--output", "r.zip"]):
+        code, _, err = spot(*words, "--save-scores", "whole" if "root" in words else "scores")
+        assert code == 2 and "save these scores in another folder" in err.splitlines()[-1], (words, err)
+    # the same video at another place, and the same place with a changed video, are scored or taken
+    assert before == {path: path.read_bytes() for path in before}
+    os.utime(tmp_path / "video.mkv", (1, 1))
+    assert spot("video.mkv", "--save-scores", "scores")[0] == 0
+    code, _, err = spot(videos[0], Path(videos[0]).with_name("1_224p.mkv"))
+    assert code == 2 and "are both half 1 of a match" in err
+
+
+def test_candidates_outside_the_official_limits_are_counted(spot, shared, videos, tmp_path):
+    third = shared / "root/league/2024/b/1_224p.mkv"
+    code, _, err = spot(*videos, third, "--output", "r.zip")
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        (name,) = archive.namelist()
+        halves = [found["half"] for found in json.loads(archive.read(name))["predictions"]]
+    assert code == 0 and halves.count("3") > 0
+    assert f"r.zip: {halves.count('3')} candidates are outside two halves of 120 minutes" in err
+    assert "120 minutes" not in spot(*videos, "--output", "r.zip")[2]
+
+
+def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
+    curves = [[[0.5, 1.0, 1.0]], [[0.5, 1.0, 0.5]], [[0.5, 0.4, 0.5]]]
+    fields = {"label_calibration": [[1.0, 0.0]] * 3, "label_curves": curves, "label_num_events": [5, 60, 60]}
+    model = save_model(tmp_path / "model", label_thresholds=[0.3, 0.4, 0.5], **fields)
+    code, _, err = spot(videos[0], "--threshold", "precision=0.9", model=model)
+    assert code == 0 and f"too few events to show precision=0.9: {LABELS[0]}\n" in err
+    assert f"precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
 
 
 @pytest.mark.parametrize(

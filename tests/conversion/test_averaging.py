@@ -92,5 +92,5 @@ def test_one_checkpoint_is_no_average(run, tmp_path, capsys):
     assert main(["average", str(run[0]), "nowhere", "--output", str(tmp_path / "mean")]) == 2
     assert main(["average", *map(str, run), "--output", str(run[0])]) == 2
     errors = told(capsys)
-    assert "two or more" in errors[0] and "`nowhere` is no folder" in errors[1] and "exists already" in errors[2]
+    assert "two or more" in errors[0] and "`nowhere` does not exist" in errors[1] and "exists already" in errors[2]
     assert json.loads((run[0] / "config.json").read_text())["label_thresholds"] == [0.1, 0.2, 0.3]

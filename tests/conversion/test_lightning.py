@@ -107,23 +107,22 @@ def test_stage_2(encoder, tmp_path):
 
 
 @both_encoders
-def test_stage_1_keeps_the_temporal_encoder_fresh_and_reproducible(encoder, tmp_path):
+def test_stage_1_is_the_spatial_encoder_alone(encoder, tmp_path):
     tensors = stage_1_checkpoint(encoder)
     path = save(tensors, tmp_path / "stage1.ckpt")
     converted = read_checkpoint(path, **HEADS[encoder])
     config = converted.model.config
     assert (converted.stage, config.num_frames, config.temporal_depth) == ("stage 1", 128, 6)
-    assert any("freshly initialised" in line for line in converted.assumed)
+    assert any("left out and to be trained" in line for line in converted.assumed)
     convert_checkpoint(path, tmp_path / "out", **HEADS[encoder])
-    model = ComedianModel.from_pretrained(tmp_path / "out")
-    again = read_checkpoint(path, **HEADS[encoder]).model.state_dict()
-    for name, weight in model.state_dict().items():
-        assert torch.equal(weight, again[name]), name
-        if name.startswith("spatial_encoder."):
-            stored = tensors[published_name(name, "stage 1")]
-            assert torch.equal(weight, stored.flatten(1) if stored.ndim == 5 else stored), name
-        elif name.endswith("qkv.weight"):
-            assert 0.01 < weight.std() < 0.03
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written and all(name.startswith("spatial_encoder.") for name in written)
+    for name, weight in written.items():
+        stored = tensors[published_name(name, "stage 1")]
+        assert torch.equal(weight, stored.flatten(1) if stored.ndim == 5 else stored), name
+    model, loading = ComedianModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert all(name.startswith("temporal_encoder.") for name in loading["missing_keys"])
+    assert 0.01 < model.temporal_encoder.layers[0].attention.qkv.weight.std() < 0.03
 
 
 @needs_reference
@@ -297,11 +296,43 @@ class Malicious:
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
+    """Beside the weights it is passed over, among them it is refused; see test_torch_files.py for each kind."""
     monkeypatch.chdir(tmp_path)
     path = save(checkpoint("vivit"), tmp_path / "a.ckpt", hyper_parameters=Malicious())
+    assert read_checkpoint(path, **HEADS["vivit"]).stage == "spotting"
+    path = save(checkpoint("vivit") | {"queue": Malicious()}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="a.ckpt"):
         read_checkpoint(path, **HEADS["vivit"])
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("with_buffers", [False, True])
+def test_names_may_have_a_prefix(tmp_path, prefix, with_buffers):
+    tensors = checkpoint("vivit")
+    prefixed = {prefix + name: tensor for name, tensor in tensors.items()}
+    if with_buffers:  # of the wrapper itself, and of what it wraps
+        prefixed |= {f"{prefix}train_transform.mean": torch.ones(3), "val_transform.mean": torch.ones(3)}
+    torch.save(prefixed, tmp_path / "a.pth")
+    expected = read_checkpoint(save(tensors, tmp_path / "b.ckpt"), **HEADS["vivit"]).model.state_dict()
+    found = read_checkpoint(tmp_path / "a.pth", **HEADS["vivit"]).model.state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+def test_a_file_that_names_huge_sizes_takes_no_memory(tmp_path, monkeypatch):
+    """A model is made once all its tensors are known to be there."""
+    tensors = checkpoint("vivit")
+    block = "trunk.transformer.temporal_transformer.blocks"
+    tensors |= {f"{block}.{index}.norm1.bias": torch.zeros(8) for index in range(100)}
+    made = []
+    monkeypatch.setattr(
+        ComedianForActionSpotting,
+        "post_init",
+        lambda self: made.append(next(self.parameters()).device.type),
+    )
+    with pytest.raises(InputError, match="missing tensors"):
+        read_checkpoint(save(tensors, tmp_path / "a.ckpt"), **HEADS["vivit"])
+    assert made == ["meta"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +367,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path / "missing.ckpt", tmp_path):
-        with pytest.raises(InputError, match="is no file"):
+        with pytest.raises(InputError, match="is not a file"):
             read_checkpoint(path)
 
 

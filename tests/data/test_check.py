@@ -236,6 +236,45 @@ def test_what_is_broken_is_named_and_nothing_else(root, broken):
         assert str(root) in message or BROKEN[broken][0][0] == "unbalanced splits"
 
 
+@pytest.mark.parametrize(
+    "found, of",
+    [
+        ("look like seconds; write milliseconds", lambda half, ms: ms // 1000),
+        ("look like frames at 25 a second", lambda half, ms: ms * 25 // 1000),
+        ("look like frames at 29.97 a second", lambda half, ms: round(ms * 30_000 / 1001 / 1000)),
+        ("the clock of the whole match", lambda half, ms: ms + (half - 1) * 2_700_000),
+        ("mend the one that is wrong", lambda half, ms: ms * 3),
+        (None, lambda half, ms: ms + 900),
+    ],
+)
+def test_positions_that_contradict_the_clock(root, found, of):
+    events = [annotation("Goal", half, ms) for half in (1, 2) for ms in (600_000, 754_000, 1_801_000)]
+    events = [event | {"position": str(of(int(event["gameTime"][0]), int(event["position"])))} for event in events]
+    write_labels(root / "league/one", events)
+    told = [message for kind, message in findings_of(root) if kind == "contradicting times"]
+    if found is None:
+        assert told == []
+        return
+    (message,) = told
+    assert f"{root}/league/one/Labels-v2.json`, annotations[" in message and found in message, message
+    count = 6 if "whole match" not in found else 3
+    assert f"and {count - 1} more" in message
+    one = write_json_file(root.parent / "one.json", events)
+    assert any(found in finding.message for finding in check_events(root, one, progress=False).findings)
+
+
+def write_json_file(path, events):
+    path.write_text(json.dumps({"UrlLocal": "league/one", "annotations": events}))
+    return path
+
+
+def test_label_files_of_different_names(root):
+    (root / "league/two/Labels-v2.json").rename(root / "league/two/Labels.json")
+    ((kind, message),) = findings_of(root)
+    assert kind == "label files of different names"
+    assert f"`{root}/league/two/Labels.json`, where 2 matches have Labels-v2.json" in message
+
+
 def test_few_events_may_differ_and_a_test_may_lack_a_label(root):
     splits = {"train": ["league/one"], "validation": ["league/two"], "test": ["league/three"]}
     (root / "splits.json").write_text(json.dumps(splits))

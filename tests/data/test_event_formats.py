@@ -319,6 +319,21 @@ def test_ball_action_spotting(tmp_path, labels):
         write_events(events, tmp_path / "out", "soccernet-ball")
 
 
+def test_every_field_of_soccernet_that_has_no_place_is_named(tmp_path, capsys):
+    annotations = [
+        {"gameTime": "1 - 00:01", "label": "Goal", "position": "1000", "player": "9", "confidence": 0.5, "note": ""},
+        {"gameTime": "1 - 00:02", "label": "Goal", "position": "2000", "comment": "header", "team": "home"},
+    ]
+    write_json(
+        tmp_path / "in/m/Labels-v2.json", {"UrlLocal": "m", "UrlYoutube": "https://x", "annotations": annotations}
+    )
+    for target in ("out.csv", "out.json", "out"):
+        words = ["--to", {".csv": "csv", ".json": "osl"}.get(target[3:], "soccernet")]
+        assert main(["data", "convert", str(tmp_path / "in"), str(tmp_path / target), *words]) == 0
+        told = capsys.readouterr().err
+        assert "UrlYoutube, comment, confidence, player" in told and "note" not in told
+
+
 def test_csv_by_hand(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("video,label,time_s,half,split\nb,Goal,1:02:03.5,2,valid\na.mp4,,,,\nb,Foul,7,2,\n")

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 
 import pytest
 
 from comedian.cli.main import main
 from comedian.data.annotations import find_halves, read_label_list
+from comedian.data.check import check_events
 from comedian.data.own_videos import import_videos
 from comedian.data.soccernet import SoccerNet
 from comedian.errors import InputError
@@ -114,22 +116,37 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(videos, tmp_path, rows):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("header", ["", "video,label\n", "video;label;time_s\n", "a.mp4,Goal,1\n"])
+@pytest.mark.parametrize("header", ["", "video,label\n", "video;label;when\n", "a.mp4,Goal,1\n"])
 def test_a_missing_column_is_named_with_all_that_there_must_be(videos, tmp_path, header):
     with pytest.raises(InputError, match=re.escape("no column `")) as caught:
         import_videos(videos, write_csv(tmp_path, header), tmp_path / "out")
     assert "line 1: " in str(caught.value) and "must be `video,label,time_s`" in str(caught.value)
 
 
-def test_a_file_that_is_no_utf_8_or_not_there(videos, tmp_path):
+def test_a_file_that_is_no_text_or_not_there(videos, tmp_path):
     path = tmp_path / "events.csv"
-    path.write_bytes(f"{HEADER}a.mp4,But marqué,1\n".encode("latin-1"))
-    with pytest.raises(InputError, match="is not UTF-8 text .* save it as UTF-8"):
+    path.write_bytes(f"{HEADER}a.mp4,But marqué,1\n".encode() + b"a.mp4,\x81,1\n")
+    with pytest.raises(InputError, match="is not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8"):
         import_videos(videos, path, tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
         import_videos(videos, tmp_path / "none.csv", tmp_path / "out")
     with pytest.raises(InputError, match="is no folder"):
         import_videos(tmp_path / "none", path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("on_disk, in_file", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_in_other_unicode_forms_are_found(tmp_path, on_disk, in_file):
+    names = [f"{place}/Köln {number}.mp4" for number, place in enumerate(("Hinrunde", "Rückrunde"))]
+    for number, name in enumerate(names):
+        path = tmp_path / "in" / unicodedata.normalize(on_disk, name)
+        write_video(path, num_frames=8 + number, fps=4, height=32, width=32)
+    rows = "".join(f"{unicodedata.normalize(form, name)},x,1\n" for form, name in zip((in_file, "NFC"), names))
+    rows += f"{unicodedata.normalize(on_disk, names[0])},y,1\n"
+    made = import_videos(tmp_path / "in", write_csv(tmp_path, HEADER + rows), tmp_path / "out")
+    assert not made.unlisted and sum(map(len, made.events.values())) == 3
+    assert sorted(made.events) == sorted(name.removesuffix(".mp4") for name in names)
+    checked = check_events(tmp_path / "in", write_csv(tmp_path, HEADER + rows), progress=False)
+    assert checked.num_videos == 2 and not any("missing" in found.kind for found in checked.findings)
 
 
 def test_the_same_again_changes_nothing_and_a_changed_csv_counts(videos, tmp_path):
@@ -141,6 +158,20 @@ def test_the_same_again_changes_nothing_and_a_changed_csv_counts(videos, tmp_pat
     path.write_text(HEADER + ROWS + "c.mp4,Foul,1\n")
     assert import_videos(videos, path, output).labels == ("Corner", "Foul", "Goal")
     assert find_halves(output / "c") == {1: output / "c" / "1_c.mp4"}
+
+
+def test_a_video_under_another_suffix_does_not_lie_beside_the_one_before(videos, tmp_path):
+    """Two videos of one half: every later command would take the smaller one, whichever the events mean."""
+    csv = f"{HEADER}same.mp4,x,1\na.mp4,x,1\n"
+    made = import_videos(videos, write_csv(tmp_path, csv), tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    with pytest.raises(
+        InputError, match=r"1_same.mp4` is an earlier import's video of what is `1_same.mkv` now; delete"
+    ):
+        import_videos(videos, write_csv(tmp_path, csv.replace("mp4,x,1", "mkv,x,1", 1)), tmp_path / "out")
+    assert files_of(tmp_path / "out") == before and find_halves(made.root / "same") == {
+        1: made.root / "same/1_same.mp4"
+    }
 
 
 def test_a_folder_with_other_things_is_left_alone(videos, tmp_path):

@@ -1,5 +1,7 @@
 """Window starts hold their promises for every length; targets equal the description's triple loop."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from comedian.data.windows import (
     cover_starts,
     disjoint_starts,
+    edge_starts,
     frame_timestamps_s,
+    part_starts,
     random_starts,
     token_offsets_s,
     token_targets,
@@ -54,7 +58,9 @@ def test_cover_refuses_holes_and_nonsense():
     with pytest.raises(ValueError, match="`stride` is 0"):
         cover_starts(200, 64, 0)
     with pytest.raises(ValueError, match="`window` is 0"):
-        disjoint_starts(200, 0, np.random.default_rng(0))
+        disjoint_starts(200, 0, np.random.default_rng(0), 25)
+    with pytest.raises(ValueError, match="`count` is 0"):
+        part_starts(200, 64, 0, np.random.default_rng(0))
     with pytest.raises(ValueError, match="`count` is 0"):
         disjoint_starts(200, 64, np.random.default_rng(0), count=0)
     with pytest.raises(ValueError, match="`length` is 0"):
@@ -78,28 +84,111 @@ def test_random_starts_are_uniform_over_all_starts():
     np.testing.assert_allclose(shares, 1 / 7, atol=0.015)
 
 
-@given(lengths, windows, st.none() | st.integers(1, 30), seeds)
-def test_disjoint_starts_never_overlap_and_take_the_edges(length, window, count, seed):
+@given(lengths, windows, st.integers(1, 60), seeds)
+def test_edge_starts_stay_inside_and_ascend(length, window, count, seed):
+    starts = edge_starts(length, window, count, np.random.default_rng(seed))
+    assert_inside(starts, length, window)
+    assert len(starts) == count and (np.diff(starts) >= 0).all()
+
+
+def test_edge_starts_show_the_edges_about_as_often_as_the_middle():
+    rng, length, window = np.random.default_rng(0), 300, 40
+    shown, shown_at_random = np.zeros(length), np.zeros(length)
+    for _ in range(3000):
+        for draw, counts in ((edge_starts, shown), (random_starts, shown_at_random)):
+            for start in draw(length, window, 8, rng):
+                counts[start : start + window] += 1
+    # of 300 starts, 20 before the half, the 261 inside and 20 after it: the first element is in 20 + 1, the middle in 40
+    for index, expected in ((0, 21 / 301), (150, 40 / 301), (299, 21 / 301)):
+        assert shown[index] / 24000 == pytest.approx(expected, rel=0.1)
+    assert shown_at_random[0] / 24000 == pytest.approx(1 / 261, rel=0.3)
+
+
+@given(lengths, windows, st.integers(2, 30), seeds)
+def test_disjoint_starts_take_the_edges_and_never_overlap_between_them(length, window, count, seed):
     starts = disjoint_starts(length, window, np.random.default_rng(seed), count)
     assert_inside(starts, length, window)
-    fitting = max(length // window, 1)
-    assert len(starts) == (fitting if count is None else min(count, fitting))
-    assert (np.diff(starts) >= window).all()
-    if len(starts) > 1:
-        assert starts[0] == 0
-        assert starts[-1] == length - window
-    else:
-        assert starts[0] in (0, max(length - window, 0))
+    assert len(starts) == count
+    last = max(length - window, 0)
+    assert starts.min() == 0 and starts.max() == last
+    fitting = (last - 2 * (window / 2)) // window + 1
+    if last and count - 2 <= fitting:
+        assert starts[:2].tolist() == [0, last]
+        inner = np.sort(starts[2:])
+        assert (np.diff(inner) >= window).all()
+        assert (inner >= window // 2).all() and (inner <= last - window / 2).all()
 
 
-def test_disjoint_starts_move_between_the_edges():
-    drawn = np.array([disjoint_starts(2700, 64, np.random.default_rng(seed), 25) for seed in range(50)])
-    assert (drawn.std(axis=0)[1:-1] > 25).all()
+def test_windows_between_the_edges_move_as_far_as_the_published_ones():
+    rng = np.random.default_rng(0)
+    # a half of 45 minutes at 2 frames a second, windows of 64 s, 200 epochs
+    epochs = np.array([disjoint_starts(5400, 128, rng, 25) for _ in range(200)])
+    assert (epochs[:, 0] == 0).all() and (epochs[:, 1] == 5400 - 128).all()
+    assert abs(len(np.unique(epochs)) - 3049) < 100
+    assert ((epochs / 2) % 64).std() == pytest.approx(19, abs=0.5)
 
 
-def test_both_edges_of_a_half_with_room_for_one_window_are_drawn():
-    drawn = {int(disjoint_starts(100, 64, np.random.default_rng(seed))[0]) for seed in range(20)}
-    assert drawn == {0, 36}
+def test_every_arrangement_of_disjoint_windows_is_as_likely():
+    rng = np.random.default_rng(0)
+    # starts from 1 to 6 for two windows of 2: the pairs that are 2 or more apart
+    drawn = Counter(tuple(disjoint_starts(9, 2, rng, 4)[2:].tolist()) for _ in range(10_000))
+    pairs = [(a, b) for a in range(1, 7) for b in range(a + 2, 7)]
+    assert sorted(drawn) == pairs
+    assert max(abs(count / 10_000 - 1 / len(pairs)) for count in drawn.values()) < 0.015
+
+
+@given(lengths, windows, st.integers(1, 40), seeds)
+def test_every_part_holds_its_window(length, window, count, seed):
+    starts = part_starts(length, window, count, np.random.default_rng(seed))
+    assert_inside(starts, length, window)
+    assert len(starts) == count
+    if length >= count * window:
+        assert (starts >= np.floor(np.arange(count) * length / count)).all()
+        assert (starts + window <= np.arange(1, count + 1) * length / count).all()
+
+
+def test_starts_in_a_part_are_uniform():
+    rng = np.random.default_rng(0)
+    # parts of 71 seconds as in a half of 45 minutes: starts from 0 to 7 of each
+    drawn = np.array([part_starts(38 * 71, 64, 38, rng) for _ in range(500)]) - 71 * np.arange(38)
+    np.testing.assert_allclose(np.bincount(drawn.ravel()) / drawn.size, 1 / 8, atol=0.01)
+
+
+def seen(draw, length: int, window: int, epochs: int = 400) -> np.ndarray:
+    """How often each element is in a window, relative to the mean."""
+    rng = np.random.default_rng(0)
+    starts = np.concatenate([draw(rng) for _ in range(epochs)])
+    begins = np.bincount(starts, minlength=length + 1) - np.bincount(
+        np.minimum(starts + window, length), minlength=length + 1
+    )
+    counts = np.cumsum(begins)[:-1]
+    return counts / counts.mean()
+
+
+@pytest.mark.parametrize("length", [40, 64, 70, 100, 127, 130, 192, 250, 300, 700, 1500, 2432])
+@pytest.mark.parametrize("sampling", ["disjoint", "parts"])
+def test_every_second_of_a_short_half_is_seen_about_equally_often(sampling, length):
+    # too short for as many windows side by side
+    draw = {
+        "disjoint": lambda rng: disjoint_starts(length, 64, rng, 25),
+        "parts": lambda rng: part_starts(length, 64, 38, rng),
+    }[sampling]
+    shares = seen(draw, length, 64)
+    assert shares.min() > 0.45 and shares.max() < 2.5
+    assert shares[:10].mean() > 0.6 and shares[-10:].mean() > 0.6
+
+
+@pytest.mark.parametrize("length", [2500, 2700, 3060])
+def test_every_second_of_a_whole_half_is_seen_about_equally_often(length):
+    shares = seen(lambda rng: disjoint_starts(length, 64, rng, 25), length, 64)
+    # the edges are in every epoch, what lies between them in about 60 % of the epochs
+    assert shares.min() > 0.65 and shares.max() < 3
+    middle = shares[200:-200]
+    assert middle.max() < 1.35 * middle.min()
+    # of stage 2, every part is seen as the first one is
+    parts = seen(lambda rng: part_starts(length, 64, 38, rng), length, 64, epochs=2000)
+    sums = [parts[round(i * length / 38) :][: length // 38].mean() for i in range(38)]
+    assert max(sums) < 1.02 * min(sums)
 
 
 def test_a_token_lies_at_the_mean_of_its_frames():

@@ -16,9 +16,10 @@ from comedian.evaluation.calibration import (
     operating_points,
     reliability,
     reporting_settings,
+    too_few_events,
 )
 from comedian.evaluation.matching import match_spots
-from comedian.models.postprocessing_comedian import calibrate, operating_thresholds
+from comedian.models.postprocessing_comedian import MIN_THRESHOLD, calibrate, lower_bound, operating_thresholds
 
 LABELS = ["a", "b", "c"]
 
@@ -172,6 +173,60 @@ def test_points_tell_precision_and_recall_from_their_threshold_on(seed):
         assert recall >= level - 1e-4 and (not len(higher) or naive_precision_recall(judged, higher.min())[1] < level)
     assert operating_points(Judged(np.array([0.5]), np.array([False]), 0)) == []
     assert operating_points(Judged(np.zeros(0), np.zeros(0, bool), 2)) == []
+
+
+def test_the_lower_bound_is_where_the_observed_share_is_one_sided_z_away():
+    for hits, count in ((5, 5), (0, 4), (7, 9), (90, 100), (1, 1000)):
+        bound = lower_bound(hits, count)
+        assert 0 <= bound <= hits / count
+        assert hits / count - bound == pytest.approx(1.2815515655 * np.sqrt(bound * (1 - bound) / count), abs=1e-9)
+    assert lower_bound(0, 0) == 0
+    # in words: what 90 of 100 samples with that share would not have reached by chance
+    rng = np.random.default_rng(0)
+    assert (rng.binomial(50, lower_bound(45, 50), 100_000) >= 45).mean() == pytest.approx(0.1, abs=0.04)
+
+
+def test_few_events_show_no_target():
+    perfect = Judged(np.linspace(0.95, 0.5, 5), np.ones(5, bool), 5)
+    plenty = Judged(np.linspace(0.99, 0.5, 100), np.arange(100) < 95, 110)
+    curves, counts = [operating_points(judged) for judged in (perfect, plenty)], [5, 110]
+    assert operating_thresholds("precision=0.9", curves)[0] < 1  # as it was measured
+    few, enough = operating_thresholds("precision=0.9", curves, counts)
+    assert few == np.inf and 0.5 < enough < 0.6
+    assert operating_thresholds("precision=0.75", curves, counts)[0] < 1
+    assert operating_thresholds("recall=0.8", curves, counts)[0] == np.inf
+    # the next point of more recall than as measured
+    assert operating_thresholds("recall=0.8", curves, counts)[1] < operating_thresholds("recall=0.8", curves)[1]
+    low = [[[0.9, 0.99, 0.5], [0.075, 0.95, 1.0]]]
+    assert operating_thresholds("precision=0.9", low, [500]) == [0.9]
+
+
+def test_labels_with_few_events_share_a_threshold():
+    rng = np.random.default_rng(0)
+    plenty = simulated(1, 0, 400)
+    few = [
+        Judged(np.array([0.9, 0.8, 0.07]), np.array([False, False, True]), 3),
+        Judged(np.zeros(0), np.zeros(0, bool), 0),
+    ]
+    weak = Judged(np.sort(rng.uniform(0.05, 0.3, 300))[::-1], rng.random(300) < 0.02, 12)
+    settings = reporting_settings([plenty, *few, weak])
+    shown = [calibrate(j.scores[:, None], [p])[:, 0] for j, p in zip([plenty, *few], settings["label_calibration"])]
+    shown.append(calibrate(weak.scores[:, None], [settings["label_calibration"][3]])[:, 0])
+    scores, right = np.concatenate(shown), np.concatenate([j.right for j in (plenty, *few, weak)])
+    num_events = sum(j.num_events for j in (plenty, *few, weak))
+
+    def f1(threshold):
+        passing = scores >= threshold
+        return 2 * (right & passing).sum() / (passing.sum() + num_events)
+
+    own, first, second, floor = settings["label_thresholds"]
+    # on its own, the best of three spots would be 0.07
+    assert best_threshold(Judged(shown[1], few[0].right, 3)) < MIN_THRESHOLD < first == second and own > MIN_THRESHOLD
+    assert f1(first) == pytest.approx(max(f1(score) for score in scores), abs=1e-9)
+    assert floor == MIN_THRESHOLD
+    assert settings["label_num_events"] == [plenty.num_events, 3, 0, 12]
+    line = too_few_events(["a", "b", "c", "d"], settings["label_num_events"])
+    assert line.endswith(": b (3), c (0)") and too_few_events(["a"], [10]) is None
 
 
 def test_a_target_picks_the_best_point_that_reaches_it():

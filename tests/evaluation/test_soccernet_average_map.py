@@ -21,6 +21,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     MalformedEventError,
     SoccerNetAverageMap,
     average_map,
+    within_official_limits,
 )
 
 METRIC_FOLDER = Path(soccernet_average_map.__file__).parent
@@ -128,9 +129,11 @@ def random_match(rng, span_ms, odd):
 def test_agrees_with_the_official_package(tmp_path, framerate, span_ms, odd, metrics):
     rng = np.random.default_rng([framerate, span_ms])
     references, predictions = zip(*(random_match(rng, span_ms, odd) for _ in range(3)))
-    ours = average_map(references, predictions, LABELS, framerate=framerate, metrics=metrics)
+    ours = average_map(references, predictions, LABELS, framerate=framerate, metrics=metrics, official=True)
     assert 0 < ours["tight"]["a_mAP"] < 1
     assert_same(ours, official_scores(tmp_path, references, predictions, LABELS, framerate, metrics))
+    if not odd:  # to the bit: what the official scorer can hold is scored as it does
+        assert average_map(references, predictions, LABELS, framerate=framerate, metrics=metrics) == ours
 
 
 @pytest.mark.parametrize("empty", ["references", "predictions", "both"])
@@ -141,6 +144,76 @@ def test_agrees_where_there_is_nothing(tmp_path, empty):
     ours = average_map(references, predictions, LABELS)
     assert ours["tight"]["a_mAP"] == ours["loose"]["a_mAP_unshown"] == 0
     assert_same(ours, official_scores(tmp_path, references, predictions, LABELS, 2, ("tight", "loose")))
+
+
+def place_of(event):
+    """Half and milliseconds of an event."""
+    if "half" in event:
+        return int(event["half"]), int(event["position"])
+    half, clock = event["gameTime"].split(" - ")
+    minutes, seconds = clock.split(":")
+    return int(half), int(event.get("position", 1000 * (60 * int(minutes) + int(seconds))))
+
+
+def moved(event, part, shift_ms):
+    """The same event in another part and later."""
+    position_ms = place_of(event)[1] + shift_ms
+    if "half" in event:
+        return event | {"half": str(part), "position": position_ms}
+    clock = f"{part} - {position_ms // 60_000:02d}:{position_ms // 1000 % 60:02d}"
+    return event | {"gameTime": clock} | ({"position": position_ms} if "position" in event else {})
+
+
+@pytest.mark.parametrize("minutes", [0, 55, 100, 118, 300, 1300])
+def test_parts_and_lengths_beyond_the_official_limits(tmp_path, minutes):
+    """The truth: what the official package says of the same events as halves of six matches, from minute 1 on."""
+    rng = np.random.default_rng(minutes)
+    drawn = [random_match(rng, 120_000, odd=False) for _ in range(6)]
+    matches = [[[moved(event, place_of(event)[0], 60_000) for event in events] for events in both] for both in drawn]
+    references, predictions = zip(*matches)
+    longest = [
+        [
+            moved(event, 2 * number + place_of(event)[0], 60_000 * minutes)
+            for number, events in enumerate(kind)
+            for event in events
+        ]
+        for kind in (references, predictions)
+    ]
+    options = {"framerate": 2, "metrics": ("tight", "loose", "at1")}
+    ours = average_map([longest[0]], [longest[1]], LABELS, **options)
+    assert 0 < ours["tight"]["a_mAP"] < 1
+    assert_same(ours, official_scores(tmp_path, references, predictions, LABELS, *options.values()))
+    held = tuple(
+        [
+            [
+                event
+                for event in events
+                if place_of(event)[0] <= 2
+                and place_of(event)[1] < HALF_MS
+                # a time in `gameTime` alone is read from two digits of its minutes
+                and ("position" in event or len(event["gameTime"]) < 10)
+            ]
+        ]
+        for events in longest
+    )
+    assert within_official_limits([longest[0]], [longest[1]]) == held
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 9, 10, 12, 21, 99])
+@pytest.mark.parametrize("minutes", [0, 119, 120, 135, 1439])
+def test_perfect_predictions_have_100_and_a_missed_event_costs(part, minutes):
+    times_ms = [60_000 * minutes + 1000 * second for second in (0, 10, 50)]
+    references = [
+        {"gameTime": f"{part} - {at_ms // 60_000:02d}:{at_ms // 1000 % 60:02d}", "label": "Goal"} for at_ms in times_ms
+    ]
+    predictions = [spot(at_ms, 0.5, part) for at_ms in times_ms]
+    for metric in METRICS:
+        assert goal_score(references, predictions, metric) == 1
+        assert goal_score(references, predictions[:2], metric) == pytest.approx(7 / 11)
+        assert goal_score(references, [], metric) == 0
+    # a prediction in another part, or two hours off, finds nothing
+    assert goal_score(references, [spot(at_ms, 0.5, part % 99 + 1) for at_ms in times_ms], "loose") == 0
+    assert goal_score(references, [spot(abs(at_ms - HALF_MS), 0.5, part) for at_ms in times_ms], "loose") == 0
 
 
 def goal(position_ms, visibility="visible", half=1):
@@ -216,6 +289,10 @@ def test_a_framerate_may_be_a_fraction():
         ([[]], [[spot(0, 0.5), spot("soon", 0.5)]], r"predictions\[0\]\[1\].*soon"),
         ([[]], [[spot(-HALF_MS - 500, 0.5)]], r"predictions\[0\]\[0\].*out of range"),
         ([["Goal"]], [[]], r"references\[0\]\[0\]"),
+        ([[]], [[spot(-1, 0.5)]], r"predictions\[0\]\[0\].*out of range"),
+        ([[]], [[spot(0, 0.5, half=100)]], r"predictions\[0\]\[0\].*out of range"),
+        ([[goal(0, half=0)]], [[]], r"references\[0\]\[0\].*out of range"),
+        ([[{"gameTime": "1 - 1:05:30", "label": "Goal"}]], [[]], r"references\[0\]\[0\].*gameTime"),
     ],
 )
 def test_a_malformed_event_is_named(references, predictions, message):
@@ -228,14 +305,24 @@ def test_references_and_predictions_must_pair():
         average_map([[], []], [[]], LABELS)
 
 
+def test_an_unknown_metric_is_named():
+    with pytest.raises(ValueError, match="unknown metric 'tigth'; known: tight, loose"):
+        average_map([[]], [[]], LABELS, metrics=["loose", "tigth"])
+    assert list(average_map([[]], [[]], LABELS, metrics="at2")) == ["at2"]
+
+
 def test_the_label_order_is_official():
     assert SOCCERNET_V2_LABELS == annotations.SOCCERNET_V2_LABELS
+    script = soccernet_average_map
+    assert (script.MAX_PARTS, 1000 * script.MAX_PART_LENGTH_S) == (annotations.MAX_HALVES, annotations.MAX_POSITION_MS)
+    assert script.OFFICIAL_HALVES == annotations.OFFICIAL_HALVES
+    assert 1000 * script.OFFICIAL_HALF_LENGTH_S == annotations.OFFICIAL_HALF_LENGTH_MS
     assert {label: index for index, label in enumerate(SOCCERNET_V2_LABELS)} == EVENT_DICTIONARY_V2
 
 
 def test_evaluate_loads_the_folder_without_the_package(tmp_path):
     rng = np.random.default_rng(7)
-    references, predictions = zip(*(random_match(rng, 60_000, odd=True) for _ in range(3)))
+    references, predictions = zip(*(random_match(rng, 60_000, odd=False) for _ in range(3)))
     matches = tmp_path / "matches.json"
     matches.write_text(json.dumps({"references": references, "predictions": predictions}))
     code = """
@@ -261,8 +348,24 @@ def test_the_metric_adds_up_batches_and_keeps_every_digit(tmp_path):
     just_below = np.nextafter(threshold, 0)
     metric = SoccerNetAverageMap(cache_dir=str(tmp_path))
     metric.add(reference=[goal(10_000)], prediction=[spot(10_000, 0) | {"confidence": np.float32(0.75)}])
+    metric.add(references=[goal(10_000)], predictions=[spot(10_000, 0.6)])
     metric.add_batch(
         references=[[goal(10_000)]],
         predictions=[[spot(10_000, 0) | {"confidence": threshold}, spot(90_000, 0) | {"confidence": just_below}]],
     )
     assert metric.compute(labels=["Goal"], metrics=["at1"])["at1"]["a_mAP"] == 1
+
+
+def test_add_takes_the_events_of_one_match_under_either_name(tmp_path):
+    metric = SoccerNetAverageMap(cache_dir=str(tmp_path))
+    for words in ({"predictions": []}, {"references": []}, {"predictions": [], "references": [], "labels": []}):
+        with pytest.raises(ValueError, match="`predictions` and `references`"):
+            metric.add(**words)
+    metric.add(predictions=[spot(8_000_000, 0.6)], references=[goal(8_000_000) | {"gameTime": "1 - 133:20"}])
+    metric.add(prediction=[spot(10_000, 0.6)], reference=[])
+    assert metric.compute(labels=["Goal"], metrics=["at1"])["at1"]["a_mAP"] == 0.5
+    metric.add(predictions=[spot(10_000, 0.6, half=3)], references=[goal(10_000, half=3)])
+    assert metric.compute(labels=["Goal"], metrics=["at1"], official=True)["at1"]["a_mAP"] == 0
+    metric.add(predictions=[], references=[])
+    with pytest.raises(ValueError, match="unknown metric 'at7'"):
+        metric.compute(labels=["Goal"], metrics=["at7"])

@@ -146,6 +146,28 @@ def test_what_does_not_hold_on_other_matches_is_not_kept():
     assert len(set(kept)) == 2
 
 
+def test_parts_beyond_the_second_and_hours_beyond_the_second_count():
+    """The truth: the same halves as parts 7 and 12 of one match, and later than two hours."""
+    config, references, scores = make_case(0)
+    late = 7_200  # steps of a second
+    moved_references = {match: [] for match in MATCHES}
+    for match, events in references.items():
+        for event in events:
+            part = {"1": 7, "2": 12}[event["gameTime"][0]]
+            position_ms = event["position"] + 1000 * round(late / config.score_rate)
+            clock = game_time(part, position_ms)
+            moved_references[match].append(event | {"gameTime": clock, "position": position_ms})
+    nothing = np.zeros((late, 3), np.float32)
+    moved = {
+        (match, {1: 7, 2: 12}[half]): np.concatenate([nothing, of_half]) for (match, half), of_half in scores.items()
+    }
+    plain = make_tuner((config, references, scores), min_events=20).tune()
+    tuned = make_tuner((config, moved_references, moved), min_events=20).tune()
+    assert tuned.choice == plain.choice and tuned.found_map > 0
+    np.testing.assert_allclose(tuned.per_label, plain.per_label, atol=1e-9)
+    assert tuned.settings["label_thresholds"] == pytest.approx(plain.settings["label_thresholds"], abs=1e-3)
+
+
 def test_ties_go_to_the_default():
     config, references, scores = make_case(0)
     nothing = {key: np.zeros_like(of_half) for key, of_half in scores.items()}

@@ -190,12 +190,15 @@ def bad_csvs() -> dict[str, bytes]:
         "twice": b"a.mp4,Goal,1\na.mp4,Goal,1",
         "long field": b"a.mp4," + b"x" * 200_000 + b",3",
         "no event": b"a.mp4",
+        "decimal comma": b"a.mp4,Goal,1,5",
     }
     files = {name: head + row + b"\n" for name, row in rows.items()}
     return files | {
         "empty": b"",
-        "UTF-16": (head + b"a.mp4,Goal,1\n").decode().encode("utf-16"),
-        "Latin-1": head + b"a.mp4,G\xf6al,1\n",
+        "UTF-16": (head + b"a.mp4,Goal,1\n").decode().encode("utf-16")[:-1],
+        "no encoding": head + b"a.mp4,G\x81al,1\n",
+        "doubled column": b"video,label,time_s,time_s\na.mp4,Goal,1,2\n",
+        "open quote": head + b'a.mp4,"Goal,1\n',
         "other columns": b"file,what,when\na.mp4,Goal,1\n",
         "binary": bytes(range(256)) * 4,
     }

@@ -3,13 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import pipeline
 
 from comedian import ActionSpotter, InputError
+from comedian.cli.main import main
+from comedian.conversion.averaging import average_models
 from comedian.data.decoding import iter_frames
 from comedian.inference import score_files, spotter
 from comedian.inference.score_files import load_score_folders, load_scores, score_matches, score_path
 from comedian.inference.scoring import encode_half, score_half
 from comedian.inference.spotter import merge_configs
+from comedian.inference.streaming import StreamingSpotter
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from testing_utils import tiny_config
 from video_factory import write_video
@@ -198,12 +203,12 @@ def break_model(path, how):
 @pytest.mark.parametrize(
     "how, reason",
     {
-        "missing": "is no folder",
+        "missing": "does not exist",
         "no config": "no config.json",
         "no weights": "no file named model.safetensors",
         "no processor": "video processor",
         "torn weights": "header",
-        "torn config": "not a valid JSON",
+        "torn config": "not valid JSON",
         "other type": "'bert'",
         "impossible": "`num_frames` 7",
         "backbone": "classifier",
@@ -296,3 +301,70 @@ def test_a_folder_without_scores(tmp_path):
 def test_an_ensemble_has_one_rate_of_scores():
     with pytest.raises(InputError, match="`a` gives 1 scores a token, `b` 2"):
         merge_configs([tiny_config(), tiny_config(scores_per_token=2)], ["a", "b"])
+
+
+LAST_NORM = "comedian.temporal_encoder.norm.bias"
+
+
+def save_spoiled(path, spoil):
+    """Write a model, and change its weights in the file."""
+    save_model(path)
+    weights = load_file(path / "model.safetensors")
+    spoil(weights)
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    return str(path)
+
+
+@pytest.mark.parametrize("command", ["spot", "spot --live", "ensemble", "average", "export", "publish", "finetune"])
+def test_weights_that_are_not_finite_are_refused_by_every_command(command, model, videos, tmp_path, capsys):
+    bad = save_spoiled(tmp_path / "bad", lambda weights: weights[LAST_NORM].fill_(torch.nan))
+    output = tmp_path / "output"
+    words = {
+        "spot": ["spot", str(videos[0]), "--model", bad, "--output", f"{output}.json"],
+        "spot --live": ["spot", str(videos[0]), "--live", "--model", bad],
+        "ensemble": ["spot", str(videos[0]), "--model", model, bad, "--output", f"{output}.json"],
+        "average": ["average", model, bad, "--output", str(output)],
+        "export": ["export", bad, str(output), "--format", "torch-export"],
+        "publish": ["publish", bad, "me/model", "--dry-run"],
+        "finetune": ["finetune", "--config", str(tmp_path / "recipe.yaml")],
+    }[command]
+    sections = {"model": {"checkpoint": bad}, "data": {}, "training": {"output_dir": str(output)}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(sections))
+    assert main(words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"`{LAST_NORM.removeprefix('comedian.') if command == 'finetune' else LAST_NORM}` is not finite" in line
+    assert not output.exists() and not (tmp_path / "output.json").exists()
+
+
+def overflow(weights):
+    """Every weight is finite, and the logits are not."""
+    weights["classifier.weight"].fill_(3e38)
+    weights["classifier.weight"][:, ::2] *= -1
+    weights["comedian.temporal_encoder.norm.weight"].fill_(1e5)
+
+
+def test_scores_that_are_not_finite_are_refused(model, videos, tmp_path, capsys):
+    bad = save_spoiled(tmp_path / "bad", overflow)
+    words = ["--threshold", "0.1", "--output", str(tmp_path / "spots.json")]
+    for models in ([bad], [model, bad]):
+        assert main(["spot", str(videos[0]), "--model", *models, *words]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "scores that are not finite" in line and str(tmp_path / "bad") in line
+    assert not (tmp_path / "spots.json").exists()
+    frames = np.zeros((40, 16, 16, 3), np.uint8)
+    streaming = StreamingSpotter.from_pretrained(bad, device="cpu")
+    with pytest.raises(InputError, match="scores that are not finite"):
+        streaming.push(frames), streaming.finish()
+    spot = pipeline("action-spotting", model=bad, device="cpu")
+    with pytest.raises(ValueError, match="scores that are not finite"):
+        spot(frames)
+
+
+def test_models_in_memory_are_looked_at_too(model):
+    spoiled = ComedianForActionSpotting.from_pretrained(model)
+    spoiled.classifier.bias.data.fill_(torch.inf)
+    processor = ComedianVideoProcessor.from_pretrained(model)
+    with pytest.raises(ValueError, match="`classifier.bias` is not finite"):
+        ActionSpotter([spoiled], [processor])
+    with pytest.raises(ValueError, match="`classifier.bias` is not finite"):
+        average_models(ComedianForActionSpotting.from_pretrained(model), [("spoiled", spoiled)])

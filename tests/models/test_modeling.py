@@ -13,7 +13,7 @@ from comedian.models.encoders_comedian import ComedianMLP
 from comedian.models.modeling_comedian import keep_tubelets
 from testing_utils import tiny_config
 
-ENCODERS = ["vivit", "viswin"]
+ENCODERS = ["vivit", "viswin", "convolutional"]
 both_encoders = pytest.mark.parametrize("encoder", ENCODERS)
 
 
@@ -64,7 +64,7 @@ def test_windows_reuse_tokens_encoded_once(encoder):
 @both_encoders
 @pytest.mark.parametrize("settings", [{}, {"spotting_loss": "focal", "class_weights": [[1.0] * 3, [2.0] * 3]}])
 def test_every_parameter_is_trained(encoder, settings, pixels):
-    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, **settings)).train()
+    model = tiny_model(encoder, **settings).train()
     loss = model(pixels, labels=torch.randint(0, 2, (2, 4, 3)).float()).loss
     loss.backward()
     assert loss.isfinite()
@@ -106,7 +106,7 @@ def test_activations_are_computed_again_to_the_bit(encoder, dtype, pixels, monke
 
     for mlp in (module for module in model.modules() if isinstance(module, ComedianMLP)):
         mlp.activation.register_forward_hook(lambda _mlp, _inputs, output: activated.append(memory_of(output)))
-    for forward in (usual, lambda mlp, hidden_states, _recompute: usual(mlp, hidden_states)):
+    for forward in (usual, lambda mlp, states, _recompute: usual(mlp, states)):
         monkeypatch.setattr(ComedianMLP, "forward", forward)
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -208,7 +208,8 @@ def test_hidden_states_and_attentions_on_request(encoder, attention, pixels):
         states = [(8, 4, 4, 16)] * 2 + [(8, 2, 2, 32)] * 2
         assert [state.shape for state in outputs.spatial_hidden_states] == states
         # heads x windows: 2 x 4, then 4 x 1
-        assert [weights.shape for weights in outputs.spatial_attentions] == [(8, 8, 4, 4)] * 2 + [(8, 4, 4, 4)] * 2
+        attentions = [] if encoder == "convolutional" else [(8, 8, 4, 4)] * 2 + [(8, 4, 4, 4)] * 2
+        assert [weights.shape for weights in outputs.spatial_attentions] == attentions
     for weights in (*outputs.attentions, *outputs.spatial_attentions):
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     last = model.comedian.temporal_encoder.norm(outputs.hidden_states[-1])
@@ -295,7 +296,7 @@ def test_a_backbone_gets_a_fresh_finite_classifier(encoder, nan_memory, pixels, 
     assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
     assert not info["unexpected_keys"] and not info["mismatched_keys"]
     assert model.classifier.weight.shape[0] == 5
-    assert 0.005 < model.classifier.weight.std() < 0.04
+    assert 0.005 < model.classifier.weight.std() < 0.02
     assert not model.classifier.bias.any()
     torch.testing.assert_close(model(pixels).last_hidden_state, backbone(pixels).last_hidden_state)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
@@ -314,8 +315,37 @@ def test_a_checkpoint_without_a_tensor_initialises_it(encoder, nan_memory, tmp_p
             assert (loaded[name] == 1).all(), name
         elif name.endswith("fc1.bias"):
             assert (loaded[name] == 0).all(), name
+        elif name.endswith("mask_token"):
+            assert not loaded[name].any()
         else:
             assert loaded[name].any() and loaded[name].abs().max() < 0.2, name
+
+
+@both_encoders
+def test_first_weights_are_drawn_as_the_published_ones(encoder):
+    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, num_labels=400))
+    spatial, temporal = model.comedian.spatial_encoder, model.comedian.temporal_encoder
+    projection = spatial.embeddings.projection
+    config = model.config
+    conv = torch.nn.Conv3d(3, projection.out_features, (config.tubelet_size, config.patch_size, config.patch_size))
+    assert projection.weight.abs().max() <= conv.weight.flatten(1).shape[1] ** -0.5
+    assert projection.weight.std().item() == pytest.approx(conv.weight.std().item(), rel=0.1)
+    assert 0 < projection.bias.abs().max() <= conv.weight.flatten(1).shape[1] ** -0.5
+    assert not temporal.mask_token.any()
+    assert 0.015 < temporal.time_embeddings.std() < 0.025
+    if encoder == "vivit":
+        assert 0 < spatial.class_token.abs().max() < 1e-5
+    assert model.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1) and not model.classifier.bias.any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    model = tiny_model("viswin")
+    model.comedian.spatial_encoder.norm.bias.data[1] = value
+    model.save_pretrained(tmp_path)
+    for loader in (ComedianForActionSpotting, ComedianModel, AutoModel, AutoModelForVideoClassification):
+        with pytest.raises(ValueError, match="`(comedian.)?spatial_encoder.norm.bias` is not finite"):
+            loader.from_pretrained(tmp_path)
 
 
 # resampling of the position tables

@@ -156,14 +156,21 @@ def test_weights_in_bfloat16(folder, spot, videos):
     assert np.median([abs(expected[key] - found[key]) for key in common]) < 0.02
 
 
-def test_every_candidate_without_thresholds(folder, videos):
+def test_one_threshold_for_a_model_without(folder, videos, monkeypatch):
     model = ComedianForActionSpotting.from_pretrained(folder)
     model.config.label_thresholds = None
     processor = ComedianVideoProcessor.from_pretrained(folder)
     # the model's size holds, not the processor's
     spot = pipeline(TASK, model=model.train(), video_processor=ComedianVideoProcessor(size=224), device="cpu")
     assert not model.training
-    assert spot(videos[0]) == ActionSpotter([model], [processor])(videos[0], keep_all=True)
+    warnings = []
+    monkeypatch.setattr(pipeline_comedian.logger, "warning_once", warnings.append)
+    spotter, found = ActionSpotter([model], [processor]), spot(videos[0])
+    assert found == spotter(videos[0]) == spotter(videos[0], threshold=0.3)
+    assert len(warnings) == 1 and "0.3" in warnings[0] and "comedian tune" in warnings[0]
+    candidates = spot(videos[0], threshold=0)
+    assert candidates == spotter(videos[0], keep_all=True) and len(warnings) == 1
+    assert found == [event for event in candidates if event["score"] >= 0.3] and 0 < len(found) < len(candidates)
 
 
 def test_a_saved_pipeline_is_whole(spot, videos, tmp_path):

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from comedian.errors import InputError
 from comedian.models import (
     ComedianForActionSpotting,
     ComedianForContrastivePretraining,
     ComedianForFeatureDistillation,
     ComedianModel,
 )
+from comedian.training.recipe import ModelSection
+from comedian.training.stage import build_model
 from testing_utils import tiny_config
 
 CONTRASTIVE = {"projector_sizes": [12, 6], "predictor_sizes": [10, 6], "queue_size": 10}
@@ -34,7 +37,7 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
-@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+@pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])
 def test_every_online_weight_has_a_gradient_and_no_other(encoder):
     model = contrastive_model(spatial_encoder=encoder)
     first, second = views()
@@ -45,7 +48,7 @@ def test_every_online_weight_has_a_gradient_and_no_other(encoder):
         assert (parameter.grad is not None) == name.startswith(online), name
 
 
-@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+@pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])
 def test_every_weight_of_stage_2_has_a_gradient(encoder):
     model = distillation_model(spatial_encoder=encoder)
     model(torch.randn(2, 8, 3, 16, 16), torch.randn(2, 4, 6)).loss.backward()
@@ -218,3 +221,74 @@ def test_clips_and_features_of_the_wrong_shape_are_refused():
         contrastive_model()(torch.randn(2, 4, 3, 16, 16))
     with pytest.raises(ValueError, match=r"\(2, 4, 5\).*\(2, 4, 6\)"):
         distillation_model()(torch.randn(2, 8, 3, 16, 16), torch.randn(2, 4, 5))
+
+
+def test_heads_start_as_pytorch_starts_linear_layers():
+    heads = {"projector_sizes": [64, 32], "predictor_sizes": [64, 32], "queue_size": 10}
+    model = ComedianForContrastivePretraining(tiny_config(contrastive_config=heads))
+    for layer in [*model.projector.layers, *model.predictor.layers]:
+        bound = layer.in_features**-0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+        if layer.bias is not None:
+            assert 0.5 * bound < layer.bias.abs().max() <= bound
+    assert model.predictor.layers[-1].bias is None
+    assert same_weights(model.projector.state_dict(), model.momentum_projector.state_dict())
+
+
+def start_of_stage_2(folder, overrides=None):
+    section = ModelSection(checkpoint=str(folder), overrides={"distillation_config": DISTILLATION | (overrides or {})})
+    return build_model(ComedianForFeatureDistillation, section, folder)
+
+
+def save_stage_1(folder, **config):
+    model = ComedianModel(tiny_config(**config))
+    weights = {name: value for name, value in model.state_dict().items() if name.startswith("spatial_encoder.")}
+    model.save_pretrained(folder, state_dict=weights)
+    return model
+
+
+def test_stage_2_starts_its_temporal_layers_and_norm_as_the_spatial_ones(tmp_path):
+    stage_1 = save_stage_1(tmp_path, spatial_depths=[3], temporal_depth=2)
+    spatial = stage_1.spatial_encoder.state_dict()
+    with torch.no_grad():
+        stage_1.spatial_encoder.norm.weight.mul_(3)
+    stage_1.save_pretrained(tmp_path, state_dict={f"spatial_encoder.{name}": spatial[name] for name in spatial})
+    temporal = start_of_stage_2(tmp_path).comedian.temporal_encoder
+    for index in range(2):
+        assert same_weights(temporal.layers[index].state_dict(), stage_1.spatial_encoder.layers[index].state_dict())
+    assert same_weights(temporal.norm.state_dict(), stage_1.spatial_encoder.norm.state_dict())
+    assert not temporal.mask_token.any()
+    # two encoders, not one twice
+    assert temporal.layers[0].mlp.fc1.weight is not stage_1.spatial_encoder.layers[0].mlp.fc1.weight
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ({}, {"copy_spatial_layers": False}),
+        ({"spatial_encoder": "viswin"}, {}),
+        ({"spatial_depths": [1]}, {}),
+    ],
+)
+def test_a_temporal_encoder_that_is_not_copied_starts_afresh(config, overrides, tmp_path):
+    stage_1 = save_stage_1(tmp_path, **config)
+    temporal = start_of_stage_2(tmp_path, overrides).comedian.temporal_encoder
+    weight = temporal.layers[0].mlp.fc1.weight
+    assert 0.015 < weight.std() < 0.025
+    if config.get("spatial_encoder") != "viswin":
+        assert not torch.equal(weight, stage_1.spatial_encoder.layers[0].mlp.fc1.weight)
+
+
+def test_a_trained_temporal_encoder_stays(tmp_path):
+    backbone = ComedianModel(tiny_config())
+    backbone.save_pretrained(tmp_path)
+    assert same_weights(
+        start_of_stage_2(tmp_path).comedian.temporal_encoder.state_dict(), backbone.temporal_encoder.state_dict()
+    )
+
+
+def test_a_copy_that_does_not_fit_is_refused(tmp_path):
+    save_stage_1(tmp_path, spatial_encoder="viswin")
+    with pytest.raises(InputError, match="copy_spatial_layers"):
+        start_of_stage_2(tmp_path, {"copy_spatial_layers": True})

@@ -39,7 +39,9 @@ AUTO_MAPS = {
     "distillation": BACKBONE | {"AutoModelForPreTraining": f"{PRETRAINING}.ComedianForFeatureDistillation"},
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
-BACKBONE_CODE = {f"{name}_comedian.py" for name in ("configuration", "encoders", "loss", "modeling", "sound")}
+BACKBONE_CODE = {
+    f"{name}_comedian.py" for name in ("backbone", "configuration", "encoders", "loss", "modeling", "sound")
+}
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
 

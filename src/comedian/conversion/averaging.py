@@ -28,6 +28,7 @@ def average_models(
 
     Raises:
         InputError: no other model, or one of another configuration.
+        ValueError: a weight of one of them is not finite.
     """
     expected = _shared_settings(first.config)
     total, count = {name: tensor.float() for name, tensor in _floats(first).items()}, 1
@@ -45,6 +46,8 @@ def average_models(
         raise InputError("an average is of several checkpoints; name two or more")
     for name, tensor in _floats(first).items():
         tensor.copy_(total[name] / count)
+    # a NaN of any of them is one of the mean
+    first.require_finite_weights()
     for field in CHOSEN_ON_VALIDATION:
         setattr(first.config, field, None)
     return first

@@ -95,6 +95,7 @@ def export_model(
     """
     if model.config.sound:
         raise InputError("the model has `sound`, which no graph takes; export one that was trained without")
+    model.require_finite_weights()
     check_output_dir(output_dir)
     suffix, save = {"onnx": (".onnx", _save_onnx), "torch-export": (".pt2", _save_program)}[file_format]
     if file_format == "onnx":

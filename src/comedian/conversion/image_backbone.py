@@ -14,6 +14,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from comedian.conversion.model_folder import check_output_dir, save_model
+from comedian.data.model_names import check_name
 from comedian.errors import InputError
 from comedian.hub.model_record import record_of_start
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
@@ -84,6 +85,7 @@ def read_image_backbone(
     Raises:
         InputError: no such model, or one that is built otherwise.
     """
+    check_name(name)
     try:
         source_config = AutoConfig.from_pretrained(name)
         if source_config.model_type not in ENCODERS:

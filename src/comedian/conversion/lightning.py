@@ -1,4 +1,4 @@
-"""Authors' Lightning checkpoints to folders that `from_pretrained` loads."""
+"""Authors' checkpoints, flat state dicts or Lightning's, to folders that `from_pretrained` loads."""
 
 import math
 import re
@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from comedian.conversion.model_folder import check_output_dir, save_model
+from comedian.conversion.model_folder import check_output_dir, new_folder, write_model
+from comedian.conversion.torch_files import read_state_dict
 from comedian.data.annotations import SOCCERNET_V2_LABELS
+from comedian.data.model_names import ENSEMBLE_FOLDER
 from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord
 from comedian.models import (
@@ -27,6 +30,8 @@ from comedian.models.configuration_comedian import PUBLISHED_SIZES
 
 SPOTTING, STAGE_1, STAGE_2 = "spotting", "stage 1", "stage 2"
 
+# what a wrapper, such as DistributedDataParallel or `torch.compile`, puts before every name
+PREFIX = re.compile(r"((?:\w+\.)+?)trunk\.")
 # buffers of augmentation modules lie among the weights of the published files
 AUGMENTATION = re.compile(r"(train|val|test)_transform\.")
 # recomputed from the configuration
@@ -111,18 +116,47 @@ def convert_checkpoint(
         fps=fps,
         labels=labels,
     )
-    return save_converted(converted, output_dir)
+    return save_converted([converted], output_dir)
 
 
-def save_converted(converted: ConvertedCheckpoint, output_dir: str | Path) -> Path:
-    """Write the model, its configuration and its processor to a new folder.
+def save_converted(converted: Sequence[ConvertedCheckpoint], output_dir: str | Path) -> Path:
+    """Write a model, its configuration and its processor to a new folder; several as an ensemble, see `find_models`.
 
     Raises:
-        InputError: the folder holds files or cannot be written.
+        InputError: the models make no ensemble, or the folder holds files or cannot be written.
     """
+    first, *others = converted
+    if others:
+        _check_ensemble(converted)
+    with new_folder(output_dir) as folder:
+        _write(first, folder)
+        for index, member in enumerate(others, 1):
+            _write(member, folder / ENSEMBLE_FOLDER / str(index))
+    return Path(output_dir)
+
+
+def _write(converted: ConvertedCheckpoint, folder: Path) -> None:
     height, width = converted.model.config.image_size
     processor = ComedianVideoProcessor(size={"height": height, "width": width})
-    return save_model(converted.model, processor, ModelRecord(converted_from=converted.checkpoint), output_dir)
+    record = ModelRecord(converted_from=converted.checkpoint)
+    # as our stage 1 leaves it: stage 2 then knows that the temporal encoder is to be started
+    parts = ("spatial_encoder",) if converted.stage == STAGE_1 else ("",)
+    write_model(converted.model, processor, record, folder, parts)
+
+
+def _check_ensemble(converted: Sequence[ConvertedCheckpoint]) -> None:
+    """Refuse models whose scores have no mean."""
+    first, *others = converted
+    if any(member.stage != SPOTTING for member in converted):
+        stages = ", ".join(f"`{member.checkpoint}` ({member.stage})" for member in converted)
+        raise InputError(f"only spotting models make an ensemble, and these are {stages}; choose one with --file")
+    for member in others:
+        for field in ("label_names", "fps", "tubelet_size"):
+            if getattr(member.model.config, field) != getattr(first.model.config, field):
+                raise InputError(
+                    f"`{first.checkpoint}` and `{member.checkpoint}` differ in `{field}` and make no ensemble; choose one "
+                    "with --file"
+                )
 
 
 def read_checkpoint(
@@ -137,7 +171,8 @@ def read_checkpoint(
     """Load an authors' checkpoint (spotting, stage 1 or stage 2) into our model.
 
     Args:
-        checkpoint: `.ckpt` or `.pth` (read with `weights_only=True`), or a flat `.safetensors`.
+        checkpoint: `.ckpt` or `.pth`, a flat state dict or Lightning's (read by `read_state_dict`, which runs no code of
+            it), or a flat `.safetensors`.
         spatial_heads: attention heads of the spatial encoder; ViSwin's may be given for the first stage alone, they double
             from stage to stage. ViSwin's tensors tell them, ViViT's do not: the published ones by default.
         temporal_heads: attention heads of the temporal encoder; the published ones by default.
@@ -149,19 +184,26 @@ def read_checkpoint(
         The model, what was assumed and what was left out.
 
     Raises:
-        InputError: no checkpoint, one with code in it, one that does not fit the arguments, or one with tensors missing or
-            left over; these are listed.
+        InputError: no checkpoint, one that does not fit the arguments, or one with tensors missing or left over; these are
+            listed.
     """
     tensors = load_tensors(checkpoint)
     stage = find_stage(tensors, checkpoint)
     shapes = _ShapeReader(tensors, stage, checkpoint)
     config = shapes.read_config(spatial_heads, temporal_heads, image_size, fps, labels)
     model_class = ComedianForActionSpotting if stage == SPOTTING else ComedianModel
+    skipped = {name for name in tensors if _is_skipped(name, stage)}
+    weights = {name: tensors[name] for name in tensors.keys() - skipped}
+    # names and shapes first: a model of these sizes takes memory
+    with torch.device("meta"):
+        weights = _fitting_weights(model_class(config), weights, stage, checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(config)
-    skipped = {name for name in tensors if _is_skipped(name, stage)}
-    _load_weights(model, {name: tensors[name] for name in tensors.keys() - skipped}, stage, checkpoint)
+    with torch.no_grad():
+        for name, weight in model.state_dict().items():
+            if name in weights:
+                weight.copy_(weights[name])
     groups = Counter(name.split(".")[-1 if DERIVED.match(name) else 0] for name in skipped)
     return ConvertedCheckpoint(
         stage, model.eval(), shapes.assumed, dict(sorted(groups.items())), Path(checkpoint).name
@@ -169,30 +211,31 @@ def read_checkpoint(
 
 
 def load_tensors(checkpoint: str | Path) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint, running no code of it.
+    """Read the state dict of a checkpoint, running no code of it, under the authors' names.
 
     Raises:
-        InputError: the file is missing, broken, or holds more than tensors and plain values.
+        InputError: the file is missing, broken, or holds no state dict.
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
-        raise InputError(f"`{checkpoint}` is no file; give a .ckpt, .pth or .safetensors file")
+        raise InputError(f"`{checkpoint}` is not a file; give a .ckpt, .pth or .safetensors file")
     try:
-        if checkpoint.suffix == ".safetensors":
-            content = load_file(checkpoint)
-        else:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file raises anything, from EOFError to RuntimeError
+        tensors = load_file(checkpoint) if checkpoint.suffix == ".safetensors" else read_state_dict(checkpoint)
+    except (OSError, ValueError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"`{checkpoint}` cannot be read as a checkpoint of tensors and plain values alone: {reason}"
-        ) from error
-    tensors = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
+        raise InputError(f"`{checkpoint}` cannot be read as a checkpoint: {reason}") from error
+    if tensors is None:
         raise InputError(f"`{checkpoint}` holds no state dict: neither `state_dict` nor names and tensors alone")
-    return tensors
+    return _without_prefix(tensors)
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix that stands before `trunk.` in all names that have it."""
+    found = {match[1] if (match := PREFIX.match(name)) else "" for name in tensors if "trunk." in name}
+    if len(found) != 1:
+        return tensors
+    [prefix] = found
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def find_stage(tensors: dict[str, Tensor], checkpoint: str | Path) -> str:
@@ -224,12 +267,12 @@ def _is_skipped(name: str, stage: str) -> bool:
     return bool(AUGMENTATION.match(name) or DERIVED.match(name) or pretraining_part)
 
 
-def _load_weights(
+def _fitting_weights(
     model: ComedianPreTrainedModel, tensors: dict[str, Tensor], stage: str, checkpoint: str | Path
-) -> None:
-    """Copy `tensors` (published names) into `model`, or raise an `InputError` that lists every one that does not fit."""
+) -> dict[str, Tensor]:
+    """Return `tensors` (published names) under our names; an `InputError` lists every one that does not fit `model`."""
     weights = {
-        published_name(name, stage): weight
+        published_name(name, stage): (name, weight)
         for name, weight in model.state_dict().items()
         if not (stage == STAGE_1 and name.startswith("temporal_encoder."))
     }
@@ -238,7 +281,7 @@ def _load_weights(
     tensors = tensors | {patch: tensors[patch].flatten(1)}
     misfits = [
         f"`{name}` has shape {tuple(tensors[name].shape)} where {tuple(weight.shape)} fits"
-        for name, weight in weights.items()
+        for name, (_, weight) in weights.items()
         if name in tensors and tensors[name].shape != weight.shape
     ]
     problems = [
@@ -252,9 +295,7 @@ def _load_weights(
     ]
     if problems:
         raise InputError(f"`{checkpoint}` ({stage}) does not fit a COMEDIAN model; {'; '.join(problems)}")
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(tensors[name])
+    return {name: tensors[published] for published, (name, _) in weights.items()}
 
 
 class _ShapeReader:
@@ -402,8 +443,8 @@ class _ShapeReader:
             }
         fields = {"temporal_depth": 6, "num_frames": max(128 // tubelet, 1) * tubelet}
         self.assumed.append(
-            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, freshly "
-            "initialised with seed 0 (stage 1 trains the spatial encoder alone)"
+            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, left "
+            "out and to be trained (stage 1 trains the spatial encoder alone)"
         )
         return fields
 

@@ -55,11 +55,30 @@ def save_model(
         parts: beginnings of the names of the weights that are written; the others start afresh when it is loaded.
 
     Raises:
-        InputError: the folder holds files or cannot be written.
+        InputError: a weight is not finite, or the folder holds files or cannot be written.
     """
     with new_folder(output_dir) as partial:
-        weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(parts))}
-        model.save_pretrained(partial, state_dict=weights)
-        processor.save_pretrained(partial)
-        record.save(partial)
+        write_model(model, processor, record, partial, parts)
     return Path(output_dir)
+
+
+def write_model(
+    model: ComedianPreTrainedModel,
+    processor: ComedianVideoProcessor,
+    record: ModelRecord,
+    folder: Path,
+    parts: Sequence[str] = ("",),
+) -> None:
+    """Write what [`save_model`] does into a folder of [`new_folder`].
+
+    Raises:
+        InputError: a weight is not finite.
+    """
+    try:
+        model.require_finite_weights()
+    except ValueError as error:
+        raise InputError(f"`{folder.name.removesuffix('.partial')}` is not written: {error}") from None
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(tuple(parts))}
+    model.save_pretrained(folder, state_dict=weights)
+    processor.save_pretrained(folder)
+    record.save(folder)

@@ -70,6 +70,9 @@ VIDEO_SUFFIXES = frozenset((".mkv", ".mp4", ".avi", ".mov", ".m4v", ".webm", ".t
 # A position of a day or more is a wrong unit, and without a bound one would overflow the tables' integers.
 MAX_POSITION_MS = 24 * 60 * 60 * 1000
 MAX_HALVES = 99
+# what SoccerNet's own scorer holds
+OFFICIAL_HALVES = (1, 2)
+OFFICIAL_HALF_LENGTH_MS = 120 * 60 * 1000
 
 # What breaks a line or gives orders to a terminal; no label has it.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -264,6 +267,29 @@ def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | No
     return next((path for path in candidates if path.is_file()), None)
 
 
+def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]:
+    """Return what to call the match of some videos, and half -> video.
+
+    Videos that are named as SoccerNet names halves (`1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`) and lie in one folder are of the
+    match of that folder, and their names say which halves. Any others are halves 1, 2, ... of a match named after the first.
+
+    Raises:
+        InputError: two videos are of one half.
+    """
+    paths = [Path(os.path.abspath(video)) for video in videos]
+    found = [_half_and_quality(path.name) for path in paths]
+    is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
+    folders = {path.parent for path in paths}
+    if not is_soccernet or len(folders) > 1 or not paths[0].parent.name:
+        return paths[0].stem, dict(enumerate(map(Path, videos), 1))
+    halves: dict[int, Path] = {}
+    for (half, _), video in zip(found, videos, strict=True):
+        if half in halves:
+            raise InputError(f"`{halves[half]}` and `{video}` are both half {half} of a match; give one of them")
+        halves[half] = Path(video)
+    return paths[0].parent.name, halves
+
+
 def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, Path]:
     """Return half -> video of a match, by half; empty for a match without videos.
 
@@ -282,7 +308,7 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
 
 
 def _annotation(item: dict[str, Any]) -> Annotation:
-    half, clock_ms = _half_and_clock_ms(item)
+    half, clock_ms = half_and_clock_ms(item)
     visibility = item.get("visibility", VISIBLE)
     if visibility not in VISIBILITIES:
         raise ValueError(f"`visibility` is {visibility!r}; expected 'visible' or 'not shown'")
@@ -307,15 +333,19 @@ def _spot(item: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _half_and_clock_ms(item: dict[str, Any]) -> tuple[int, int]:
+def half_and_clock_ms(item: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the half and the milliseconds of an annotation's `gameTime`; `ValueError` where it is no such time."""
     match = _GAME_TIME.fullmatch(_text(item, "gameTime"))
     if match is None:
         raise ValueError(f"`gameTime` is {item['gameTime']!r}; expected half - minutes:seconds, such as '1 - 12:34'")
     half, minutes, seconds = map(int, match.groups())
-    return half, 1000 * (60 * minutes + seconds)
+    clock_ms = 1000 * (60 * minutes + seconds)
+    if "position" not in item and clock_ms >= MAX_POSITION_MS:
+        raise ValueError(f"`gameTime` is {item['gameTime']!r}, a day or more; expected the time in the half's video")
+    return half, clock_ms
 
 
-def _text(item: dict[str, Any], key: str) -> str:
+def _text(item: Mapping[str, Any], key: str) -> str:
     if not isinstance(value := item.get(key), str):
         raise ValueError(f"`{key}` is {value!r}; expected text")
     return value

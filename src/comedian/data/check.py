@@ -16,16 +16,18 @@ from comedian.data.annotations import (
     find_halves,
     find_label_file,
     find_matches,
+    half_and_clock_ms,
     read_annotations,
     read_label_list,
 )
 from comedian.data.decoding import iter_frames, probe
-from comedian.data.event_formats import read_events
+from comedian.data.event_formats import detect_format, read_events
 from comedian.data.events import EventVideo
 from comedian.data.foreign_events import LABELS_FILE_NAME, events_of_half
 from comedian.data.official_splits import SPLITS_FILE_NAME
 from comedian.data.own_videos import Part, event_problems, find_file, place_of
 from comedian.errors import InputError
+from comedian.files import comparable, read_json
 
 # A label's share of a split's events may differ from that of training by this factor, ...
 MAX_SHARE_RATIO = 3.0
@@ -33,6 +35,12 @@ MAX_SHARE_RATIO = 3.0
 MIN_EVENTS = 10
 # What a file tells of a video's length may be off by this much.
 LENGTH_TOLERANCE_S, LENGTH_TOLERANCE_SHARE = 1.0, 0.01
+# `gameTime` has whole seconds, and some annotators round them.
+POSITION_TOLERANCE_MS = 2000
+# the shortest part of a match that the clock may go on after
+LEAST_HALF_MS = 5 * 60 * 1000
+# frames a second that a position may count
+FRAME_RATES = (25, 30, 50, 60, 24, 29.97, 59.94, 23.976, 2, 5, 10, 12, 12.5, 15, 20, 100, 120, 240)
 # Without these splits' labels nothing is missing.
 UNLABELLED_SPLITS = ("challenge",)
 
@@ -72,6 +80,7 @@ class _Check:
         self.progress = progress
         self.findings: list[Finding] = []
         self.parts: list[tuple[Part, Path]] = []
+        self.label_files: list[Path] = []
 
     def tell(self, kind: str, message: object) -> None:
         self.findings.append(Finding(kind, str(InputError(str(message)))))
@@ -96,6 +105,7 @@ class _Check:
 
     def done(self, labels: Sequence[str] | None, label_source: str | Path | None) -> Checked:
         """Look at all parts together."""
+        _check_names(self)
         _check_rates(self)
         _check_labels(self, labels, label_source)
         _check_splits(self, labels)
@@ -161,14 +171,73 @@ def _check_match(check: _Check, root: Path, video_id: str, split: str | None) ->
                 "missing labels", f"`{folder}` has no label file; write a `{LABEL_FILE_NAMES[0]}` or leave it out"
             )
     else:
+        check.label_files.append(source)
         try:
             annotations = read_annotations(source)
             _check_halves(check, source, annotations, videos)
+            _check_positions(check, source)
         except InputError as error:
             check.tell("unreadable labels", error)
     for half, file in videos.items():
         video = EventVideo(video_id, half, split, events=events_of_half(annotations, half))
         check.add(video, file, source or folder)
+
+
+def _check_names(check: _Check) -> None:
+    """Name the label files that are not called as most are."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in check.label_files:
+        by_name[file.name].append(file)
+    usual = max(by_name, key=lambda name: len(by_name[name]), default=None)
+    for name, files in by_name.items():
+        if name != usual:
+            check.tell(
+                "label files of different names",
+                f"`{files[0]}`{_and_more(files)}, where {len(by_name[usual])} matches have {usual}: they may hold other "
+                "labels, and a task that asks for one name leaves out the others; rename them if they hold the same",
+            )
+
+
+def _check_positions(check: _Check, source: Path) -> None:
+    """Find annotations whose `position` is not the time that `gameTime` tells, and say what it looks like."""
+    found = []
+    for index, item in enumerate(read_json(source)["annotations"]):
+        if "position" in item:
+            half, clock_ms = half_and_clock_ms(item)
+            position = float(item["position"])
+            if abs(position - clock_ms) > POSITION_TOLERANCE_MS:
+                found.append((index, item, half, position, clock_ms))
+    if not found:
+        return
+    index, item, _, position, _ = found[0]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    check.tell(
+        "contradicting times",
+        f"`{source}`, annotations[{index}]{more}: `position` is {item['position']} ms, `gameTime` {item['gameTime']!r}; "
+        f"{_reason([(half, position, clock_ms) for _, _, half, position, clock_ms in found])}",
+    )
+
+
+def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
+    """Return what positions that contradict the clock look like, of `(half, position, clock_ms)`, and what to do."""
+    if all(abs(1000 * position - clock_ms) <= POSITION_TOLERANCE_MS for _, position, clock_ms in contradictions):
+        return "the positions look like seconds; write milliseconds"
+    errors_ms = {
+        rate: max(abs(1000 * position / rate - clock_ms) for _, position, clock_ms in contradictions)
+        for rate in FRAME_RATES
+    }
+    rate = min(FRAME_RATES, key=errors_ms.get)
+    if errors_ms[rate] <= POSITION_TOLERANCE_MS:
+        return f"the positions look like frames at {rate:g} a second; write milliseconds"
+    late_ms = defaultdict(list)
+    for half, position, clock_ms in contradictions:
+        late_ms[half].append(abs(position - clock_ms))
+    if 1 not in late_ms and all(
+        min(found) > LEAST_HALF_MS and max(found) - min(found) <= 2 * POSITION_TOLERANCE_MS
+        for found in late_ms.values()
+    ):
+        return "one of them looks like the clock of the whole match; write the time in the half's video"
+    return "`position` is what counts; mend the one that is wrong"
 
 
 def _check_halves(check: _Check, source: Path, annotations: Sequence[Annotation], videos: Mapping[int, Path]) -> None:
@@ -212,6 +281,11 @@ def check_events(
     if not videos.is_dir():
         raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
     events = read_events(source, name, fps=fps, problem=lambda message: check.tell("unreadable event", message))
+    if (name or detect_format(source)).startswith("soccernet") and not check.findings:  # all can be read
+        folders = [] if source.is_file() else [source / video_id for video_id in find_matches(source)]
+        check.label_files = [source] if source.is_file() else list(filter(None, map(find_label_file, folders)))
+        for label_file in check.label_files:
+            _check_positions(check, label_file)
     if not any(video.events for video in events.videos):
         check.tell("no event", f"`{source}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     named = set()
@@ -282,7 +356,7 @@ def _check_labels(check: _Check, labels: Sequence[str] | None, source: str | Pat
             check.tell("label without events", f"`{source}`: no event has the label {label!r}; delete it")
     spellings: dict[str, str] = {}
     for label in sorted(places, key=lambda label: -len(places[label])):
-        usual = spellings.setdefault(re.sub(r"[\W_]", "", label).casefold() or label, label)
+        usual = spellings.setdefault(re.sub(r"[\W_]", "", comparable(label)).casefold() or label, label)
         if usual != label:
             found = places[label]
             check.tell(

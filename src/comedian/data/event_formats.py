@@ -47,6 +47,7 @@ HOLDS = {
     "osl": {"half", "split", "team", "visibility", "score", "comment", "fps", "labels"},
 }
 FORMATS = tuple(HOLDS)
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 
 
 def detect_format(path: str | Path) -> str:
@@ -59,7 +60,7 @@ def detect_format(path: str | Path) -> str:
     if path.is_dir():
         has_split_files = any((path / f"{split}.json").is_file() for split in SPLIT_NAMES)
         return "e2e-spot" if has_split_files else "soccernet"
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLE_SUFFIXES:
         return "csv"
     content = read_json(path)
     if isinstance(content, list):

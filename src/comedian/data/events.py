@@ -40,12 +40,15 @@ from comedian.data.annotations import (
     check_label_list,
     find_halves,
 )
-from comedian.data.official_splits import SPLIT_NAMES
+from comedian.data.official_splits import split_name
+from comedian.data.tables import Table, read_table
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, inside, read_json, read_text
+from comedian.files import atomic_write_text, comparable, existing, read_json
 
 COLUMNS = ("video", "label", "time_s")
 EVENT_FIELDS = ("label", "team", "visibility", "score", "comment")
+# instead of `time_s`
+TIME_COLUMNS = ("time_ms", "hour", "minute", "second")
 OPTIONAL_COLUMNS = ("half", "team", "visibility", "score", "comment", "split")
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
@@ -228,49 +231,94 @@ def parse_split(fields: Mapping[str, Any]) -> str | None:
     name = parse_text(fields, "split")
     if name and not re.fullmatch(r"\w+", name):
         raise ValueError(f"`split` is {name!r}; use train, validation, test or challenge")
-    return SPLIT_NAMES.get(name, name) or None
+    return split_name(name) or None
 
 
 def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
-    """Read the CSV of this module; columns that it does not know do not count.
+    """Read a table of events: the CSV of this module, or one with other delimiters, encodings and headers.
+
+    Headers count in any case, and the needed ones by usual other names, such as `file`, `event`, `timestamp` or `time_ms`;
+    the time may be in the columns `minute` and `second`. See `comedian.data.tables` for what a table may be. Columns that
+    are not known do not count.
 
     Args:
         path: the file.
         problem: told in one line of every row that will not do, which is then left out; raises by default.
 
     Raises:
-        InputError: the file cannot be read, or a column is missing.
+        InputError: the file cannot be read, a column is missing, or two may be the same.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    table = read_table(path, (*COLUMNS, *TIME_COLUMNS))
     videos: dict[tuple[str, int | None], list[Event]] = {}
     splits: dict[tuple[str, int | None], str] = {}
     try:
-        reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
-        if missing := [name for name in COLUMNS if name not in reader.fieldnames]:
-            raise ValueError(f"no column `{missing[0]}`; the first line must be `{','.join(COLUMNS)}`")
-        for row in reader:
-            source = f"line {reader.line_num}"
-            try:
-                part, event, split = _read_row(row, source)
-                if split and splits.setdefault(part, split) != split:
-                    raise ValueError(f"`split` of `{part[0]}` is {split}, and {splits[part]} above; a video is in one")
-                videos.setdefault(part, []).extend([event] if event else [])
-            except ValueError as error:
-                problem(f"`{path}`, {source}: {error}")
-    except InputError:
-        raise
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"`{path}`, line {max(reader.line_num, 1)}: {error}") from None
-    unread = set(reader.fieldnames).difference(COLUMNS, OPTIONAL_COLUMNS, [""])
+        columns = table.columns((*COLUMNS, *OPTIONAL_COLUMNS))
+        if "time_s" not in columns:
+            columns |= _time_columns(table)
+        if missing := [
+            name for name in COLUMNS if name not in columns and not (name == "time_s" and _has_time(columns))
+        ]:
+            found = ", ".join(f"`{name}`" for name in table.header) or "nothing"
+            absent = " and no column ".join(f"`{name}`" for name in missing)
+            raise ValueError(f"no column {absent}; the first line must be `{','.join(COLUMNS)}`, and is {found:.200}")
+    except ValueError as error:
+        raise InputError(f"`{path}`, line 1: {error}") from None
+    for line, row in table.cells(columns):
+        source = f"line {line}"
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            part, event, split = _read_row(row, table, source)
+            if split and splits.setdefault(part, split) != split:
+                raise ValueError(f"`split` of `{part[0]}` is {split}, and {splits[part]} above; a video is in one")
+            videos.setdefault(part, []).extend([event] if event else [])
+        except InputError:
+            raise
+        except ValueError as error:
+            problem(f"`{path}`, {source}: {error}")
+    unread = {name for index, name in enumerate(table.header) if name and index not in columns.values()}
     parts = (EventVideo(*part, splits.get(part), events=tuple(events)) for part, events in videos.items())
     return event_set(parts, unread=unread)
 
 
-def _read_row(row: Mapping[str, str], source: str) -> tuple[tuple[str, int | None], Event | None, str | None]:
-    label, time = parse_text(row, "label"), parse_text(row, "time_s")
+def _time_columns(table: Table) -> dict[str, int]:
+    """Return the columns of milliseconds, or of hours, minutes and seconds; seconds alone are a time in seconds."""
+    found = table.columns(TIME_COLUMNS)
+    if "time_ms" in found:
+        return {"time_ms": found["time_ms"]}
+    if "minute" not in found and "second" in found:
+        return {"time_s": found["second"]}
+    return found
+
+
+def _has_time(columns: Mapping[str, int]) -> bool:
+    return "time_ms" in columns or {"minute", "second"} <= columns.keys()
+
+
+def _read_row(
+    row: Mapping[str, str], table: Table, source: str
+) -> tuple[tuple[str, int | None], Event | None, str | None]:
+    row = {**row, "score": table.number(row.get("score", ""))}
     part = parse_name(row), parse_half(parse_text(row, "half"))
-    event = parse_event(row, parse_time_ms(time), source) if label or time else None
+    has_time = any(row.get(name) for name in ("time_s", *TIME_COLUMNS))
+    event = parse_event(row, _row_time_ms(row, table), source) if parse_text(row, "label") or has_time else None
     return part, event, parse_split(row)
+
+
+def _row_time_ms(row: Mapping[str, str], table: Table) -> int:
+    """Return the time of a row, of whichever columns."""
+    if "time_s" in row:
+        return parse_time_ms(table.number(row["time_s"]))
+    if "time_ms" in row:
+        text = table.number(row["time_ms"])
+        if not _SECONDS.fullmatch(text) or float(text) >= MAX_POSITION_MS:
+            raise ValueError(f"`time_ms` is {text!r}; write milliseconds from the video's start, less than a day")
+        return round(float(text))
+    hour, minute, second = (table.number(row.get(name, "")) for name in ("hour", "minute", "second"))
+    hour = hour or "0"
+    if not (hour.isdecimal() and minute.isdecimal() and _SECONDS.fullmatch(second) and float(second) < 60):
+        raise ValueError(f"`minute` is {minute!r} and `second` {second!r}; write whole minutes, and seconds below 60")
+    return parse_time_ms(f"{3600 * int(hour) + 60 * int(minute) + float(second):.6f}", "minute")
 
 
 def write_csv(events: EventSet, path: str | Path) -> None:
@@ -380,10 +428,10 @@ def parse_name(fields: Mapping[str, Any]) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a video; `ValueError` where it has control characters."""
+    """Return the name of a video in the form in which names are compared; `ValueError` for control characters."""
     if CONTROL.search(name):
         raise ValueError(f"a video is called {name!r}; a name has no control characters")
-    return name
+    return comparable(name)
 
 
 def parse_size(fields: Mapping[str, Any], key: str) -> float | None:
@@ -434,9 +482,9 @@ def find_video(folder: str | Path, name: str, half: int | None = None) -> Path |
     Raises:
         InputError: `name` leads out of `folder`, or a part has several files that cannot be told apart.
     """
-    path = inside(folder, name)
+    path = existing(folder, name)
     if path.is_dir():
         parts = find_halves(path)
         return parts.get(half) if half else next(iter(parts.values())) if len(parts) == 1 else None
     endings = ("", *sorted(VIDEO_SUFFIXES)) if half in (None, 1) else ()
-    return next((found for ending in endings if (found := path.with_name(path.name + ending)).is_file()), None)
+    return next((found for ending in endings if (found := existing(folder, name + ending)).is_file()), None)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from comedian.data.feature_bank import FeatureBank, FeatureJob, FillReport, HalfFeatures, fill_bank
 from comedian.errors import InputError
-from comedian.files import atomic_write_tensors
+from comedian.files import atomic_write_tensors, comparable
 
 FORMAT = "comedian-feature-reduction-1"
 FILE_NAME = "reduction.safetensors"
@@ -231,8 +231,9 @@ def _check_same(found: Reduction, fit: str, output: str | Path) -> None:
 
 def _halves_of(bank: FeatureBank, video_ids: Collection[str]) -> list[HalfFeatures]:
     """Open the halves of some matches; those that the bank lacks are told in the log."""
-    halves = [bank.open(video_id, half) for video_id, half in bank.halves if video_id in set(video_ids)]
-    missing = sorted(set(video_ids) - {video_id for video_id, _ in bank.halves})
+    wanted, there = set(map(comparable, video_ids)), {comparable(video_id) for video_id, _ in bank.halves}
+    halves = [bank.open(video_id, half) for video_id, half in bank.halves if comparable(video_id) in wanted]
+    missing = sorted(wanted - there)
     if not halves:
         raise InputError(f"`{bank.path}` holds none of the {len(missing)} matches to fit on; extract their features")
     if missing:

@@ -53,6 +53,8 @@ from comedian.files import atomic_write_text, inside, read_json
 
 LABELS_FILE_NAME, CLASSES_FILE_NAME = "labels.txt", "class.txt"
 OSL_HEAD = "action"
+# what is read of an annotation of SoccerNet's
+ANNOTATION_FIELDS = ("gameTime", "label", "position", "team", "visibility")
 
 # E2E-Spot names SoccerNet's halves `league/season/match/1`, OpenSportsLab `league/season/match/1_224p.mkv`.
 _HALF_OF_MATCH = re.compile(r"(.+)/([1-9][0-9]?)(?:_(?:[0-9]+p|HQ)(?:\.\w+)?)?")
@@ -89,7 +91,10 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     for video_id, label_file in matches.items():
         try:
             annotations = read_annotations(label_file)
-            reading.ignore(read_json(label_file), "UrlLocal", "annotations")
+            content = read_json(label_file)
+            reading.ignore(content, "UrlLocal", "annotations")
+            for annotation in content["annotations"]:
+                reading.ignore(annotation, *ANNOTATION_FIELDS)
             halves = find_halves(label_file.parent) if path.is_dir() else {}
         except InputError as error:
             problem(str(error))

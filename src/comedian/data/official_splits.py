@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from comedian.errors import InputError
+from comedian.files import comparable
 
 SPLITS_FILE_NAME = "splits.json"
 # What splits are called in files and folders -> what `datasets` calls them.
@@ -14,6 +15,11 @@ SPLIT_NAMES = {
     "test": "test",
     "challenge": "challenge",
 }
+
+
+def split_name(name: str) -> str:
+    """Return what `datasets` calls a split that a file, a folder or a person calls `name`, in any case; other names stay."""
+    return SPLIT_NAMES.get(name.lower(), name)
 
 
 def official_splits(label_file: str | None = None) -> dict[str, str]:
@@ -34,7 +40,7 @@ def official_splits(label_file: str | None = None) -> dict[str, str]:
     # The two tasks share no match; a folder may hold both, and then the label file's name tells which is meant.
     tasks = {"Labels-v2.json": ["spotting"], "Labels-ball.json": ["spotting-ball"]}
     return {
-        Path(game).as_posix(): SPLIT_NAMES[split]
+        comparable(Path(game).as_posix()): SPLIT_NAMES[split]
         for task in tasks.get(label_file, ["spotting", "spotting-ball"])
         for split in ("train", "valid", "test", "challenge")
         for game in getListGames(split, task)

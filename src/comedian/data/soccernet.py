@@ -32,9 +32,9 @@ from comedian.data.annotations import (
 )
 from comedian.data.decoding import probe
 from comedian.data.download import Selection, fetch, plan_download
-from comedian.data.official_splits import SPLIT_NAMES, SPLITS_FILE_NAME, official_splits
+from comedian.data.official_splits import SPLIT_NAMES, SPLITS_FILE_NAME, official_splits, split_name
 from comedian.errors import InputError
-from comedian.files import inside, read_json
+from comedian.files import comparable, existing, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,8 @@ class SoccerNetConfig(datasets.BuilderConfig):
     def _match(self, video_id: str) -> Match:
         folder = self.root / video_id
         match = Match(video_id, find_label_file(folder, self.label_file), find_halves(folder, self.quality))
+        if match.label_path is None and (other := find_label_file(folder)):
+            _warn_once(f"`{folder}` has {other.name} and no {self.label_file}: its labels are not read")
         if not match.videos:
             _warn_once(f"`{folder}` holds no video: left out")
         return match
@@ -258,7 +260,9 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
     if any(video_id.split("/")[0] in SOCCERNET_LEAGUES for video_id in video_ids):
         official = official_splits(label_file)
         return _group(
-            ((official.get(video_id), video_id) for video_id in video_ids), root, "in none of SoccerNet's lists"
+            ((official.get(comparable(video_id)), video_id) for video_id in video_ids),
+            root,
+            "in none of SoccerNet's lists",
         )
     return {"train": video_ids}
 
@@ -274,7 +278,7 @@ def matches_of_splits(root: Path, names: Sequence[str] | None = None, splits: st
     if not names:
         return find_matches(root)
     found = find_splits(root, splits)
-    names = [SPLIT_NAMES.get(name, name) for name in names]
+    names = [split_name(name) for name in names]
     for name in names:
         if name not in found:
             raise InputError(f"`{root}` has no split {name!r}; it has {', '.join(found)}")
@@ -288,11 +292,11 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {}
     listed = set()
     for name, folders in content.items():
-        split = SPLIT_NAMES.get(name, name)
+        split = split_name(name)
         if not re.fullmatch(r"\w+", split):
             raise InputError(f"`{path}`: {name!r} is no name for a split; use train, validation, test or challenge")
         for folder in folders:
-            match_dir = inside(root, str(folder))
+            match_dir = existing(root, str(folder))
             video_id = match_dir.relative_to(root).as_posix()
             if not match_dir.is_dir():
                 raise InputError(f"`{path}` lists {folder!r} in {name}, and there is no folder `{match_dir}`")

@@ -34,7 +34,7 @@ def cover_starts(length: int, window: int, stride: int) -> np.ndarray:
 def random_starts(length: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw jittered starts: one uniform start in each of `count` equal parts of the possible starts.
 
-    Source: COMEDIAN's stage 2, "76 windows per match (38 per half), jittered".
+    Neighbours may overlap, and the seconds at the edges of a half are seen less often than its middle.
 
     Args:
         length (`int`): elements of the half.
@@ -54,35 +54,103 @@ def random_starts(length: int, window: int, count: int, rng: np.random.Generator
     return np.minimum(starts, last)  # the product may round up to last + 1
 
 
-def disjoint_starts(length: int, window: int, rng: np.random.Generator, count: int | None = None) -> np.ndarray:
-    """Draw windows without overlap that take both edges of the half, with random gaps between them.
+def edge_starts(length: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw starts as [`random_starts`] does, from a half longer by half a window at both ends, and move them inside.
 
-    Source: COMEDIAN's stage 3, "50 windows per match without overlap, edges always taken" (25 per half).
+    So the half's edges are in about as many windows as its middle. Few windows of [`random_starts`] hold the first seconds,
+    and a model hardly ever sees the kick-off of a half.
 
-    A half with room for one window only gives one of its edges at random, so both are seen over the epochs.
+    Args:
+        length (`int`): elements of the half.
+        window (`int`): elements of a window.
+        count (`int`): windows to draw.
+        rng (`np.random.Generator`): source of randomness.
+
+    Returns:
+        `np.ndarray` of shape `(count,)`, int64: ascending starts.
+
+    Raises:
+        ValueError: a value below 1.
+    """
+    _require_positive(length=length, window=window, count=count)
+    reach = window // 2
+    starts = random_starts(length + 2 * reach, window, count, rng) - reach
+    return np.clip(starts, 0, _last_start(length, window))
+
+
+def disjoint_starts(length: int, window: int, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw both edges of the half and, between them, windows that do not overlap each other.
+
+    Source: COMEDIAN's stage 3, 25 windows per half: one at 0, one flush with the end, 23 at random starts at least half a
+    window away from both. Every arrangement of these is equally likely. They may overlap the edges.
+
+    A half with room for fewer windows is gone over again, with new arrangements, until there are `count`. With `count` 2
+    there are the edges alone; with 1, a window at random, at the edges as often as elsewhere.
 
     Args:
         length (`int`): elements of the half.
         window (`int`): elements of a window.
         rng (`np.random.Generator`): source of randomness.
-        count (`int`, *optional*): windows to draw; as many as fit by default, and never more than fit.
+        count (`int`): windows to draw.
 
     Returns:
-        `np.ndarray` of shape `(min(count, max(length // window, 1)),)`, int64: ascending starts.
+        `np.ndarray` of shape `(count,)`, int64: starts, the edges first.
 
     Raises:
         ValueError: a value below 1.
     """
-    _require_positive(length=length, window=window)
-    fitting = max(length // window, 1)
-    count = fitting if count is None else min(count, fitting)
-    _require_positive(count=count)
+    _require_positive(length=length, window=window, count=count)
+    last = _last_start(length, window)
     if count == 1:
-        return rng.integers(2, size=1) * _last_start(length, window)
-    # of the room that no window takes, how much lies before each window: none before the first, all before the last
-    room = length - count * window
-    before = np.concatenate([[0], np.sort(rng.integers(room + 1, size=count - 2)), [room]])
-    return np.arange(count) * window + before
+        return np.clip(rng.integers(-window, last + window, size=1, endpoint=True), 0, last)
+    edges = np.unique([0, last])
+
+    def arrange() -> np.ndarray:
+        inner = _side_by_side(window // 2, last - (window + 1) // 2, window, count - len(edges), rng)
+        return np.append(edges, inner)
+
+    starts = arrange()
+    while len(starts) < count:
+        starts = np.append(starts, rng.permutation(arrange())[: count - len(starts)])
+    return starts
+
+
+def part_starts(length: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one window inside each of `count` equal parts of the half, so that no two overlap.
+
+    Source: COMEDIAN's stage 2, 38 windows per half: a half of `D` is cut into parts of `D / 38`, and a window starts
+    uniformly in `[0, D / 38 - window]` of its part.
+
+    A half whose parts would be shorter than a window has no such arrangement; see [`disjoint_starts`] for what is drawn.
+
+    Args:
+        length (`int`): elements of the half.
+        window (`int`): elements of a window.
+        count (`int`): windows to draw.
+        rng (`np.random.Generator`): source of randomness.
+
+    Returns:
+        `np.ndarray` of shape `(count,)`, int64: starts.
+
+    Raises:
+        ValueError: a value below 1.
+    """
+    _require_positive(length=length, window=window, count=count)
+    if count * window > length:
+        return disjoint_starts(length, window, rng, count)
+    # rounded down to whole elements: the first and the last start of each part
+    first, last = np.arange(count) * length // count, np.arange(1, count + 1) * length // count - window
+    return rng.integers(first, last, endpoint=True)
+
+
+def _side_by_side(low: int, high: int, window: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `count` windows without overlap, or as many as fit, with starts in `[low, high]`; all arrangements are equally
+    likely."""
+    count = min(count, (high - low) // window + 1) if high >= low else 0
+    room = max(high - low - (count - 1) * window, 0)
+    # a choice of `count` of `room + count` places, less the places before each: how much of the room lies before it
+    before = np.sort(rng.choice(room + count, size=count, replace=False)) - np.arange(count)
+    return low + np.arange(count) * window + before
 
 
 def frame_timestamps_s(num_frames: int, fps: float) -> np.ndarray:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import Cells, Grid, hits_of, take_spots
-from comedian.models.postprocessing_comedian import SMALLEST_SCORE, calibrate
+from comedian.models.postprocessing_comedian import MIN_THRESHOLD, SMALLEST_SCORE, calibrate
 
 # full width of the window in which a spot counts as right
 RIGHT_TOLERANCE_S = 5.0
 # of a half, in cells: finer than annotations and tokens, coarser than the rounding of times
 CELLS_PER_S = 100
 CELLS_PER_HALF = 24 * 60 * 60 * CELLS_PER_S
-MAX_HALVES = 1 << 20
+MAX_HALVES = 1 << 24
 # candidates below are many and shown to nobody: they do not count for calibration
 CALIBRATION_FLOOR = 0.05
-# labels with fewer events on validation share one calibration
+# labels with fewer events on validation share one calibration and one threshold
 MIN_EVENTS = 10
 # for labels without a right spot to choose by
 DEFAULT_THRESHOLD = 0.5
@@ -107,18 +107,41 @@ def reporting_settings(judged: Sequence[Judged]) -> dict[str, list]:
         judged: one entry a label, of validation halves.
 
     Returns:
-        The configuration's `label_calibration`, `label_thresholds` (best F1; 0.5 where no spot is right) and `label_curves`.
+        The configuration's `label_calibration`, `label_thresholds`, `label_curves` and `label_num_events`. A label's
+        threshold is the one with the best F1, or 0.5 where no spot is right. Labels with fewer than `MIN_EVENTS` events
+        share that of all labels together, and none is below `MIN_THRESHOLD`.
     """
     calibration = fit_calibration(judged)
     shown = [
         Judged(calibrate(of_label.scores[:, None], [pair])[:, 0], of_label.right, of_label.num_events)
         for of_label, pair in zip(judged, calibration, strict=True)
     ]
+    shared = best_threshold(_pooled(shown))
+    chosen = [best_threshold(of_label) if of_label.num_events >= MIN_EVENTS else shared for of_label in shown]
     return {
         "label_calibration": calibration,
-        "label_thresholds": [best_threshold(of_label) for of_label in shown],
+        "label_thresholds": [max(threshold, MIN_THRESHOLD) for threshold in chosen],
         "label_curves": [operating_points(of_label) for of_label in shown],
+        "label_num_events": [of_label.num_events for of_label in shown],
     }
+
+
+def too_few_events(labels: Sequence[str], num_events: Sequence[int]) -> str | None:
+    """Return one line on the labels with too few events for a threshold of their own; None where all have enough."""
+    few = [f"{label} ({count})" for label, count in zip(labels, num_events, strict=True) if count < MIN_EVENTS]
+    if not few:
+        return None
+    return (
+        f"fewer than {MIN_EVENTS} events on validation, so calibration and threshold are those of all labels together: "
+        f"{', '.join(few)}"
+    )
+
+
+def _pooled(judged: Sequence[Judged]) -> Judged:
+    """All labels as one."""
+    scores, right = (np.concatenate([getattr(of_label, name) for of_label in judged]) for name in ("scores", "right"))
+    order = np.argsort(-scores, kind="stable")
+    return Judged(scores[order], right[order], sum(of_label.num_events for of_label in judged))
 
 
 def fit_calibration(judged: Sequence[Judged]) -> list[list[float]]:

@@ -38,7 +38,7 @@ class Example(NamedTuple):
         kind: `"hit"`, `"false alarm"` or `"missed"`.
         label: index of its label.
         match: index of its match.
-        half: 1 or 2.
+        half: from 1.
         time_s: of the prediction, or of a missed event, from the half's start.
         score: of the prediction; of a missed event the one below the threshold that it took, or 0.
         error_s: of a hit, the prediction's time minus the event's; else NaN.
@@ -60,7 +60,7 @@ class Diagnosis:
     """All figures of one set of predictions, L labels.
 
     Attributes:
-        scores: the official scores, `tight` and `loose`, as `average_map` gives them.
+        scores: average-mAP, `tight` and `loose`, as `average_map` gives them.
         average_precision: the official one, `float64 (num_tolerances, 3, L)`, at each of `TOLERANCES_S`, over all, visible
             and unshown events.
         matching: predictions and events, matched at the tolerance.
@@ -97,6 +97,7 @@ def diagnose(
     framerate: float = 2,
     tolerance_s: float = 5,
     threshold: float | None = None,
+    official: bool = False,
 ) -> Diagnosis:
     """Find out all there is to say about one set of predictions.
 
@@ -107,16 +108,19 @@ def diagnose(
         framerate: likewise.
         tolerance_s: likewise.
         threshold: score from which predictions count; None takes the best for each label, see [`best_thresholds`].
+        official: apply the limits of the official scorer, see [`average_map`].
 
     Raises:
         MalformedEventError: for an event that misses a key or holds a value that cannot be read.
     """
-    matching = match_events(references, predictions, labels, framerate=framerate, tolerance_s=tolerance_s)
+    matching = match_events(
+        references, predictions, labels, framerate=framerate, tolerance_s=tolerance_s, official=official
+    )
     thresholds = best_thresholds(matching) if threshold is None else np.full(len(labels), float(threshold))
     precision, recall = precision_recall(matching)
     errors_s, error_labels = timing_errors(matching, thresholds)
     return Diagnosis(
-        scores=average_map(references, predictions, labels, framerate=framerate),
+        scores=average_map(references, predictions, labels, framerate=framerate, official=official),
         average_precision=average_precisions(matching.events, matching.spots, matching.grid, TOLERANCES_S),
         matching=matching,
         precision=precision,
@@ -234,5 +238,4 @@ def find_examples(matching: Matching, thresholds: np.ndarray, count: int = EXAMP
 
 def _where(matching: Matching, key: int) -> tuple[int, int]:
     """Match and half of a cell."""
-    match, half = divmod(int(key) % matching.grid.num_keys_of_label // matching.grid.stride, 2)
-    return match, half + 1
+    return matching.grid.match_and_part(int(matching.grid.part_index_of(key)))

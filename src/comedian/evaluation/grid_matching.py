@@ -108,6 +108,7 @@ def match_events(
     *,
     framerate: float = 2,
     tolerance_s: float = 5,
+    official: bool = False,
 ) -> Matching:
     """Match predictions with events as the official metric does.
 
@@ -117,11 +118,12 @@ def match_events(
         labels: names in the order of every per-label figure.
         framerate: frames per second of the metric's grid.
         tolerance_s: full width of the window of an event, less than an hour.
+        official: apply the limits of the official scorer, see `average_map`.
 
     Raises:
         MalformedEventError: for an event that misses a key or holds a value that cannot be read.
     """
-    events, spots, grid = place(references, predictions, labels, framerate)
+    events, spots, grid = place(references, predictions, labels, framerate, official)
     return Matching(events, spots, grid, tolerance_s, take_spots(events, spots, grid, tolerance_s))
 
 

@@ -3,19 +3,19 @@
 import lzma
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from comedian.data.annotations import LABEL_FILE_NAMES, RESULTS_FILE_NAME, parse_events
+from comedian.data.official_splits import SPLITS_FILE_NAME, split_name
 from comedian.errors import InputError
-from comedian.files import parse_json, read_json, walk
+from comedian.files import comparable, parse_json, read_json, walk
 
-SPLITS_FILE_NAME = "splits.json"
 # A half has some 100 kB of labels; a zip of a few kB may hold terabytes.
 MAX_MEMBER_BYTES = 64 * 2**20
-SPLIT_SYNONYMS = {"valid": "validation", "validation": "valid"}
 
 
 class _Tree:
@@ -23,7 +23,8 @@ class _Tree:
 
     Attributes:
         root: the folder or zip.
-        folders: folder relative to the root, with forward slashes -> names of its JSON files.
+        folders: folder relative to the root, with forward slashes and in the form in which names are compared -> names of
+            its JSON files.
     """
 
     def __init__(self, root: Path):
@@ -42,7 +43,7 @@ class _Tree:
             raise InputError(f"`{root}` {found}; give a folder or a zip in SoccerNet's layout")
         self._members: dict[PurePosixPath, str] = {}
         for member in sorted(members):
-            path = PurePosixPath(Path(member).as_posix())
+            path = PurePosixPath(comparable(Path(member).as_posix()))
             # A zip made on a Mac holds a hidden twin of each file.
             if path.suffix != ".json" or path.name.startswith("."):
                 continue
@@ -53,19 +54,10 @@ class _Tree:
         for path in self._members:
             self.folders.setdefault(path.parent.as_posix(), []).append(path.name)
 
-    def find(self, match: str, folders: Iterable[str]) -> str | None:
-        """Return which of the folders is the match's: both may lie under a top folder; None where there is none."""
-        if match in folders:
-            return match
-        found = [folder for folder in folders if folder.endswith(f"/{match}") or match.endswith(f"/{folder}")]
-        if len(found) > 1:
-            raise InputError(f"`{self.root}`: match `{match}` may be any of {', '.join(found)}; leave one of them")
-        return found[0] if found else None
-
     def read(self, path: PurePosixPath) -> Any:
         """Return the content of a JSON file."""
         if self._archive is None:
-            return read_json(self.root / path)
+            return read_json(self.root / self._members[path])
         try:
             with self._archive.open(self._members[path]) as member:
                 content = member.read(MAX_MEMBER_BYTES + 1)
@@ -78,6 +70,31 @@ class _Tree:
                 f"`{self.root}/{path}` unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; give a file of a match's events"
             )
         return parse_json(text, f"{self.root}/{path}")
+
+
+def find_folder(match: str, folders: Iterable[str], root: Path) -> str | None:
+    """Return which of the folders is the match's: both may lie under a top folder; None where there is none.
+
+    Args:
+        match: its folder.
+        folders: where to look, in the form in which names are compared.
+        root: what they are in, for messages.
+
+    Raises:
+        InputError: it may be several.
+    """
+    match, folders = comparable(match), list(folders)
+    if match in folders:
+        return match
+    found = [folder for folder in folders if _is_same(folder, match)]
+    if len(found) > 1:
+        raise InputError(f"`{root}`: match `{match}` may be any of {', '.join(found)}; leave one of them")
+    return found[0] if found else None
+
+
+def _is_same(folder: str, match: str) -> bool:
+    """Whether one is the other, or is it under a top folder."""
+    return f"/{folder}".endswith(f"/{match}") or f"/{match}".endswith(f"/{folder}")
 
 
 class MatchFile(NamedTuple):
@@ -102,7 +119,7 @@ class MatchFile(NamedTuple):
 
 
 def find_label_files(root: Path, split: str | None = None, splits_path: Path | None = None) -> dict[str, MatchFile]:
-    """Find the label file of each match; all have the same name.
+    """Find the label file of each match: the first of `LABEL_FILE_NAMES` that it has, or else its only `Labels*.json`.
 
     Args:
         root: a folder or a zip in SoccerNet's layout.
@@ -116,29 +133,39 @@ def find_label_files(root: Path, split: str | None = None, splits_path: Path | N
         InputError: `root` is neither folder nor zip, or labels or the split are not found or may be several.
     """
     tree = _Tree(root)
-    names = {name for names in tree.folders.values() for name in names if fnmatch(name, "Labels*.json")}
-    known = [name for name in LABEL_FILE_NAMES if name in names] or sorted(names)
-    if not known:
+    files = {}
+    for folder, names in tree.folders.items():
+        labels = [name for name in names if fnmatch(name, "Labels*.json")]
+        known = [name for name in LABEL_FILE_NAMES if name in labels] or labels
+        if known and known[0] not in LABEL_FILE_NAMES and len(known) > 1:
+            where = f"`{root}`" if folder == "." else f"`{root}/{folder}`"
+            raise InputError(f"{where} holds {', '.join(known)}; rename the labels to score {LABEL_FILE_NAMES[0]}")
+        if known:
+            files[folder] = MatchFile(tree, PurePosixPath(folder, known[0]))
+    if not files:
         raise InputError(f"`{tree.root}` holds no {LABEL_FILE_NAMES[0]}; give the folder or zip above the matches")
-    if known[0] not in LABEL_FILE_NAMES and len(known) > 1:
-        raise InputError(f"`{tree.root}` holds {', '.join(known)}; rename the labels to score {LABEL_FILE_NAMES[0]}")
-    files = {
-        folder: MatchFile(tree, PurePosixPath(folder, known[0]))
-        for folder, names in tree.folders.items()
-        if known[0] in names
-    }
     if split is None:
         return files
     matches = _matches_of_split(tree, split, splits_path)
-    folders = {match: tree.find(match, files) for match in matches}
+    folders = {match: find_folder(match, files, tree.root) for match in matches}
     for match, folder in folders.items():
         if folder is None:
-            raise InputError(f"`{tree.root}` has no {known[0]} for match `{match}` of the split `{split}`; add it")
+            raise InputError(
+                f"`{tree.root}` has no {LABEL_FILE_NAMES[0]} for match `{match}` of the split `{split}`; add it"
+            )
     return {match: files[folder] for match, folder in folders.items()}
 
 
+def mixed_names(files: Iterable[MatchFile]) -> str | None:
+    """Return how many matches are read from which file name, in words; None where all files have one name."""
+    counts = Counter(file.path.name for file in files)
+    if len(counts) < 2:
+        return None
+    return ", ".join(f"{count} from {name}" for name, count in sorted(counts.items()))
+
+
 def _matches_of_split(tree: _Tree, split: str, splits_path: Path | None) -> list[str]:
-    """Return the match folders of a split; "valid" and "validation" are one."""
+    """Return the match folders of a split; "val", "valid" and "validation" are one."""
     if splits_path:
         source, splits = f"`{splits_path}`", read_json(splits_path)
     else:
@@ -149,12 +176,13 @@ def _matches_of_split(tree: _Tree, split: str, splits_path: Path | None) -> list
         source, splits = str(file), tree.read(file.path)
     if not isinstance(splits, dict):
         raise InputError(f'{source} is no splits file; write {{"train": [...], "validation": [...], "test": [...]}}')
-    matches = splits.get(split, splits.get(SPLIT_SYNONYMS.get(split)))
-    if not isinstance(matches, list) or not matches or not all(isinstance(match, str) for match in matches):
+    lists = [listed for name, listed in splits.items() if split_name(name) == split_name(split)]
+    matches = [match for listed in lists if isinstance(listed, list) for match in listed]
+    if not matches or not all(isinstance(match, str) for match in matches):
         raise InputError(
             f"{source} lists no matches for the split `{split}`; it has {', '.join(splits) or 'no split'}"
         )
-    return [PurePosixPath(match).as_posix() for match in matches]
+    return list(dict.fromkeys(comparable(PurePosixPath(match).as_posix()) for match in matches))
 
 
 def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]:
@@ -170,7 +198,7 @@ def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]
     tree = _Tree(root)
     owners, files = {}, []
     for match in matches:
-        folder = tree.find(match, tree.folders)
+        folder = find_folder(match, tree.folders, tree.root)
         if folder is None:
             raise InputError(
                 f"`{tree.root}` has no predictions for match `{match}`; add {match}/{RESULTS_FILE_NAME}, "
@@ -188,3 +216,10 @@ def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]
         name = RESULTS_FILE_NAME if RESULTS_FILE_NAME in names else names[0]
         files.append(MatchFile(tree, PurePosixPath(folder, name)))
     return files
+
+
+def matches_without_labels(root: Path, labelled: Iterable[str]) -> list[str]:
+    """Return the matches of `root` that have a `results_spotting.json` and none of the labels; sorted."""
+    labelled = list(labelled)
+    predicted = [folder for folder, names in _Tree(root).folders.items() if RESULTS_FILE_NAME in names]
+    return sorted(folder for folder in predicted if not any(_is_same(folder, match) for match in labelled))

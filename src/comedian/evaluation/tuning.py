@@ -16,7 +16,6 @@ from tqdm import tqdm
 from comedian.data.annotations import position_ms_of
 from comedian.evaluation.calibration import RIGHT_TOLERANCE_S, judge_spots, reporting_settings
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
-    HALVES,
     METRICS,
     THRESHOLDS,
     Cells,
@@ -282,7 +281,7 @@ class Tuner:
         pieces, runs, places = [], [], []
         indices = {video_id: index for index, video_id in enumerate(self.matches)}
         for (video_id, half), of_half in sorted(scores.items(), key=lambda item: (indices[item[0][0]], item[0][1])):
-            run = indices[video_id] * len(HALVES) + half - 1 if half in HALVES else -1
+            run = self.grid.part_index(indices[video_id], half)
             pieces += [of_half, np.zeros((gap, config.num_labels), dtype=np.float32)]
             runs += [np.full(len(of_half), run), np.full(gap, -1)]
             places += [np.arange(len(of_half)), np.zeros(gap, dtype=np.int64)]
@@ -294,19 +293,15 @@ class Tuner:
         keys, values, times_s = self._spots(choice.merging, choice.nms_type, choice.nms_windows_s)
         events = self.ground_truths
         return (
-            np.stack([self._half_of(keys), self._label_of(keys), times_s, values]),
-            np.stack([self._half_of(events.keys), self._label_of(events.keys), events.times_s]),
+            np.stack([self.grid.part_index_of(keys), self._label_of(keys), times_s, values]),
+            np.stack([self.grid.part_index_of(events.keys), self._label_of(events.keys), events.times_s]),
         )
 
     def _label_of(self, keys: np.ndarray) -> np.ndarray:
         return self.grid.label_of(keys)
 
-    def _half_of(self, keys: np.ndarray) -> np.ndarray:
-        """Number of the half among those of all matches."""
-        return keys // self.grid.stride % (len(HALVES) * max(len(self.matches), 1))
-
     def _match_of(self, keys: np.ndarray) -> np.ndarray:
-        return self._half_of(keys) // len(HALVES)
+        return self.grid.match_and_part(self.grid.part_index_of(keys))[0]
 
 
 class Steps(NamedTuple):

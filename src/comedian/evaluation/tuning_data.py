@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from comedian.data.annotations import parse_events
 from comedian.errors import InputError
-from comedian.evaluation.match_files import find_label_files
+from comedian.evaluation.match_files import find_folder, find_label_files
 from comedian.inference.score_files import load_scores, merged_scores
 
 # match and half -> its files of scores, one a member of an ensemble
@@ -33,21 +34,26 @@ def read_references(
             events was not scored.
     """
     label_files = find_label_files(labels_root, split)
-    scored = {video_id for video_id, _ in files}
-    if split is None:
-        missing, what = sorted(scored - label_files.keys()), "labels"
-    else:
-        missing, what = sorted(label_files.keys() - scored), "scores"
-    if missing:
-        raise InputError(f"match `{missing[0]}` has no {what}; add them, or choose other matches with --split")
+    scored = sorted({video_id for video_id, _ in files})
+    owners: dict[str, str] = {}
+    for video_id in scored:
+        match = find_folder(video_id, label_files, labels_root)
+        if match is None and split is None:
+            raise InputError(f"match `{video_id}` has no labels; add them, or choose other matches with --split")
+        if match is not None and owners.setdefault(match, video_id) != video_id:
+            raise InputError(
+                f"the scores of `{owners[match]}` and `{video_id}` are both of the match `{match}`; remove one"
+            )
+    if split is not None and (missing := sorted(label_files.keys() - owners.keys())):
+        raise InputError(f"match `{missing[0]}` has no scores; add them, or choose other matches with --split")
     references = {
-        video_id: label_files[video_id].read_events("annotations") for video_id in sorted(scored & label_files.keys())
+        video_id: label_files[match].read_events("annotations")
+        for match, video_id in sorted(owners.items(), key=lambda item: item[1])
     }
-    for video_id, events in references.items():
-        for event in events:
-            half = event["gameTime"][0]
-            if event["label"] in labels and (video_id, int(half)) not in files:
-                raise InputError(f"half {half} of `{video_id}` has events and no scores; score all halves")
+    for match, video_id in owners.items():
+        for annotation in parse_events({"annotations": references[video_id]}, "annotations", str(label_files[match])):
+            if annotation.label in labels and (video_id, annotation.half) not in files:
+                raise InputError(f"half {annotation.half} of `{video_id}` has events and no scores; score all halves")
     return references, {key: paths for key, paths in files.items() if key[0] in references}
 
 

@@ -15,22 +15,32 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 
 from comedian import models
-from comedian.errors import InputError
+from comedian.data.model_names import CONFIG_FILE_NAME, read_local_config
+from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
 from comedian.models import ComedianConfig
+from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 
 CARD_FILE_NAME = "README.md"
+FACTS_FILE_NAME = "card.yaml"
 CURVE_FILE_NAME = "learning_curve.svg"
 SCORES_SUFFIX = "_scores.json"
 ENSEMBLE_PREFIX = "ensemble_"
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 SPOTTING = "ComedianForActionSpotting"
-ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin"}
+ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin", "convolutional": "A convolutional COMEDIAN"}
 # fields of a configuration that other parts of the card tell, or that tell nobody anything
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
-UNTOLD_FIELDS |= {"transformers_version", "model_type", "_name_or_path", "label_calibration", "label_curves"}
+UNTOLD_FIELDS |= {
+    "transformers_version",
+    "model_type",
+    "_name_or_path",
+    "label_calibration",
+    "label_curves",
+    "label_num_events",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class CardFacts:
         dataset: name of the data that the model was trained and scored on.
         dataset_id: its repository on the Hub.
         data_note: a sentence on its licence.
+        training_note: what is known of the training where no run recorded it.
         limits: a sentence.
         quoted_scores: published figures: `source`, `url`, and `rows` of `model`, `split`, `tight`, `loose` in percent.
     """
@@ -58,6 +69,7 @@ class CardFacts:
     dataset: str = "the publisher's own matches"
     dataset_id: str | None = None
     data_note: str | None = None
+    training_note: str | None = None
     limits: str | None = None
     quoted_scores: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,14 +81,27 @@ def read_facts(path: str | Path) -> CardFacts:
         InputError: no such file, no YAML, an unknown field.
     """
     content = read_yaml(path)
+    known = [item.name for item in fields(CardFacts)]
+    for name in content if isinstance(content, dict) else ():
+        if name not in known:
+            raise InputError(f"`{path}` has the unknown field `{name}`; {suggest(str(name), known)}")
     try:
         facts = CardFacts(**content)
         for row in facts.quoted_scores.get("rows", []):
             float(row["tight"]), float(row["loose"])
         return facts
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        known = ", ".join(item.name for item in fields(CardFacts))
-        raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None
+        raise InputError(f"`{path}` does not fit ({error}); known fields: {', '.join(known)}") from None
+
+
+def facts_beside(folder: Path) -> CardFacts:
+    """Read the `card.yaml` of a model's folder; the defaults where there is none.
+
+    Raises:
+        InputError: see [`read_facts`].
+    """
+    path = folder / FACTS_FILE_NAME
+    return read_facts(path) if path.is_file() else CardFacts()
 
 
 def read_config(folder: str | Path) -> ComedianConfig:
@@ -85,9 +110,8 @@ def read_config(folder: str | Path) -> ComedianConfig:
     Raises:
         InputError: there is none, or it is not of a COMEDIAN model.
     """
-    path = Path(folder) / "config.json"
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("model_type") != ComedianConfig.model_type:
+    path, content = Path(folder) / CONFIG_FILE_NAME, read_local_config(folder)
+    if content.get("model_type") != ComedianConfig.model_type:
         raise InputError(f"`{path}` is not the configuration of a COMEDIAN model; give a folder that training wrote")
     try:
         config = ComedianConfig.from_dict({"architectures": [SPOTTING]} | content)
@@ -104,20 +128,24 @@ def write_card(folder: str | Path, repo_id: str) -> None:
     atomic_write_text(Path(folder) / CARD_FILE_NAME, render_card(folder, repo_id))
 
 
-def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None, members: Sequence[str] = ()) -> str:
+def render_card(
+    folder: str | Path, repo_id: str, facts: CardFacts | None = None, members: int = 0, named: Sequence[str] = ()
+) -> str:
     """Render a model's card, metadata included.
 
     Args:
         folder: with `config.json`; `model_record.json`, `<split>_scores.json` (from `comedian evaluate --output`)
             and `learning_curve.svg` where they are there.
         repo_id: of the model on the Hub.
-        facts: what its publisher knows.
-        members: the other models of an ensemble, as `comedian spot --model` takes them.
+        facts: what its publisher knows; what the folder's `card.yaml` says by default.
+        members: number of other models of an ensemble that are in the repository.
+        named: those in other repositories.
 
     Raises:
         InputError: a file of the folder cannot be read, or its record and scores are of other weights.
     """
-    folder, facts = Path(folder), facts or CardFacts()
+    folder = Path(folder)
+    facts = facts or facts_beside(folder)
     config, record = read_config(folder), read_record(folder) or ModelRecord()
     scores, ensemble_scores = read_scores(folder, config.label_names)
     check_record(folder, record, bool(scores))
@@ -128,7 +156,9 @@ def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None
         unfinished=last if last and last.epochs < last.planned_epochs else None,
         repo_id=repo_id,
         spots=config.architectures[0] == SPOTTING,
-        members=list(members),
+        default_threshold=DEFAULT_THRESHOLD,
+        members=members,
+        named=list(named),
         encoder=ENCODERS[config.spatial_encoder],
         million_weights=f"{_count_weights(config) / 1e6:.1f}",
         has_weights=any(folder.glob(WEIGHT_FILES)),
@@ -147,6 +177,7 @@ def render_card(folder: str | Path, repo_id: str, facts: CardFacts | None = None
         started_from=record.started_from,
         averaged_from=record.averaged_from,
         stages=[_told(stage) for stage in record.stages],
+        training_note=facts.training_note,
         limits=facts.limits,
         license=facts.license,
         license_note=facts.license_note,
@@ -168,7 +199,10 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
         InputError: a file that is none, or of other labels.
     """
     scores, ensemble_scores = {}, {}
-    for path in sorted(folder.glob(f"*{SCORES_SUFFIX}"), key=lambda path: ("valid" not in path.name, path.name)):
+    for path in sorted(
+        folder.glob(f"*{SCORES_SUFFIX}"),
+        key=lambda path: ("val" not in path.name.split("_"), "valid" not in path.name, path.name),
+    ):
         content = read_json(path)
         try:
             per_class = {metric: [float(score) for score in of["a_mAP_per_class"]] for metric, of in content.items()}

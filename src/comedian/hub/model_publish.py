@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-import torch
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import StrictDataclassError
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 
 from comedian import models
 from comedian.data.hub_errors import hub_errors
+from comedian.data.model_names import ENSEMBLE_FOLDER, find_models
 from comedian.errors import InputError
 from comedian.files import inside, read_json, read_yaml
 from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
@@ -23,7 +23,6 @@ from comedian.models import ComedianVideoProcessor
 RECIPE_FILE_NAME = "recipe.yaml"
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PREDICTIONS = "predictions_*.zip"
-MEMBER_FOLDER = "ensemble"
 # of a repository, what an earlier publication or a Trainer left and this one no longer has
 REPLACED = (
     "*.py",
@@ -34,7 +33,8 @@ REPLACED = (
     CURVE_FILE_NAME,
     RECIPE_FILE_NAME,
 )
-REPLACED += (RECORD_FILE_NAME, "training_args.bin", f"{MEMBER_FOLDER}/*")
+# the Trainer pushes the record of its run, which names the matches
+REPLACED += (RECORD_FILE_NAME, "training_args.bin", "run.json", f"{ENSEMBLE_FOLDER}/*")
 # what says where things lay on the machine that trained
 LOCAL_FIELDS = {"data": ("root", "frames", "labels", "features", "splits"), "training": ("output_dir", "hub_token")}
 
@@ -62,7 +62,7 @@ def publish(
         repo_id: `<user>/<name>`; made when there is no such model.
         private: who may see a repository that is made now.
         ensemble_of: the other members of an ensemble: folders, which are sent too, or repositories, which are named.
-        facts: for the card, what no run records.
+        facts: for the card, what no run records; what the folder's `card.yaml` says by default.
         commit_message: of the commit.
         revision: branch; the main one by default.
         token: instead of the login's.
@@ -100,13 +100,11 @@ def files_to_publish(
     Raises:
         InputError: a file cannot be read.
     """
-    folder, local, named = Path(folder), [], []
-    for member in ensemble_of:
-        (local if Path(member).is_dir() else named).append(str(member))
-    subfolders = {f"{MEMBER_FOLDER}/{index}": Path(member) for index, member in enumerate(local, 1)}
-    members = [*(f"{repo_id}/{subfolder}" for subfolder in subfolders), *named]
-
+    folder, named = Path(folder), [str(member) for member in ensemble_of if not Path(member).is_dir()]
     files = _model_files(folder)
+    subfolders = {
+        f"{ENSEMBLE_FOLDER}/{index}": member for index, member in enumerate(_local_members(folder, ensemble_of), 1)
+    }
     for subfolder, member in subfolders.items():
         # the code is at the top, once
         member_files = _model_files(member).items()
@@ -115,8 +113,14 @@ def files_to_publish(
     files |= {path.name: path for pattern in kept for path in sorted(folder.glob(pattern))}
     if (folder / RECIPE_FILE_NAME).is_file():
         files[RECIPE_FILE_NAME] = _portable_recipe(folder / RECIPE_FILE_NAME).encode()
-    files[CARD_FILE_NAME] = render_card(folder, repo_id, facts, members).encode()
+    files[CARD_FILE_NAME] = render_card(folder, repo_id, facts, len(subfolders), named).encode()
     return files
+
+
+def _local_members(folder: Path, ensemble_of: Sequence[str | Path]) -> list[Path]:
+    """The other models of an ensemble that are sent: those in its folder, then the folders that are named beside it."""
+    own = [Path(model.name) for model in find_models(str(folder))[1:]]
+    return own + [Path(member) for member in ensemble_of if Path(member).is_dir()]
 
 
 def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) -> None:
@@ -130,7 +134,7 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
     if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
     try:
-        model, loading = getattr(models, architecture).from_pretrained(
+        _, loading = getattr(models, architecture).from_pretrained(
             folder, output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
@@ -140,10 +144,7 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
     for reason, names in (("lack", missing), ("hold more than the model:", loading["unexpected_keys"])):
         if names:
             raise InputError(f"the weights in `{folder}` {reason} `{sorted(names)[0]}`; save the model again")
-    for name, tensor in model.state_dict().items():
-        if name not in loading["missing_keys"] and not torch.isfinite(tensor).all():
-            raise InputError(f"`{name}` in `{folder}` is not finite; the training diverged")
-    if ensemble_of:
+    if ensemble_of or len(find_models(str(folder))) > 1:
         ActionSpotter.from_pretrained(folder, *ensemble_of, device="cpu")
 
 

@@ -13,12 +13,13 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from comedian.data.annotations import find_halves, find_matches
 from comedian.data.decoding import iter_frames, probe
 from comedian.data.feature_bank import FeatureHeader, FeatureJob, FillReport, fill_bank
 from comedian.data.frame_store import source_of
+from comedian.data.model_names import find_model
 from comedian.data.windows import token_timestamps_s
 from comedian.errors import InputError
 from comedian.inference.scoring import WINDOWS_PER_BATCH, autocast, encode_half
@@ -73,12 +74,15 @@ class ComedianExtractor:
         Raises:
             InputError: the model or the device cannot be had, or weights are missing.
         """
+        place = find_model(name)
+        source, subfolder = place.source, place.subfolder
         try:
             model, loading = ComedianModel.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+                source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
             )
             height, width = model.config.image_size
-            processor = ComedianVideoProcessor.from_pretrained(name, size={"height": height, "width": width})
+            size = {"height": height, "width": width}
+            processor = ComedianVideoProcessor.from_pretrained(source, subfolder=subfolder, size=size)
         except LOADING_ERRORS as error:
             raise loading_error(name, error) from error
         if loading["missing_keys"]:
@@ -149,11 +153,7 @@ def load_extractor(
     """
     if batch_size < 1:
         raise InputError(f"`batch_size` is {batch_size}; give 1 or more")
-    try:
-        content, _ = PreTrainedConfig.get_config_dict(name)
-    except LOADING_ERRORS as error:
-        raise loading_error(name, error) from error
-    if content.get("model_type") == ComedianConfig.model_type:
+    if find_model(name).config.get("model_type") == ComedianConfig.model_type:
         if any(value is not None for value in (clip_s, fps, hop_s)):
             raise InputError(f"`{name}` has its own windows and a feature a token; leave out clip length, fps and hop")
         return ComedianExtractor.from_pretrained(name, device, batch_size)
@@ -241,5 +241,4 @@ def loading_error(name: str, error: Exception) -> InputError:
     reason = (str(error).strip() or type(error).__name__).splitlines()
     # a configuration's error names the validator first and the reason last
     line = reason[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
-    found = "" if os.path.isdir(name) else "is no folder and "
-    return InputError(f"`{name}` {found}cannot be loaded: {line}; give a model's folder or Hub repository")
+    return InputError(f"`{name}` cannot be loaded: {line}; give a model's folder or Hub repository")

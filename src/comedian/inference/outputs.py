@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from comedian.data.annotations import RESULTS_FILE_NAME, game_time, position_ms_of, write_results
+from comedian.data.annotations import (
+    OFFICIAL_HALF_LENGTH_MS,
+    OFFICIAL_HALVES,
+    RESULTS_FILE_NAME,
+    game_time,
+    position_ms_of,
+    write_results,
+)
 from comedian.files import atomic_path, atomic_write_text
 
 CSV_COLUMNS = ("half", "label", "timestamp_s", "game_time", "score")
@@ -21,8 +28,17 @@ def write_csv(path: str | Path, spots: Iterable[Mapping[str, Any]]) -> None:
     writer.writerow(CSV_COLUMNS)
     for spot in spots:
         clock = game_time(spot["half"], position_ms_of(spot["timestamp_s"]))
-        writer.writerow([spot["half"], spot["label"], spot["timestamp_s"], clock, spot["score"]])
+        # milliseconds: a sum of floats is not written as 10.600000000000001
+        writer.writerow([spot["half"], spot["label"], round(spot["timestamp_s"], 3), clock, spot["score"]])
     atomic_write_text(path, text.getvalue())
+
+
+def num_outside_official_limits(spots: Iterable[Mapping[str, Any]]) -> int:
+    """Count the spots outside two halves of 120 minutes, which SoccerNet's own scorer cannot hold."""
+    return sum(
+        spot["half"] not in OFFICIAL_HALVES or position_ms_of(spot["timestamp_s"]) >= OFFICIAL_HALF_LENGTH_MS
+        for spot in spots
+    )
 
 
 def write_results_zip(path: str | Path, matches: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:

@@ -22,7 +22,7 @@ from comedian.data.annotations import MAX_HALVES
 from comedian.data.decoding import iter_frames
 from comedian.data.frame_store import source_of
 from comedian.errors import InputError
-from comedian.files import atomic_write_tensors, inside
+from comedian.files import atomic_write_tensors, comparable, inside
 from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
@@ -45,8 +45,9 @@ class ScoredHalf:
         scores: float32 `(num_steps, num_labels)`, `config.score_rate` steps a second.
         config: labels, time grid, suppression and thresholds.
         models: names of the models, for people.
-        fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
+        fingerprint: what the scores depend on: hashes of the models and of their weights alone, and `source_of` the video.
         windows: the scores of windows that `scores` were merged from, where they were kept, and read.
+        video_path: where the video was, absolute; empty where that is not known.
     """
 
     video_id: str
@@ -56,6 +57,7 @@ class ScoredHalf:
     models: list[str]
     fingerprint: dict
     windows: WindowScores | None = None
+    video_path: str = ""
 
 
 def score_path(folder: str | Path, video_id: str, half: int) -> Path:
@@ -75,6 +77,7 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
         "models": json.dumps(scored.models),
         "config": config.to_json_string(),
         "fingerprint": json.dumps(scored.fingerprint),
+        "video_path": scored.video_path,
     }
     tensors = {"scores": scored.scores}
     if scored.windows is not None:
@@ -106,7 +109,8 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
         _check_unit(scores)
         fingerprint = json.loads(metadata["fingerprint"])
         windows = _windows(of_windows, len(scores) // config.scores_per_token, config) if of_windows else None
-        return ScoredHalf(video_id, half, scores, config, json.loads(metadata["models"]), fingerprint, windows)
+        models, video_path = json.loads(metadata["models"]), metadata.get("video_path", "")
+        return ScoredHalf(video_id, half, scores, config, models, fingerprint, windows, video_path)
     except (
         OSError,
         SafetensorError,
@@ -218,6 +222,20 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
     return files, config
 
 
+def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: ActionSpotter) -> None:
+    """Make sure that scores are of a model's weights, whatever its settings.
+
+    Raises:
+        InputError: they are of others, or do not say of which.
+    """
+    path = next(iter(files.values()))[0]
+    if load_scores(path).fingerprint.get("weights") != spotter.weights_fingerprint:
+        raise InputError(
+            f"`{path}` holds scores of other weights than those of `{spotter.names[0]}`, whose settings cannot be chosen on "
+            "them; score the videos with this model first"
+        )
+
+
 def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, int]], ComedianConfig]:
     """Match and half -> file and number of steps, and the settings of the first file."""
     paths = sorted(Path(folder).rglob("*.safetensors"))
@@ -227,15 +245,20 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
     first = None
     for path in paths:
         scored = load_scores(path)
-        key = scored.video_id, scored.half
+        key = comparable(scored.video_id), scored.half
         if key in halves:
             raise InputError(
                 f"`{folder}` holds {scored.video_id}, half {scored.half} twice; remove one, such as `{path}`"
             )
         halves[key] = path, len(scored.scores)
-        first = first or scored.config
-        merge_configs([first, scored.config], [str(paths[0]), str(path)])
-    return halves, first
+        first = first or scored
+        merge_configs([first.config, scored.config], [str(paths[0]), str(path)])
+        if scored.fingerprint.get("models") != first.fingerprint.get("models"):
+            raise InputError(
+                f"`{paths[0]}` and `{path}` hold scores of different models or settings; give each a folder, or run the "
+                "same `comedian spot --save-scores` for all of them again"
+            )
+    return halves, first.config
 
 
 def score_matches(
@@ -280,7 +303,8 @@ def score_matches(
         found[video_id, half] = scores
         if folder is not None:
             fingerprint = _fingerprint(spotter, path, window_stride_s)
-            scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows)
+            place = str(Path(path).absolute())
+            scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows, place)
             save_scores(folder, scored)
         scored_s += len(scores) / spotter.config.score_rate
         bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
@@ -288,7 +312,7 @@ def score_matches(
 
 
 def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | None) -> dict:
-    found = {"models": spotter.fingerprint, "video": source_of(path)}
+    found = {"models": spotter.fingerprint, "weights": spotter.weights_fingerprint, "video": source_of(path)}
     return found if window_stride_s is None else found | {"window_stride_s": window_stride_s}
 
 
@@ -309,6 +333,33 @@ def _saved(
         except (InputError, FileNotFoundError):
             continue
     return found
+
+
+def check_owners(folder: str | Path, matches: Matches) -> None:
+    """Make sure that scores in a folder that go by the names of these halves are of these videos.
+
+    A video is another one where it is at another place and has another name, size or time of change. So scores of a match
+    are not lost to one of the same name, and two matches do not become one.
+
+    Args:
+        folder: of scores.
+        matches: video_id -> half -> video.
+
+    Raises:
+        InputError: scores are of another video.
+    """
+    for video_id, videos in matches.items():
+        for half, path in videos.items():
+            try:
+                scored = load_scores(score_path(folder, video_id, half))
+            except (InputError, FileNotFoundError):
+                continue
+            video = scored.fingerprint.get("video", {})
+            if scored.video_path != str(Path(path).absolute()) and video != source_of(path):
+                raise InputError(
+                    f"`{folder}` has scores of `{scored.video_path or video.get('name')}` as half {half} of `{video_id}`, "
+                    f"which would be lost to `{path}`; save these scores in another folder"
+                )
 
 
 def _check_video(path: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from comedian.data.windows import cover_starts
+from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.postprocessing_comedian import spots_from_scores, step_timestamps_s, stitch_half
+from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
 from comedian.models.sound_comedian import sound_of_tokens
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
@@ -200,6 +201,9 @@ def score_windows(
     Returns:
         Scores, `np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float32 in [0, 1], and
         displacements in seconds, `(num_windows, window_tokens, num_labels)`, where the model has them.
+
+    Raises:
+        InputError: one of them is not finite.
     """
     window = model.config.num_tokens
     if len(tokens) < window:
@@ -217,7 +221,12 @@ def score_windows(
             scores.append(model.classify(temporal_tokens).float().sigmoid().cpu())
             if model.config.offset_radius_s is not None:
                 offsets_s.append(model.predict_offsets_s(temporal_tokens).float().cpu())
-    return torch.cat(scores).numpy(), torch.cat(offsets_s).numpy() if offsets_s else None
+    found = torch.cat(scores).numpy(), torch.cat(offsets_s).numpy() if offsets_s else None
+    try:
+        require_finite(*found)
+    except ValueError as error:
+        raise InputError(f"`{model.name_or_path or 'model'}`: {error}") from None
+    return found
 
 
 def spots_of_half(

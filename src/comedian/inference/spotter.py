@@ -14,10 +14,10 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import PreTrainedConfig
 
 from comedian.data.decoding import iter_frames, probe
 from comedian.data.hub_errors import hub_errors
+from comedian.data.model_names import REMEDY, FoundModel, find_model, find_models
 from comedian.data.windows import cover_starts
 from comedian.errors import InputError
 from comedian.inference.scoring import (
@@ -30,7 +30,8 @@ from comedian.inference.scoring import (
 )
 from comedian.inference.settings import MERGING, with_settings
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.postprocessing_comedian import operating_thresholds
+from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
 from comedian.models.sound_comedian import read_sound
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
@@ -67,6 +68,8 @@ class ActionSpotter:
         flip: bool = False,
     ):
         self.models = [model.eval() for model in models]
+        for model in models:
+            model.require_finite_weights()
         self.processors = list(processors)
         self.names = list(names or (f"model {index + 1}" for index in range(len(models))))
         self.flip = flip
@@ -79,7 +82,8 @@ class ActionSpotter:
         """Load one model, or several for an ensemble.
 
         Args:
-            models: folders or Hub repositories.
+            models: folders or Hub repositories; one that holds an ensemble, as `comedian convert` and `comedian publish`
+                write it, stands for all its models.
             device: where to run; an accelerator by default, where there is one.
             flip: score mirror images too, see the class.
 
@@ -88,8 +92,10 @@ class ActionSpotter:
         """
         if not models:
             raise InputError("no model was named; give a folder or a Hub repository")
-        loaded = [load_model(str(name), device) for name in models]
-        return cls(*zip(*loaded, strict=True), names=list(map(str, models)), flip=flip)
+        # by name, as a model may be given beside the ensemble that it belongs to
+        found = {model.name: model for name in models for model in find_models(str(name))}
+        loaded = [load_found_model(model, device) for model in found.values()]
+        return cls(*zip(*loaded, strict=True), names=list(found), flip=flip)
 
     def __call__(
         self,
@@ -211,10 +217,21 @@ class ActionSpotter:
         digest = hashlib.sha256(b"flip" if self.flip else b"")
         for model, processor in zip(self.models, self.processors, strict=True):
             digest.update(model.config.to_json_string().encode() + processor.to_json_string().encode())
-            for name, tensor in sorted(model.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().numpy())
+        digest.update("".join(self.weights_fingerprint).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def weights_fingerprint(self) -> list[str]:
+        """Hash of each model's weights alone, which no setting changes."""
+        return [_hash_weights(model) for model in self.models]
+
+
+def _hash_weights(model: ComedianForActionSpotting) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def spots_of_match(
@@ -231,11 +248,12 @@ def spots_of_match(
 
     Args:
         scores: half -> `(num_steps, num_labels)`.
-        config: labels, time grid, suppression, `label_thresholds` and calibration; without thresholds every candidate is
-            kept.
+        config: labels, time grid, suppression, `label_thresholds` and calibration; without thresholds, events are reported
+            from `DEFAULT_THRESHOLD` on.
         keep_all: keep every candidate.
         threshold: smallest score of an event, for all labels, instead of `label_thresholds`; or `"precision=0.9"` or
-            `"recall=0.8"`, which takes each label's threshold from `label_curves`.
+            `"recall=0.8"`, which takes each label's threshold from `label_curves`; both with a margin where validation has
+            few events, see `operating_thresholds`.
 
     Returns:
         Spots in order of time.
@@ -257,7 +275,7 @@ def thresholds_of(
     See [`spots_of_match`] for the arguments and errors.
     """
     if threshold is None:
-        return (0.0 if keep_all or config.label_thresholds is None else config.label_thresholds), not keep_all
+        return (0.0 if keep_all else config.label_thresholds or DEFAULT_THRESHOLD), not keep_all
     return (thresholds_at(threshold, config) if isinstance(threshold, str) else threshold), True
 
 
@@ -268,9 +286,16 @@ def thresholds_at(target: str, config: ComedianConfig) -> list[float]:
         InputError: `target` is no such thing, or the model has no curves.
     """
     try:
-        return operating_thresholds(target, config.label_curves)
+        return operating_thresholds(target, config.label_curves, config.label_num_events)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def labels_with_too_few_events(target: str, config: ComedianConfig) -> list[str]:
+    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or not."""
+    _, value = parse_target(target)
+    counts = config.label_num_events or []
+    return [label for label, count in zip(config.label_names, counts) if lower_bound(count, count) < value]
 
 
 def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> ComedianConfig:
@@ -304,7 +329,8 @@ def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> Co
             )
     if not others:
         return ComedianConfig.from_dict(first.to_dict())
-    fields = {"label_curves": None, "label_calibration": _mean([config.label_calibration for config in configs])}
+    fields = {"label_curves": None, "label_num_events": None}
+    fields |= {"label_calibration": _mean([config.label_calibration for config in configs])}
     one_scale = len({config.label_calibration is None for config in configs}) == 1
     fields["label_thresholds"] = _mean([config.label_thresholds for config in configs]) if one_scale else None
     return ComedianConfig.from_dict(first.to_dict() | fields)
@@ -324,30 +350,32 @@ def load_model(
         device: where to put the model; an accelerator by default, where there is one.
 
     Raises:
-        InputError: `name` holds no spotting model of ours, or the device cannot be used.
+        InputError: `name` holds no spotting model of ours, or an ensemble, or the device cannot be used.
     """
-    remedy = "give a folder that `save_pretrained` wrote, or a Hub repository"
+    return load_found_model(find_model(name), device)
+
+
+def load_found_model(
+    found: FoundModel, device: str | torch.device | None = None
+) -> tuple[ComedianForActionSpotting, ComedianVideoProcessor]:
+    """Load a spotting model that `find_models` found; see [`load_model`]."""
+    name, source, subfolder = found.name, found.source, found.subfolder
+    if found.config.get("model_type") != ComedianConfig.model_type:
+        raise InputError(
+            f"`{name}` holds a model of type {found.config.get('model_type')!r}, not 'comedian'; {REMEDY}"
+        )
     try:
-        source, subfolder = _split_subfolder(name)
-        content, _ = PreTrainedConfig.get_config_dict(source, subfolder=subfolder)
-        if not content:
-            raise InputError(f"`{name}` holds no config.json; {remedy}")
-        if content.get("model_type") != ComedianConfig.model_type:
-            raise InputError(f"`{name}` holds a model of type {content.get('model_type')!r}, not 'comedian'; {remedy}")
         model, loading = ComedianForActionSpotting.from_pretrained(
             source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
         height, width = model.config.image_size
         size = {"height": height, "width": width}
         processor = ComedianVideoProcessor.from_pretrained(source, subfolder=subfolder, size=size)
-    except InputError:
-        raise
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             with hub_errors(source, "model"):
                 raise error.__cause__ from None
-        found = "" if os.path.isdir(name) else "is no folder and "
-        raise InputError(f"`{name}` {found}cannot be loaded: {_reason(error)}; {remedy}") from error
+        raise InputError(f"`{name}` cannot be loaded: {_reason(error)}; {REMEDY}") from error
     if loading["missing_keys"]:
         raise InputError(
             f"`{name}` has no weights for {sorted(loading['missing_keys'])[0]}; give a model that was trained to spot"
@@ -356,14 +384,6 @@ def load_model(
         return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu"), processor
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device `{device}` cannot be used: {_reason(error)}; try `cpu`") from error
-
-
-def _split_subfolder(name: str) -> tuple[str, str]:
-    """`user/repository/folder/...` to repository and folder; a folder on disk stays whole."""
-    parts = name.split("/")
-    if os.path.isdir(name) or len(parts) < 3 or not parts[0]:
-        return name, ""
-    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def _reason(error: Exception) -> str:

@@ -1,14 +1,33 @@
 """Settings that all three stages share."""
 
+import logging
+import math
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from comedian.data.augmentation import AugmentationSettings
 from comedian.data.window_dataset import SAMPLINGS
 
 REFERENCE_BATCH_SIZE = 256
+# the type of schedule that the fields of `StageConfig` describe, and the names in `lr_scheduler_kwargs` that it takes
+COSINE = "cosine_with_min_lr"
+COSINE_KWARGS = ("min_lr", "min_lr_rate", "num_cycles")
+BATCH_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps")
+
+logger = logging.getLogger(__name__)
+
+# settings of transformers that nothing here would follow, and their only values: whole halves are evaluated
+REFUSED_SETTINGS = {
+    "remove_unused_columns": False,
+    "label_smoothing_factor": 0.0,
+    "include_for_metrics": [],
+    "batch_eval_metrics": False,
+    "eval_accumulation_steps": None,
+    "per_device_eval_batch_size": 8,
+}
 
 
 @dataclass
@@ -19,22 +38,35 @@ class StageConfig(TrainingArguments):
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
     clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch would
     be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
-    (`ddp_broadcast_buffers`).
+    (`ddp_broadcast_buffers`). `fp16` is for accelerators; on a CPU it is switched off with a warning.
+
+    Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
+    `lr_scheduler_kwargs`, the one that is given holds; two that contradict are refused. A field that is set later, as by a
+    hyperparameter search, replaces the other.
 
     Args:
-        base_learning_rate (`float`, *optional*): Learning rate for a total batch of 256; `learning_rate` becomes
-            `base_learning_rate * batch / 256`. `None` takes `learning_rate` as it is.
-        min_learning_rate_ratio (`float`): Floor of the cosine, as a share of the learning rate.
+        learning_rate (`float`, *optional*): Peak learning rate.
+        base_learning_rate (`float`, *optional*): Peak learning rate for a total batch of 256; `learning_rate` becomes
+            `base_learning_rate * batch / 256`. The published one of the stage where neither is given.
+        min_learning_rate_ratio (`float`, *optional*): Floor of the cosine as a share of the peak; the published one of the
+            stage by default.
+        warmup_start_ratio (`float`, *optional*): Learning rate of the first warm-up step as a share of the peak; the
+            published one of the stage by default.
+        schedule_epochs (`float`, *optional*): Epochs that the schedules of learning rate and momentum are laid out over; as
+            many as are trained by default. With more, training stops before the schedules end. A share in `warmup_steps` is
+            one of this length.
         flip_prob (`float`): Probability of a horizontal flip.
         jitter_prob (`float`): Probability of colour jitter.
         brightness (`float`): Range of the brightness factor around 1.
         contrast (`float`): Range of the contrast factor around 1.
         saturation (`float`): Range of the saturation factor around 1.
-        hue (`float`): Range of the hue shift in turns of the colour circle.
+        hue (`float`): Range of the hue shift in turns of the colour circle of HSV.
         grey_prob (`float`): Probability that the colours go.
-        blur_prob (`float`): Probability of a Gaussian blur.
+        blur_prob (`float`): Probability of a Gaussian blur of 23 taps, sigma 0.1 to 2 pixels.
         solarize_prob (`float`): Probability that bright values are inverted.
-        min_crop_scale (`float`): Smallest share of the area that a random crop keeps; 1 for no crop.
+        min_crop_scale (`float`): Smallest share of the area that a random crop keeps; 1 for no crop. Crops are taken from
+            the frames as they are stored: those of a store that keeps the videos' aspect are 1.33 to 2.21 times as wide as
+            high where the frames are 398 x 224 pixels.
         max_shift (`float`): Largest translation as a share of the sides.
     """
 
@@ -50,12 +82,24 @@ class StageConfig(TrainingArguments):
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Queues are equal on all processes."})
     report_to: str | list[str] = field(default="none", metadata={"help": "`tensorboard`, `trackio`, ..."})
 
-    # learning rate
-    base_learning_rate: float | None = field(
-        default=1e-3, metadata={"help": "Learning rate for a total batch of 256, scaled linearly; None to switch off."}
+    # a loss that is not finite ends the run, see `StageTrainer`, and is not hidden from the logs
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Leave losses that are not finite out of logs."}
     )
-    min_learning_rate_ratio: float = field(
-        default=0.01, metadata={"help": "Floor of the cosine as a share of the learning rate."}
+
+    # learning rate
+    learning_rate: float | None = field(default=None, metadata={"help": "Peak learning rate."})
+    base_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate for a total batch of 256, scaled linearly."}
+    )
+    min_learning_rate_ratio: float | None = field(
+        default=None, metadata={"help": "Floor of the cosine as a share of the peak."}
+    )
+    warmup_start_ratio: float | None = field(
+        default=None, metadata={"help": "Learning rate of the first warm-up step as a share of the peak."}
+    )
+    schedule_epochs: float | None = field(
+        default=None, metadata={"help": "Epochs that the schedules are laid out over; by default those trained."}
     )
 
     # augmentation
@@ -71,17 +115,114 @@ class StageConfig(TrainingArguments):
     min_crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the area a random crop keeps."})
     max_shift: float = field(default=0.0, metadata={"help": "Largest translation as a share of the sides."})
 
+    # of fields that are `None` unless given
+    published: ClassVar[dict[str, float]] = {
+        "base_learning_rate": 1e-3,
+        "min_learning_rate_ratio": 0.01,
+        "warmup_start_ratio": 0.0,
+    }
+
     def __post_init__(self):
         # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
-        if self.base_learning_rate is not None:
-            batch = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
-            self.learning_rate = self.base_learning_rate * batch / REFERENCE_BATCH_SIZE
-        if self.lr_scheduler_type == "cosine_with_min_lr":
-            self.lr_scheduler_kwargs = {"min_lr_rate": self.min_learning_rate_ratio}
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            logger.warning(
+                "`fp16` has no effect on a CPU, training is in float32; set `bf16: true` for mixed precision"
+            )
+            self.fp16, self.mixed_precision = False, "no"
+        self._settle_learning_rate()
+        self._check_schedule()
+        for name, only in REFUSED_SETTINGS.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; leave it out")
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
+
+    def __setattr__(self, name: str, value) -> None:
+        """Set a field; of the two fields of the learning rate, the other follows once both are settled."""
+        super().__setattr__(name, value)
+        if "_settled" not in self.__dict__:
+            return
+        if name == "learning_rate":
+            self.__dict__["base_learning_rate"] = None
+        elif name in ("base_learning_rate", *BATCH_FIELDS) and self.base_learning_rate is not None:
+            self.__dict__["learning_rate"] = self._scaled_learning_rate()
+
+    def _scaled_learning_rate(self) -> float:
+        batch = self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.base_learning_rate * batch / REFERENCE_BATCH_SIZE
+
+    def _settle_learning_rate(self) -> None:
+        """Derive `learning_rate` from `base_learning_rate`, unless it is given."""
+        given = self.learning_rate
+        if given is None and self.base_learning_rate is None:
+            self.base_learning_rate = self.published["base_learning_rate"]
+        if self.base_learning_rate is not None:
+            self.learning_rate = self._scaled_learning_rate()
+            if given is not None and not math.isclose(given, self.learning_rate, rel_tol=1e-6):
+                raise ValueError(
+                    f"`learning_rate` {given:g} contradicts `base_learning_rate` {self.base_learning_rate:g}, which makes "
+                    f"it {self.learning_rate:g}; give one of them and set the other to null"
+                )
+        self._settled = True
+
+    def _check_schedule(self) -> None:
+        """Refuse settings of the schedule that contradict each other or that the type of schedule does not take."""
+        ratios = ("min_learning_rate_ratio", "warmup_start_ratio")
+        for name in ratios:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"`{name}` is {value}; must be between 0 and 1")
+        if self.lr_scheduler_type == COSINE:
+            self.cosine_settings()
+        else:
+            for name in ratios:
+                if getattr(self, name) is not None:
+                    kind = SchedulerType(self.lr_scheduler_type).value
+                    raise ValueError(
+                        f"`{name}` is given, which `lr_scheduler_type` `{kind}` does not take; set it to null, or use "
+                        f"`{COSINE}`"
+                    )
+        if self.schedule_epochs is not None and self.max_steps <= 0 and self.schedule_epochs < self.num_train_epochs:
+            raise ValueError(
+                f"`schedule_epochs` {self.schedule_epochs:g} is less than `num_train_epochs` {self.num_train_epochs:g}; the "
+                "schedules must be as long as the training, or longer"
+            )
+
+    def cosine_settings(self) -> dict[str, float]:
+        """Settings of the schedule `cosine_with_min_lr`.
+
+        Returns:
+            `start` and `floor`, shares of the peak, and `num_cycles` of the cosine (0.5 falls once).
+
+        Raises:
+            ValueError: `lr_scheduler_kwargs` has an unknown name or contradicts `min_learning_rate_ratio`.
+        """
+        kwargs = self.lr_scheduler_kwargs or {}
+        for name in kwargs:
+            if name not in COSINE_KWARGS:
+                raise ValueError(
+                    f"`lr_scheduler_kwargs` has the unknown name `{name}`; {COSINE} takes {', '.join(COSINE_KWARGS)}"
+                )
+        floors = {
+            "min_learning_rate_ratio": self.min_learning_rate_ratio,
+            "lr_scheduler_kwargs.min_lr_rate": kwargs.get("min_lr_rate"),
+            "lr_scheduler_kwargs.min_lr": kwargs["min_lr"] / (self.learning_rate or 1.0)
+            if "min_lr" in kwargs
+            else None,
+        }
+        given = {name: floor for name, floor in floors.items() if floor is not None}
+        (first, floor), *others = given.items() or [("", self.published["min_learning_rate_ratio"])]
+        for name, other in others:
+            if not math.isclose(floor, other, rel_tol=1e-6):
+                raise ValueError(
+                    f"`{first}` and `{name}` contradict each other ({floor:g} and {other:g} of the peak); give one of them"
+                )
+        if not 0 <= floor <= 1:
+            raise ValueError(f"`{first}` makes the floor {floor:g} of the peak; must be between 0 and 1")
+        start = self.published["warmup_start_ratio"] if self.warmup_start_ratio is None else self.warmup_start_ratio
+        return {"start": start, "floor": floor, "num_cycles": kwargs.get("num_cycles", 0.5)}
 
     def __getstate__(self) -> dict:
         """All but the token: `training_args.bin` is a pickle of the settings, which goes where checkpoints go."""
@@ -101,11 +242,14 @@ class WindowConfig(StageConfig):
 
     Args:
         windows_per_half (`int`): Windows drawn from each half in an epoch.
-        sampling (`str`): `"disjoint"`: no overlap, both edges always taken; or `"random"`.
+        sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at random
+            starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal parts of the
+            half. `"random"`: one start in each equal part of all possible starts; windows may overlap. `"edges"`: the same,
+            with the edges of a half in about as many windows as its middle.
     """
 
     windows_per_half: int = field(default=25, metadata={"help": "Windows drawn from each half in an epoch."})
-    sampling: str = field(default="disjoint", metadata={"help": "`disjoint` or `random` windows."})
+    sampling: str = field(default="disjoint", metadata={"help": "`disjoint`, `parts`, `random` or `edges`."})
 
     def __post_init__(self):
         super().__post_init__()

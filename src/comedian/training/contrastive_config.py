@@ -1,6 +1,7 @@
 """Settings of stage 1, contrastive training of the spatial encoder."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from comedian.data.augmentation import AugmentationSettings
 from comedian.training.base_config import StageConfig
@@ -10,6 +11,7 @@ from comedian.training.base_config import StageConfig
 class ContrastiveConfig(StageConfig):
     r"""
     Settings of [`ContrastiveTrainer`]: those of [`StageConfig`] and the ones below; the defaults are the published ones.
+    The published run has `schedule_epochs` 200 with `warmup_steps` 0.05 too, so that it stops halfway through its schedules.
 
     Defaults that differ: 100 epochs of batches of 1024 clips, a tenth of them warm-up, `base_learning_rate` 5e-4 falling to
     0, a nearest-neighbour probe on labelled seconds once an epoch (`eval_strategy: "no"` where there are no labels), and the
@@ -27,12 +29,6 @@ class ContrastiveConfig(StageConfig):
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps, or a share of all steps below 1."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When labelled seconds are probed."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept."})
-    base_learning_rate: float | None = field(
-        default=5e-4, metadata={"help": "Learning rate for a total batch of 256, scaled linearly; None to switch off."}
-    )
-    min_learning_rate_ratio: float = field(
-        default=0.0, metadata={"help": "Floor of the cosine as a share of the learning rate."}
-    )
     saturation: float = field(default=0.2, metadata={"help": "Range of the saturation factor around 1."})
     hue: float = field(default=0.1, metadata={"help": "Range of the hue shift in turns of the colour circle."})
     grey_prob: float = field(default=0.2, metadata={"help": "Probability that the colours go."})
@@ -44,6 +40,12 @@ class ContrastiveConfig(StageConfig):
     second_solarize_prob: float = field(
         default=0.2, metadata={"help": "Probability that bright values of the second view are inverted."}
     )
+
+    published: ClassVar[dict[str, float]] = {
+        "base_learning_rate": 5e-4,
+        "min_learning_rate_ratio": 0.0,
+        "warmup_start_ratio": 0.0,
+    }
 
     def __post_init__(self):
         super().__post_init__()

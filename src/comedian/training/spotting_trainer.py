@@ -1,6 +1,8 @@
 """Trainer of stage 3: windows from a frame store, augmentation on the device, average-mAP on whole halves."""
 
+import copy
 import json
+import logging
 import re
 import time
 from pathlib import Path
@@ -8,11 +10,15 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
-from comedian.evaluation.calibration import reporting_settings
+from comedian.errors import InputError
+from comedian.evaluation.calibration import reporting_settings, too_few_events
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
@@ -24,14 +30,21 @@ from comedian.files import atomic_write_text
 from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.modeling_comedian import keep_tubelets
-from comedian.training.base_trainer import StageTrainer
+from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
+from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
+
+logger = logging.getLogger(__name__)
+
+# in a checkpoint, beside their average: what training goes on from
+TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
 class SpottingTrainer(StageTrainer):
     """Fine-tune [`ComedianForActionSpotting`].
+
+    With `average_decay`, what is scored and saved is a moving average of the weights.
 
     Args:
         model: the model.
@@ -46,14 +59,15 @@ class SpottingTrainer(StageTrainer):
 
     def __init__(
         self,
-        model: ComedianForActionSpotting,
-        args: SpottingConfig,
+        model: ComedianForActionSpotting | None = None,
+        args: SpottingConfig | None = None,
         train_dataset: WindowDataset | None = None,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         processing_class: ComedianVideoProcessor | None = None,
         **kwargs,
     ):
-        if args.freeze_backbone:
+        args = args or SpottingConfig()
+        if args.freeze_backbone and model is not None:
             model.comedian.requires_grad_(False)
         super().__init__(
             model,
@@ -64,6 +78,52 @@ class SpottingTrainer(StageTrainer):
             **kwargs,
         )
         self._finished_at_step: int | None = None
+        self._average: ComedianForActionSpotting | None = None
+        if args.average_decay is not None:
+            if self.is_fsdp_enabled:
+                raise InputError(
+                    "`training.average_decay` needs whole weights, which FSDP shares out; leave one of them out"
+                )
+            self._average = copy.deepcopy(self.model).requires_grad_(False)
+            self.add_callback(AfterOptimizerStep(self))
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Move the average towards the weights; at first it forgets faster, so that random weights do not linger."""
+        step = self.state.global_step + 1
+        decay = min(self.args.average_decay, step / (step + 9))
+        torch._foreach_lerp_(averaged_tensors(self._average), averaged_tensors(self.model), 1 - decay)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the average as the model, and what training goes on from beside it."""
+        if self._average is None:
+            return super()._save(output_dir, state_dict)
+        super()._save(output_dir, self._average.state_dict())
+        with storage_errors(self.args.output_dir):
+            save_file(self.model.state_dict(), Path(output_dir or self.args.output_dir) / TRAINED_WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the average, and what training goes on from."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load_state_dict(self.model.state_dict())
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS))
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """Train; at the end the model is the best average, or the last one where none is chosen."""
+        output = super().train(*args, **kwargs)
+        if self._average is not None:
+            if not self.args.load_best_model_at_end:
+                self.model.load_state_dict(self._average.state_dict())
+            self._average = None
+        return output
+
+    def call_model_init(self, trial=None) -> ComedianForActionSpotting:
+        """Make a model with `model_init`; `freeze_backbone` holds for it too."""
+        model = super().call_model_init(trial)
+        if self.args.freeze_backbone:
+            model.comedian.requires_grad_(False)
+        return model
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
@@ -97,14 +157,14 @@ class SpottingTrainer(StageTrainer):
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `labels` and `seed` of a batch to the arguments of the model's `forward`."""
         settings, labels = self.args.augmentation, windows["labels"]
-        pixels, parameters = self.augment_planes(self.planes_of(windows["frames"]), windows["seed"], settings)
+        pixels, parameters = self.augment_planes(planes_of(windows), windows["seed"], settings)
         inputs = {"pixel_values_videos": pixels, "labels": labels}
         if "offset_targets_s" in windows:
             inputs["offset_targets_s"] = windows["offset_targets_s"]
         if "sound" in windows:
             inputs["sound"] = windows["sound"]
         if settings.mixup_alpha > 0:
-            inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
+            partner = parameters["partner"]
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
             if "offset_targets_s" in windows:
@@ -113,30 +173,64 @@ class SpottingTrainer(StageTrainer):
                 # a window without sound leaves its partner without: pictures alone are what they share
                 inputs["sound"], _ = mix_neighbours(windows["sound"], parameters["mixup_weights"])
         kept = keep_tubelets(parameters["mask_noise"], self.model.config.temporal_mask_ratio)
-        if kept is not None:
+        if kept is not None and not self.args.freeze_backbone:
             inputs["kept_tubelets"] = kept
         return inputs
+
+    def compute_loss(self, model: nn.Module, *args, **kwargs):
+        """Compute the loss; a frozen backbone takes part as in inference, without masking and stochastic depth."""
+        if self.args.freeze_backbone:
+            # `training_step` has put the whole model into training mode
+            self.model.comedian.eval()
+        return super().compute_loss(model, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score whole halves, shared out over the processes.
+        """Score whole halves, shared out over the processes; of several sets, each under its name.
 
         Returns:
-            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds.
+            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds, and what
+            `compute_metrics` adds; it is given what [`predict`] returns.
         """
         halves = self.eval_dataset if eval_dataset is None else eval_dataset
-        start_s = time.perf_counter()
-        spots = self.spot_halves(halves)
-        metrics = flatten_scores(average_map_of(spots, halves), f"{metric_key_prefix}_")
-        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        if isinstance(halves, dict):
+            metrics = {}
+            for name, of_set in halves.items():
+                metrics |= self.evaluate(of_set, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        metrics = self.predict(halves, ignore_keys, metric_key_prefix).metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def predict(
+        self,
+        test_dataset: HalfDataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+    ) -> PredictionOutput:
+        """Spot whole halves, shared out over the processes.
+
+        Returns:
+            `predictions`: a list of spots a half, in their order; `label_ids`: its events, as `(label, position_ms)`;
+            `metrics`: see [`evaluate`].
+        """
+        start_s = time.perf_counter()
+        spots = self.spot_halves(test_dataset)
+        predictions = [spots[index] for index in range(len(test_dataset))]
+        events = [[(event["label"], event["position_ms"]) for event in row["events"]] for row in test_dataset.rows]
+        metrics = flatten_scores(average_map_of(spots, test_dataset), f"{metric_key_prefix}_")
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=events))
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        return PredictionOutput(predictions=predictions, label_ids=events, metrics=metrics)
 
     def finish(self) -> dict[str, dict]:
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
@@ -148,9 +242,13 @@ class SpottingTrainer(StageTrainer):
             Official scores on validation (`tight`, `loose`, fractions).
         """
         halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
+        if not isinstance(halves, HalfDataset):
+            raise InputError("thresholds are chosen on one evaluation set; give one `eval_dataset`")
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)
+        if self.is_world_process_zero() and (few := too_few_events(config.label_names, config.label_num_events)):
+            logger.warning(few)
         scores = average_map_of(spots, halves)
         self.save_model(_internal_call=True)
         self.save_state()
@@ -171,7 +269,7 @@ class SpottingTrainer(StageTrainer):
 
     def spot_halves(self, halves: HalfDataset) -> dict[int, list[dict]]:
         """Every candidate of every half, on every process."""
-        model = self.whole_model()
+        model = self._average or self.whole_model()
         training = model.training
         model.eval()
         mine = range(self.args.process_index, len(halves), self.args.world_size)
@@ -196,6 +294,8 @@ def write_scores(
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
+    if model.config.spatial_encoder == "backbone":
+        raise InputError("`layer_decay` knows the layers of vivit and viswin only; leave it out with a backbone")
     prefixes = []
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):
@@ -213,7 +313,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
         elif "merging" in name:
             stage = name[: name.index("merging")]
             depths[name] = max(depth for depth, prefix in enumerate(prefixes, start=1) if prefix.startswith(stage))
-        elif "spatial_encoder.norm" in name or "mask_token" in name or "time_embeddings" in name:
+        elif re.search(r"spatial_encoder\.norm|mask_token|time_embeddings|temporal_encoder\.convolutions", name):
             depths[name] = first_temporal
         else:
             depths[name] = len(prefixes) + 1

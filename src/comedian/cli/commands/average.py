@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> None:
 
     check_output_dir(args.output)
     for folder in args.checkpoints:
-        if not folder.is_dir():
-            raise InputError(f"`{folder}` is no folder; name the checkpoints of a run, such as RUN/checkpoint-*")
+        if not folder.exists():
+            raise InputError(f"`{folder}` does not exist; name the checkpoints of a run, such as RUN/checkpoint-*")
 
     from comedian.conversion.averaging import average_models
     from comedian.hub.model_record import record_of_average

@@ -1,8 +1,13 @@
-"""Turn an authors' Lightning checkpoint, or an image model, into a folder that `from_pretrained` loads.
+"""Turn the authors' checkpoints, or an image model, into a folder that `comedian spot` and `from_pretrained` load.
 
-CHECKPOINT is a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, or its state dict as `.safetensors`. Sizes are read
-from the tensors; what they do not tell is printed, with the flag that changes it. Or it is a folder or Hub repository of a
-ViT, DeiT, DINOv2 or Swin model of transformers, whose weights become the spatial encoder that training starts from.
+    comedian convert juliendenize/COMEDIAN-ViViT-tiny OUTPUT_DIR
+
+SOURCE is a Hub repository or a folder with the authors' files, all of which become one ensemble (--file NAME takes one), or
+one such file: a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, flat or Lightning's, or its state dict as `.safetensors`.
+Sizes are read from the tensors; what they do not tell is printed, with the flag that changes it. No code of a file is run.
+
+Or SOURCE is a folder or Hub repository of a ViT, DeiT, DINOv2 or Swin model of transformers, whose weights become the
+spatial encoder that training starts from.
 """
 
 import argparse
@@ -10,13 +15,18 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
-AUTHORS_SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the words of `comedian convert`."""
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the authors' file, or an image model")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="Hub repository, folder or file of checkpoints, or an image model"
+    )
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="new or empty folder")
+    parser.add_argument(
+        "--file",
+        metavar="NAME",
+        help="convert this checkpoint of a repository or folder; default: all, as an ensemble",
+    )
     parser.add_argument(
         "--spatial-heads",
         metavar="N",
@@ -48,15 +58,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert and print what was read, assumed and left out."""
-    if Path(args.checkpoint).is_file() or args.checkpoint.endswith(AUTHORS_SUFFIXES):
-        _convert_authors_file(args)
+    from comedian.conversion.model_folder import check_output_dir
+
+    check_output_dir(args.output_dir)
+    if checkpoints := _checkpoints(args.source, args.file):
+        _convert_checkpoints(args, checkpoints)
     else:
         _convert_image_model(args)
 
 
+def _checkpoints(source: str, file_name: str | None) -> list[Path]:
+    """The authors' files that SOURCE names, on disk; none for an image model."""
+    from comedian.data.model_names import CHECKPOINT_SUFFIXES, checkpoints_of, has_config, local_checkpoint
+
+    if Path(source).is_file() or source.endswith((*CHECKPOINT_SUFFIXES, ".safetensors")):
+        if file_name:
+            raise InputError(f"--file {file_name}: `{source}` is a file itself; give its folder, or leave --file out")
+        return [Path(source)]
+    if file_name:
+        return [local_checkpoint(source, file_name)]
+    if has_config(source):
+        return []
+    names = checkpoints_of(source)
+    if not names:
+        raise InputError(
+            f"`{source}` holds neither checkpoints ({', '.join(CHECKPOINT_SUFFIXES)}) nor a model of transformers; give a "
+            "folder or Hub repository that does"
+        )
+    return [local_checkpoint(source, name) for name in names]
+
+
 def _convert_image_model(args: argparse.Namespace) -> None:
     from comedian.conversion.image_backbone import read_image_backbone, save_image_backbone
-    from comedian.conversion.model_folder import check_output_dir
 
     for name in ("spatial_heads", "temporal_heads", "labels"):
         if getattr(args, name):
@@ -64,45 +97,52 @@ def _convert_image_model(args: argparse.Namespace) -> None:
     tubelet_size = 2 if args.tubelet_size is None else args.tubelet_size
     if tubelet_size < 1:
         raise InputError(f"--tubelet-size {tubelet_size}: give 1 frame or more")
-    check_output_dir(args.output_dir)
     backbone = read_image_backbone(
-        args.checkpoint,
+        args.source,
         tubelet_size=tubelet_size,
         num_frames=max(128 // tubelet_size, 1) * tubelet_size,
         fps=args.fps,
         image_size=args.image_size,
     )
     save_image_backbone(backbone, args.output_dir)
-    print(f"{args.output_dir}: spatial encoder from `{args.checkpoint}`")
+    print(f"{args.output_dir}: spatial encoder from `{args.source}`")
     print(f"  read     {_sizes(backbone.model.config)}")
     for note in backbone.notes:
         print(f"  note     {note}")
 
 
-def _convert_authors_file(args: argparse.Namespace) -> None:
+def _convert_checkpoints(args: argparse.Namespace, checkpoints: list[Path]) -> None:
     from comedian.conversion.lightning import read_checkpoint, save_converted
-    from comedian.conversion.model_folder import check_output_dir
     from comedian.data.annotations import read_label_list
 
     if args.tubelet_size is not None:
         raise InputError("--tubelet-size is for image models; an authors' file tells its own")
-    check_output_dir(args.output_dir)
-    converted = read_checkpoint(
-        args.checkpoint,
-        spatial_heads=args.spatial_heads,
-        temporal_heads=args.temporal_heads,
-        image_size=args.image_size,
-        fps=args.fps,
-        labels=read_label_list(args.labels) if args.labels else None,
-    )
+    converted = [
+        read_checkpoint(
+            checkpoint,
+            spatial_heads=args.spatial_heads,
+            temporal_heads=args.temporal_heads,
+            image_size=args.image_size,
+            fps=args.fps,
+            labels=read_label_list(args.labels) if args.labels else None,
+        )
+        for checkpoint in checkpoints
+    ]
     save_converted(converted, args.output_dir)
-    config = converted.model.config
-    print(f"{args.output_dir}: {type(converted.model).__name__} from a {converted.stage} checkpoint")
-    print(f"  read     {_sizes(config)}, {config.num_labels} labels")
-    for assumption in converted.assumed:
+    first = converted[0]
+    model_class = type(first.model).__name__
+    if len(converted) == 1:
+        print(f"{args.output_dir}: {model_class} from a {first.stage} checkpoint")
+    else:
+        names = ", ".join(path.name for path in checkpoints)
+        print(f"{args.output_dir}: an ensemble of {len(converted)} x {model_class} from {names}")
+    print(f"  read     {_sizes(first.model.config)}, {first.model.config.num_labels} labels")
+    for assumption in first.assumed:
         print(f"  assumed  {assumption}")
-    for group, count in converted.skipped.items():
+    for group, count in first.skipped.items():
         print(f"  skipped  {count} x {group}")
+    if first.stage == "spotting":
+        print(f"try it:  comedian spot VIDEO --model {args.output_dir}")
 
 
 def _sizes(config) -> str:

@@ -1,20 +1,30 @@
-"""Score predictions with the official SoccerNet average-mAP.
+"""Score predictions with the official SoccerNet average-mAP, in any number of parts of any length.
 
 LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder a match: `Labels-v2.json` in the one,
 `results_spotting.json` in the other; a single file of another name is found too. A zip may hold its matches under a top
 folder. The terminal shows percent, the JSON of `--output` fractions. Several PREDICTIONS are scored one after the other; the
 page of `--report` shows them side by side.
+
+The official scorer holds two halves of 120 minutes. The figures of such matches are the official ones; longer matches and
+further parts are scored by the same definition. `--official` applies the official limits and says what they leave out.
 """
 
 import argparse
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from comedian.data.annotations import NOT_SHOWN, SOCCERNET_V2_LABELS, read_label_list
 from comedian.errors import InputError
-from comedian.evaluation.match_files import find_label_files, find_prediction_files
+from comedian.evaluation.match_files import (
+    MatchFile,
+    find_label_files,
+    find_prediction_files,
+    matches_without_labels,
+    mixed_names,
+)
 from comedian.files import atomic_write_text
 
 # Spelled out, because importing the metric takes seconds that `--help` should not.
@@ -44,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the scores as JSON")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="one label a line; default: SoccerNet-v2's 17")
     parser.add_argument("--framerate", type=int, default=2, help="frames per second of the time grid; default: 2")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="apply the official scorer's limits, two halves of 120 minutes, as a challenge server does",
+    )
     parser.add_argument("--split", metavar="NAME", help="score only this split; default: every match with labels")
     parser.add_argument(
         "--splits", metavar="FILE", type=Path, help="splits and their matches; default: LABELS/splits.json"
@@ -81,7 +96,9 @@ def run(args: argparse.Namespace) -> None:
     scores, diagnoses = {}, {}
     for name, files, events in zip(names, prediction_files, predictions):
         try:
-            scores[name] = average_map(references, events, labels, framerate=args.framerate, metrics=args.metric)
+            scores[name] = average_map(
+                references, events, labels, framerate=args.framerate, metrics=args.metric, official=args.official
+            )
         except MalformedEventError as error:
             malformed = (list(label_files.values()) if error.kind == "references" else files)[error.match]
             raise InputError(f"{malformed}, event {error.event + 1}: {error.reason}; mend or remove it") from error
@@ -92,11 +109,14 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         content = scores if len(names) > 1 else scores[names[0]]
         _write(args.output, "--output", json.dumps(content, indent=2) + "\n")
-    print(f"{len(references)} matches at {args.framerate} frames per second; percent\n")
+    for note in _notes(args, label_files):
+        print(note, file=sys.stderr)
+    limits = ", official limits" if args.official else ""
+    print(f"{len(references)} matches at {args.framerate} frames per second{limits}; percent\n")
     for name, events in zip(names, predictions):
         if len(names) > 1:
             print(f"{name}\n")
-        print("\n".join(_table_lines(references, events, labels, scores[name])))
+        print("\n".join(_table_lines(references, events, labels, scores[name], args.official)))
         if name != names[-1]:
             print()
 
@@ -139,6 +159,7 @@ def _diagnose(args: argparse.Namespace, references: list, predictions: list, lab
         framerate=args.framerate,
         tolerance_s=DEFAULT_TOLERANCE_S if args.tolerance is None else args.tolerance,
         threshold=args.threshold,
+        official=args.official,
     )
 
 
@@ -152,6 +173,16 @@ def _page(args: argparse.Namespace, diagnoses: dict, labels: Sequence[str], matc
     return render_evaluation(diagnoses, labels, matches, args.threshold, pictures)
 
 
+def _notes(args: argparse.Namespace, label_files: Mapping[str, MatchFile]) -> Iterator[str]:
+    """Say from which label files matches are scored, and which matches are not."""
+    if names := mixed_names(label_files.values()):
+        yield f"labels of different names: {names}; all are scored"
+    if args.split is None:
+        for root in args.predictions_roots:
+            if unscored := matches_without_labels(root, label_files):
+                yield f"not scored, as `{args.labels_root}` has no labels of them: {', '.join(unscored)}"
+
+
 def _write(path: Path, option: str, text: str) -> None:
     try:
         atomic_write_text(path, text)
@@ -159,8 +190,23 @@ def _write(path: Path, option: str, text: str) -> None:
         raise InputError(f"{option} {path}: {error.strerror}; name a file that can be written") from error
 
 
-def _table_lines(references: list, predictions: list, labels: Sequence[str], scores: dict[str, dict]) -> list[str]:
-    """Return the table: a row a label, then the means over all, visible and unshown events."""
+def _table_lines(
+    references: list, predictions: list, labels: Sequence[str], scores: dict[str, dict], official: bool
+) -> list[str]:
+    """Return the table: a row a label, then the means over all, visible and unshown events, then what is left out."""
+    left_out = ""
+    if official:
+        from comedian.evaluation.soccernet_average_map.soccernet_average_map import within_official_limits
+
+        held = within_official_limits(references, predictions)
+        counts = [
+            f"{sum(map(len, all_)) - sum(map(len, kept))} of {sum(map(len, all_))}"
+            for all_, kept in zip((references, predictions), held)
+        ]
+        left_out = (
+            f"left out by the official limits, two halves of 120 minutes: {counts[0]} events, {counts[1]} predictions"
+        )
+        references, predictions = held
     truths = [event for match in references for event in match]
     num_truths = Counter(event["label"] for event in truths)
     num_spots = Counter(event["label"] for match in predictions for event in match)
@@ -184,6 +230,8 @@ def _table_lines(references: list, predictions: list, labels: Sequence[str], sco
         line("mean, visible", num_known - num_unshown, "", _percent(figures("a_mAP_visible"))),
         line("mean, unshown", num_unshown, "", _percent(figures("a_mAP_unshown"))),
     ]
+    if left_out:
+        lines.append(f"\n{left_out}")
     skipped = (num_truths + num_spots).keys() - set(labels)
     if skipped:
         lines.append(f"\nskipped, not in the label list: {', '.join(sorted(map(str, skipped)))}")

@@ -8,8 +8,6 @@ those of the files `<split>_scores.json` in DIR (`ensemble_<split>_scores.json` 
 import argparse
 from pathlib import Path
 
-from comedian.errors import InputError
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -24,19 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the other members of an ensemble: folders, which are sent too, or repositories, which the card names",
     )
     parser.add_argument(
-        "--card", metavar="FILE", type=Path, help="what no run records, such as hub_configs/*/card.yaml"
+        "--card",
+        metavar="FILE",
+        type=Path,
+        help="what no run records, as in hub_configs/*/card.yaml; default: DIR/card.yaml",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be sent, and the card")
 
 
 def run(args: argparse.Namespace) -> None:
     """Publish and print the address, or show what would be sent."""
-    from comedian.hub.model_card import CARD_FILE_NAME, CardFacts, read_facts
+    from comedian.hub.model_card import CARD_FILE_NAME, read_facts
     from comedian.hub.model_publish import check_weights, files_to_publish, publish
 
-    if not args.folder.is_dir():
-        raise InputError(f"`{args.folder}` is no folder; give one that training or `comedian convert` wrote")
-    facts = read_facts(args.card) if args.card else CardFacts()
+    facts = read_facts(args.card) if args.card else None
     if not args.dry_run:
         commit = publish(args.folder, args.repo_id, private=args.private, ensemble_of=args.ensemble_of, facts=facts)
         print(f"published: {commit.repo_url.url}")

@@ -1,6 +1,7 @@
 """Find the events of one or more videos.
 
-VIDEO is one video, or the halves of a match in order. The events go to the terminal and, in SoccerNet's
+VIDEO is one video, or the halves of a match in order. Videos that are named as SoccerNet names halves (`1_224p.mkv`) are the
+halves of their names, of the match that their folder is called. The events go to the terminal and, in SoccerNet's
 `results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was chosen for their
 label in training.
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "videos", metavar="VIDEO", nargs="*", help="videos (half 1, half 2, ...), or one folder of matches"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--model", nargs="+", metavar="MODEL", help="folder or Hub repository; several are an ensemble"
     )
@@ -103,6 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score, write the files and print the table."""
+    if not args.model and not args.scores:
+        raise InputError(f"no model was named with --model; {_models_to_choose()}")
     if args.live:
         return _run_live(args)
     args.videos = [Path(video) for video in args.videos]
@@ -120,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
     config = _with_settings(config, args.nms_type, args.nms_window)
 
     from comedian.data.annotations import write_results
-    from comedian.inference.outputs import write_csv, write_results_zip
+    from comedian.inference.outputs import num_outside_official_limits, write_csv, write_results_zip
     from comedian.inference.spotter import spots_of_match
 
     if output.suffix == ".zip":
@@ -129,6 +132,11 @@ def run(args: argparse.Namespace) -> None:
             for video_id, halves in scores.items()
         }
         write_results_zip(output, spots)
+        if outside := num_outside_official_limits(spot for of_match in spots.values() for spot in of_match):
+            print(
+                f"{output}: {outside} candidates are outside two halves of 120 minutes; SoccerNet's scorer leaves them out",
+                file=sys.stderr,
+            )
         print(f"{output}: {sum(map(len, spots.values()))} candidates in {len(spots)} matches")
         return
     if len(scores) > 1:
@@ -141,9 +149,21 @@ def run(args: argparse.Namespace) -> None:
     if args.report:
         _write_report(args, video_id, halves, events, config, annotations)
     print("\n".join(_table_lines(events)))
-    if config.label_thresholds is None and not args.all and args.threshold is None:
-        print("every candidate is listed, as the model has no thresholds; --threshold sets one", file=sys.stderr)
+    _tell_default_threshold(args, config)
     print(f"{output}: {len(events)} events", file=sys.stderr)
+
+
+def _models_to_choose() -> str:
+    """Say in one line which models there are: those in folders nearby, the newest first, and the published ones."""
+    from comedian.data.model_names import models_nearby
+
+    found = models_nearby(Path.cwd())
+    nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
+    repository = "juliendenize/COMEDIAN-ViViT-tiny"
+    return (
+        f"{nearby}the demo's: `examples/demo/model` of the repository; published weights for soccer broadcasts: `comedian "
+        f"convert {repository} COMEDIAN`, then `--model COMEDIAN`"
+    )
 
 
 def _threshold(word: str) -> float | str:
@@ -152,14 +172,32 @@ def _threshold(word: str) -> float | str:
 
 
 def _tell_unreachable(threshold: float | str | None, config) -> None:
-    """Say which labels a target of precision or recall leaves out; refuse one that cannot be."""
-    from comedian.inference.spotter import thresholds_at
+    """Say which labels a target of precision or recall leaves out, and why; refuse one that cannot be."""
+    from comedian.inference.spotter import labels_with_too_few_events, thresholds_at
 
     if isinstance(threshold, str):
         limits = thresholds_at(threshold, config)
+        too_few = labels_with_too_few_events(threshold, config)
         left_out = [label for label, limit in zip(config.label_names, limits) if limit == float("inf")]
-        if left_out:
-            print(f"left out, as {threshold} was not reached on validation: {', '.join(left_out)}", file=sys.stderr)
+        if missed := [label for label in left_out if label not in too_few]:
+            print(f"left out, as {threshold} was not reached on validation: {', '.join(missed)}", file=sys.stderr)
+        if too_few := [label for label in left_out if label in too_few]:
+            print(
+                f"left out, as validation has too few events to show {threshold}: {', '.join(too_few)}",
+                file=sys.stderr,
+            )
+
+
+def _tell_default_threshold(args: argparse.Namespace, config) -> None:
+    """Say from which score events are reported, where neither the model nor the user does."""
+    from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+
+    if config.label_thresholds is None and not args.all and args.threshold is None:
+        print(
+            f"the model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on; "
+            "--threshold SCORE sets another, `comedian tune` chooses one a label on matches with labels",
+            file=sys.stderr,
+        )
 
 
 def _run_live(args: argparse.Namespace) -> None:
@@ -185,6 +223,7 @@ def _run_live(args: argparse.Namespace) -> None:
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
     if models.hears:
         print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
+    _tell_default_threshold(args, models.config)
     print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:
@@ -241,10 +280,14 @@ def _score(args: argparse.Namespace, is_folder: bool):
     if is_folder:
         matches = _matches_of_folder(args.videos[0], args.split)
     else:
-        matches = {args.videos[0].stem: dict(enumerate(args.videos, 1))}
+        from comedian.data.annotations import match_of_videos
 
-    from comedian.inference.score_files import score_matches
+        matches = dict([match_of_videos(args.videos)])
 
+    from comedian.inference.score_files import check_owners, score_matches
+
+    if args.save_scores:
+        check_owners(args.save_scores, matches)
     spotter = _load(args)
     _tell_unreachable(args.threshold, spotter.config)
     scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
@@ -272,17 +315,21 @@ def _annotations(path: Path | None):
 def _write_report(
     args: argparse.Namespace, video_id: str, halves, events: Sequence[dict], config, annotations
 ) -> None:
+    from comedian.data.annotations import match_of_videos
     from comedian.report.spots import write_spots_report
 
     if args.videos and len(args.videos) != len(halves):
         raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give the video of each half, or none")
+    videos = match_of_videos(args.videos)[1] if args.videos else {}
+    if videos.keys() != halves.keys():
+        videos = dict(zip(sorted(halves), args.videos))
     write_spots_report(
         args.report,
         video_id,
         events,
         halves,
         config,
-        videos=dict(zip(sorted(halves), args.videos)),
+        videos=videos,
         annotations=annotations,
         tolerance_s=5.0 if args.tolerance is None else args.tolerance,
         progress=True,

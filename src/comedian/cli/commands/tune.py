@@ -49,15 +49,16 @@ def run(args: argparse.Namespace) -> None:
     from comedian.evaluation.tuning import Tuner, mergings_to_try
     from comedian.evaluation.tuning_data import read_references, read_scores, stride_of_windows
     from comedian.hub.model_card import read_config
-    from comedian.inference.score_files import find_scores
+    from comedian.inference.score_files import check_weights_of, find_scores
     from comedian.inference.settings import write_settings, write_settings_into
-    from comedian.inference.spotter import merge_configs
+    from comedian.inference.spotter import ActionSpotter, merge_configs
 
     if args.output:
         make_folder(args.output.parent)
     files, config = find_scores(args.scores)
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
+        check_weights_of(files, ActionSpotter.from_pretrained(str(args.model), device="cpu"))
     references, files = read_references(args.labels_root, files, config.label_names, args.split)
     try:
         tuner = Tuner(
@@ -92,7 +93,9 @@ def _outdated(folder: Path) -> list[Path]:
 
 
 def _lines(tuned, labels: Sequence[str]) -> list[str]:
-    """The gain, the settings, and a table with a row a label."""
+    """The gain, the settings, a table with a row a label, and the labels with too few events."""
+    from comedian.evaluation.calibration import too_few_events
+
     before, after = 100 * tuned.per_label
     lines = [
         f"before         {before.mean():6.2f}",
@@ -111,4 +114,6 @@ def _lines(tuned, labels: Sequence[str]) -> list[str]:
     rows = zip(labels, tuned.num_events, tuned.choice.nms_windows_s, before, after, tuned.settings["label_thresholds"])
     for label, num_events, window_s, old, new, threshold in rows:
         lines.append(f"{label:<{width}}{num_events:>8}{window_s:>12g}{old:>8.2f}{new:>8.2f}{threshold:>11.3f}")
+    if few := too_few_events(labels, tuned.num_events):
+        lines.append(f"\n{few}")
     return lines

@@ -5,6 +5,7 @@ python app.py
 
 import html
 import json
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ MAX_FRAMERATE = 1000
 
 INTRODUCTION = """# SoccerNet average-mAP
 The official score of action spotting, in percent. Give the two files of a match, or two zips that hold them in the same
-folders. *visible* and *unshown*: of events that the camera showed, or did not.
+folders. *visible* and *unshown*: of events that the camera showed, or did not. The official scorer leaves out further parts
+than two and what is after 120 minutes; here they are scored by the same definition.
 """
 
 
@@ -115,7 +117,9 @@ def _unzip(path: str, file_name: str) -> dict[str, bytes]:
             members = [member for member in archive.infolist() if PurePosixPath(member.filename).name == file_name]
             if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
                 raise ValueError(f"{_name(path)} unpacks to more than {MAX_UNPACKED_BYTES // 10**6} MB")
-            return {str(PurePosixPath(member.filename).parent): archive.read(member) for member in members}
+            # a zip of macOS writes letters with accents in another form
+            folders = [unicodedata.normalize("NFC", str(PurePosixPath(member.filename).parent)) for member in members]
+            return {folder: archive.read(member) for folder, member in zip(folders, members, strict=True)}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(f"{_name(path)} cannot be unpacked: {error}") from error
 

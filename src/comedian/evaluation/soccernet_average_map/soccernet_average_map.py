@@ -6,10 +6,14 @@ candidate windows and nearest ground truths are each one sort or one binary sear
 only Python loop left is the greedy choice over ground truths. The figures agree to 1e-9, quirks included: the card names
 them.
 
+The official scorer holds two halves of 120 minutes. Here the same definition is applied to any number of parts of any
+length, which gives the official figures wherever the official scorer can hold all events; `official=True` has its limits.
+
 Source: Deliege et al., "SoccerNet-v2", CVPRW 2021, section 5 (arXiv:2011.13367), and the `SoccerNet` package, version 0.2.0.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -49,16 +53,23 @@ METRICS = {
     "at5": (5,),
 }
 
-HALVES = (1, 2)
-HALF_LENGTH_S = 120 * 60
+# What `comedian` reads, and what one integer axis can hold.
+MAX_PARTS = 99
+MAX_PART_LENGTH_S = 24 * 60 * 60
+# What the official scorer holds.
+OFFICIAL_HALVES = (1, 2)
+OFFICIAL_HALF_LENGTH_S = 120 * 60
 THRESHOLDS = np.linspace(0, 1, 200)
 RECALL_LEVELS = np.arange(11) / 10
 # 13 of the 17 labels have unshown events in SoccerNet-v2's test split; the official scorer applies it to any label list.
 UNSHOWN_FACTOR = 17 / 13
 NOT_SHOWN = "not shown"
 
+_GAME_TIME = re.compile(r" *([0-9]+) *- *([0-9]+):([0-5][0-9]) *")  # part - minutes:seconds
+
 _DESCRIPTION = (
-    "SoccerNet's average-mAP of action spotting (tight, loose, at1 ... at5), identical to the official package."
+    "SoccerNet's average-mAP of action spotting (tight, loose, at1 ... at5), identical to the official package and without "
+    "its limit to two halves of 120 minutes."
 )
 
 _CITATION = """\
@@ -78,6 +89,7 @@ Args:
     labels: the labels in the order of the per-class lists; SoccerNet-v2's 17 when left out.
     framerate: frames per second of the grid on which times are compared; 2 as in the official benchmark.
     metrics: any of "tight", "loose", "at1", "at2", "at3", "at4", "at5".
+    official: apply the limits of the official scorer: events outside two halves of 120 minutes are dropped or misplaced.
 Returns:
     metric -> `a_mAP`, `a_mAP_per_class`, `a_mAP_visible`, `a_mAP_per_class_visible`, `a_mAP_unshown` and
     `a_mAP_per_class_unshown`, as fractions.
@@ -100,7 +112,7 @@ class MalformedEventError(ValueError):
 
 
 class Cells(NamedTuple):
-    """The occupied cells of all labels, matches and halves.
+    """The occupied cells of all labels, matches and parts.
 
     Attributes:
         keys: `int64 (num_cells,)`, strictly increasing.
@@ -118,7 +130,7 @@ class Cells(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The one axis on which all cells lie: a run of `stride` keys for each (label, match, half).
+    """The one axis on which all cells lie: a run of `stride` keys for each (label, match, part).
 
     Attributes:
         labels: label -> its index.
@@ -132,18 +144,36 @@ class Grid(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        """Frames of a half; the official scorer allows it 120 minutes."""
-        return int(HALF_LENGTH_S * self.framerate)
+        """Frames of a part of the longest length that is read."""
+        return int(MAX_PART_LENGTH_S * self.framerate)
 
     @property
     def stride(self) -> int:
-        """Keys of a half: the gap behind its frames is wider than any tolerance, so no window reaches the next half."""
+        """Keys of a part: the gap behind its frames is wider than any tolerance, so no window reaches the next part."""
         return 2 * self.num_frames
 
     @property
     def num_keys_of_label(self) -> int:
-        """Keys of all matches and halves of one label."""
-        return self.stride * len(HALVES) * self.num_matches
+        """Keys of all matches and parts of one label."""
+        return self.stride * self.num_parts
+
+    @property
+    def num_parts(self) -> int:
+        """Parts of all matches, whether or not there are events in them."""
+        return MAX_PARTS * self.num_matches
+
+    def part_index(self, match: int, part: int) -> int:
+        """Return the index of a part, which counts from 1, among those of all matches."""
+        return match * MAX_PARTS + part - 1
+
+    def part_index_of(self, keys: np.ndarray) -> np.ndarray:
+        """Return for each key the index `(num_cells,)` of its part among those of all matches."""
+        return keys // self.stride % max(self.num_parts, 1)
+
+    def match_and_part(self, part_index: np.ndarray | int) -> tuple[np.ndarray | int, np.ndarray | int]:
+        """Return the match and the part, from 1, of indices from `part_index_of`."""
+        match, part = divmod(part_index, MAX_PARTS)
+        return match, part + 1
 
     def half_width(self, delta_s: float) -> int:
         """Return how many frames a window of `delta_s` seconds reaches to each side."""
@@ -160,9 +190,10 @@ def average_map(
     labels: Sequence[str],
     *,
     framerate: float = 2,
-    metrics: Sequence[str] = ("tight", "loose"),
+    metrics: Sequence[str] | str = ("tight", "loose"),
+    official: bool = False,
 ) -> dict[str, dict]:
-    """Score predicted events as `SoccerNet.Evaluation.ActionSpotting.evaluate` does.
+    """Score predicted events as `SoccerNet.Evaluation.ActionSpotting.evaluate` does, in any number of parts of any length.
 
     Args:
         references: one item a match: the dicts under `annotations` in `Labels-v2.json` (`gameTime`, `label`, and optional
@@ -171,7 +202,8 @@ def average_map(
             (`position` in ms, `label`, `half`, `confidence`).
         labels: the labels in the order of the per-class lists; events of other labels are skipped.
         framerate: frames per second of the grid on which times are compared.
-        metrics: names among `METRICS`.
+        metrics: names among `METRICS`, or one of them.
+        official: apply the limits of the official scorer, too; see [`within_official_limits`] for what that leaves out.
 
     Returns:
         Metric name -> `a_mAP`, `a_mAP_visible`, `a_mAP_unshown` (floats) and `a_mAP_per_class`,
@@ -179,9 +211,12 @@ def average_map(
 
     Raises:
         MalformedEventError: for an event that misses a key or holds a value that cannot be read.
-        ValueError: when the two lists differ in length.
+        ValueError: when the two lists differ in length, or a metric's name is unknown.
     """
-    ground_truths, spots, grid = place(references, predictions, labels, framerate)
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    if unknown := [metric for metric in metrics if metric not in METRICS]:
+        raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}")
+    ground_truths, spots, grid = place(references, predictions, labels, framerate, official)
     deltas_s = sorted({delta_s for metric in metrics for delta_s in METRICS[metric]})
     curve = dict(zip(deltas_s, average_precisions(ground_truths, spots, grid, deltas_s)))
     return {metric: _summary(np.array([curve[delta_s] for delta_s in METRICS[metric]])) for metric in metrics}
@@ -192,6 +227,7 @@ def place(
     predictions: Sequence[Iterable[Mapping]],
     labels: Sequence[str],
     framerate: float,
+    official: bool = False,
 ) -> tuple[Cells, Cells, Grid]:
     """Place ground truths and spots on one grid; arguments and errors as those of `average_map`.
 
@@ -203,42 +239,98 @@ def place(
             f"{len(references)} matches in references, {len(predictions)} in predictions: one item a match"
         )
     grid = Grid({label: index for index, label in enumerate(labels)}, len(references), framerate)
-    ground_truths = _to_cells(references, _read_reference, "references", grid)
-    spots = _to_cells(predictions, _read_prediction, "predictions", grid)
+    if grid.num_keys_of_label * max(len(labels), 1) > np.iinfo(np.int64).max:
+        raise ValueError(f"{framerate:g} frames a second are too many for {len(references)} matches; choose fewer")
+    read_reference = _read_reference_officially if official else _read_reference
+    ground_truths = _to_cells(references, read_reference, "references", grid, official)
+    spots = _to_cells(predictions, _read_prediction, "predictions", grid, official)
     # after duplicates are gone: a NaN or negative score still erases an earlier spot
     return ground_truths, spots.chosen(spots.values >= 0), grid
 
 
+def within_official_limits(
+    references: Sequence[Iterable[Mapping]], predictions: Sequence[Iterable[Mapping]]
+) -> tuple[list[list[Mapping]], list[list[Mapping]]]:
+    """Return the events that the official scorer holds where they are: those of halves 1 and 2 before 120 minutes.
+
+    It drops events of parts 3 to 9 and from 30 on, takes annotations of parts 10 to 29 for those of half 1 or 2, puts all
+    events after 120 minutes in the last frame, and reads minute 105 of a `gameTime` without `position` as minute 5.
+
+    Args:
+        references: as for [`average_map`], of events that can be read.
+        predictions: likewise.
+
+    Returns:
+        References and predictions without the events outside these limits.
+    """
+
+    def is_held(event: Mapping, read: Callable, read_officially: Callable) -> bool:
+        _, part, position_ms, _ = place = read(event)
+        is_inside = part in OFFICIAL_HALVES and 0 <= position_ms < 1000 * OFFICIAL_HALF_LENGTH_S
+        return is_inside and read_officially(event) == place
+
+    def held(matches: Sequence[Iterable[Mapping]], *readers: Callable) -> list[list[Mapping]]:
+        return [[event for event in events if is_held(event, *readers)] for events in matches]
+
+    return (
+        held(references, _read_reference, _read_reference_officially),
+        held(predictions, _read_prediction, _read_prediction),
+    )
+
+
 def _read_reference(event: Mapping) -> tuple[str, int, int, float]:
-    """Return label, half, position in ms and visibility (1 or -1) of an annotation."""
-    game_time = event["gameTime"]  # "1 - 12:34"
+    """Return label, part, position in ms and visibility (1 or -1) of an annotation."""
+    match = _GAME_TIME.fullmatch(event["gameTime"])
+    if match is None:
+        raise ValueError("`gameTime` is not as '1 - 12:34'")
+    part, minutes, seconds = map(int, match.groups())
+    return event["label"], part, _position_ms(event, minutes, seconds), _visibility(event)
+
+
+def _read_reference_officially(event: Mapping) -> tuple[str, int, int, float]:
+    """Return the same from the characters that the official scorer looks at: one of the part, two of the minutes."""
+    game_time = event["gameTime"]
     half, minutes, seconds = int(game_time[0]), int(game_time[-5:-3]), int(game_time[-2:])
+    return event["label"], half, _position_ms(event, minutes, seconds), _visibility(event)
+
+
+def _position_ms(event: Mapping, minutes: int, seconds: int) -> int:
     position = event.get("position")
-    position_ms = 1000 * (60 * minutes + seconds) if position is None else int(position)
-    return event["label"], half, position_ms, -1.0 if event.get("visibility") == NOT_SHOWN else 1.0
+    return 1000 * (60 * minutes + seconds) if position is None else int(position)
+
+
+def _visibility(event: Mapping) -> float:
+    return -1.0 if event.get("visibility") == NOT_SHOWN else 1.0
 
 
 def _read_prediction(event: Mapping) -> tuple[str, int, int, float]:
-    """Return label, half, position in ms and score of a prediction."""
+    """Return label, part, position in ms and score of a prediction."""
     return event["label"], int(event["half"]), int(event["position"]), float(event["confidence"])
 
 
-def _to_cells(matches: Sequence[Iterable[Mapping]], read: Callable, kind: str, grid: Grid) -> Cells:
+def _to_cells(matches: Sequence[Iterable[Mapping]], read: Callable, kind: str, grid: Grid, official: bool) -> Cells:
     """Place events on the grid; of the events in one cell the last one stays."""
     labels, stride, framerate = grid.labels, grid.stride, grid.framerate
-    frames = range(grid.num_frames)
+    official_frames = range(int(OFFICIAL_HALF_LENGTH_S * framerate))
     keys, values, times_s = [], [], []
     for match, events in enumerate(matches):
         for number, event in enumerate(events):
             try:
-                label, half, position_ms, value = read(event)
-                if label in labels and half in HALVES:
+                label, part, position_ms, value = read(event)
+                if label not in labels or (official and part not in OFFICIAL_HALVES):
+                    continue
+                frame = int(framerate * (position_ms / 1000))
+                if official:
                     # Indexing counts negative frames from the end, as the official dense array does.
-                    frame = frames[min(int(framerate * (position_ms / 1000)), len(frames) - 1)]
-                    run = (labels[label] * grid.num_matches + match) * len(HALVES) + half - 1
-                    keys.append(run * stride + frame)
-                    values.append(value)
-                    times_s.append(position_ms / 1000)
+                    frame = official_frames[min(frame, len(official_frames) - 1)]
+                elif not (1 <= part <= MAX_PARTS and 0 <= position_ms < 1000 * MAX_PART_LENGTH_S):
+                    raise ValueError(
+                        f"part {part} at {position_ms} ms is out of range (parts 1 to {MAX_PARTS}, from 0 to 24 hours)"
+                    )
+                run = labels[label] * grid.num_parts + grid.part_index(match, part)
+                keys.append(run * stride + frame)
+                values.append(value)
+                times_s.append(position_ms / 1000)
             except (LookupError, TypeError, ValueError, OverflowError) as error:
                 raise MalformedEventError(kind, match, number, f"{type(error).__name__} {error} in {event}") from error
     cells = Cells(np.array(keys, np.int64), np.array(values, np.float64), np.array(times_s, np.float64))
@@ -271,8 +363,8 @@ def average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s:
 
 
 def _closest_visibility(ground_truths: Cells, keys: np.ndarray, stride: int) -> np.ndarray:
-    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its half, -1 where there is none."""
-    # A ground truth in no half comes first, so that every spot has one at or before it.
+    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its part, -1 where there is none."""
+    # A ground truth in no part comes first, so that every spot has one at or before it.
     owners = np.append(-1, ground_truths.keys)
     visibilities = np.append(-1.0, ground_truths.values)
     runs = owners // stride
@@ -358,8 +450,13 @@ class SoccerNetAverageMap(evaluate.Metric):
             reference_urls=["https://github.com/SoccerNet/SoccerNet"],
         )
 
-    def add(self, *, prediction: Iterable[Mapping], reference: Iterable[Mapping]) -> None:
-        """Add the events of one match."""
+    def add(
+        self, *, prediction: Iterable[Mapping] | None = None, reference: Iterable[Mapping] | None = None, **events
+    ):
+        """Add the events of one match, as `prediction` and `reference` or as `predictions` and `references`."""
+        prediction, reference = events.pop("predictions", prediction), events.pop("references", reference)
+        if prediction is None or reference is None or events:
+            raise ValueError("give the events of one match as `predictions` and `references`")
         super().add(prediction=_to_json(prediction), reference=_to_json(reference))
 
     def add_batch(self, *, predictions: Iterable, references: Iterable) -> None:
@@ -376,6 +473,7 @@ class SoccerNetAverageMap(evaluate.Metric):
         labels: Sequence[str] = SOCCERNET_V2_LABELS,
         framerate: float = 2,
         metrics: Sequence[str] = ("tight", "loose"),
+        official: bool = False,
     ) -> dict[str, dict]:
         return average_map(
             [json.loads(match) for match in references],
@@ -383,6 +481,7 @@ class SoccerNetAverageMap(evaluate.Metric):
             labels,
             framerate=framerate,
             metrics=metrics,
+            official=official,
         )
 
 

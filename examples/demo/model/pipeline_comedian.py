@@ -1,0 +1,362 @@
+"""`pipeline("action-spotting")`: a video -> events, with nothing but the files of the model's own folder."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+from transformers.pipelines.base import Pipeline
+from transformers.utils import logging
+
+from .configuration_comedian import DEFAULT_THRESHOLD
+from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
+from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
+from .timeline_comedian import Timeline
+from .video_processing_comedian import ComedianVideoProcessor
+
+try:
+    import av
+    import av.logging
+except ImportError:  # decoded frames need no decoder
+    av = None
+
+logger = logging.get_logger(__name__)
+
+MODEL_CLASS = "ComedianForActionSpotting"
+# tubelets, and windows, given to the model at once: the default `batch_size`
+BATCH_SIZE = 16
+
+
+class ActionSpottingPipeline(Pipeline):
+    """Finds the events of videos with a [`ComedianForActionSpotting`].
+
+        spotter = pipeline("action-spotting", model="my-model", trust_remote_code=True)
+        spots = spotter(["half_1.mkv", "half_2.mkv"])
+
+    Without `trust_remote_code` where the package is installed and `comedian.models` was imported. Weights in float32 run
+    in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run in it.
+
+    Args:
+        args: see [`transformers.Pipeline`].
+        batch_size (`int`, defaults to 16): tubelets, and windows, given to the model at once.
+        kwargs: see [`transformers.Pipeline`], and the parameters of [`__call__`], which become the defaults.
+
+    Raises:
+        ValueError: the model spots no actions, or the parameters cannot be.
+        OSError: the model's folder holds no video processor and none is given.
+    """
+
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+    # transformers loads it where torchvision is installed; it is loaded below where not
+    _load_video_processor = None
+
+    def __init__(self, *args, batch_size: int = BATCH_SIZE, **kwargs):
+        super().__init__(*args, batch_size=None, **kwargs)
+        self.batch_size = batch_size
+        # by name: to the remote code of one folder the classes of another are strangers
+        if MODEL_CLASS not in (base.__name__ for base in type(self.model).__mro__):
+            raise ValueError(f"the model is a {type(self.model).__name__}; action spotting needs a {MODEL_CLASS}")
+        self.model.eval()
+        if self.video_processor is None:
+            self.video_processor = ComedianVideoProcessor.from_pretrained(self.model.name_or_path)
+
+    def __call__(
+        self, videos: str | os.PathLike | np.ndarray | Sequence, batch_size: int | None = None, **kwargs
+    ) -> list[dict] | Iterator[list[dict]]:
+        """Find the events of a match.
+
+        Args:
+            videos: a video, or the halves of one match in order. A video is the path of any file that FFmpeg reads, or
+                decoded frames: uint8 RGB `(num_frames, height, width, 3)` at the model's `fps`. A generator of matches is
+                worked off one by one.
+            batch_size (`int`, *optional*): tubelets, and windows, given to the model at once.
+            threshold (`float` or `str`, *optional*): smallest score of an event, for all labels, or such as
+                `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
+                where it has them, and else 0.3. 0 gives every candidate.
+            nms (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's `nms_type` by default.
+            nms_window_s (`float`, *optional*): full width of the suppression in seconds, for all labels; the model's by
+                default.
+
+        Returns:
+            `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from
+            the half's first video frame, `half` from 1. With a calibrated model, `score` is the probability that the event
+            is right. Of a generator: an iterator of such lists.
+
+        Raises:
+            ValueError: no video, no file, a URL, frames of another type or shape, or a video that cannot be decoded.
+            ImportError: a path is given and PyAV is not installed.
+        """
+        # to other pipelines a list is many inputs; here it is the halves of one match
+        videos = tuple(videos) if isinstance(videos, list) else videos
+        if isinstance(videos, tuple) and not videos:
+            raise ValueError("`videos` is empty; give at least one video")
+        return super().__call__(videos, tubelets_per_batch=batch_size or self.batch_size, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Save model, code and video processor."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.video_processor.save_pretrained(save_directory)
+
+    def _sanitize_parameters(
+        self,
+        threshold: float | str | None = None,
+        nms: str | None = None,
+        nms_window_s: float | None = None,
+        tubelets_per_batch: int | None = None,
+    ) -> tuple[dict, dict, dict]:
+        if nms not in (None, "soft", "hard"):
+            raise ValueError(f"`nms` is {nms!r}; must be 'soft' or 'hard'")
+        if nms_window_s is not None and not 0 <= nms_window_s < float("inf"):
+            raise ValueError(f"`nms_window_s` is {nms_window_s}; must be 0 or more")
+        if tubelets_per_batch is not None and tubelets_per_batch < 1:
+            raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
+        if isinstance(threshold, str):
+            config = self.model.config
+            threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
+        forward = {"tubelets_per_batch": tubelets_per_batch}
+        spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
+        return {}, _given(forward), _given(spotting)
+
+    def preprocess(self, videos: Any) -> dict[str, list[tuple[Iterator[np.ndarray], Callable]]]:
+        """Open the halves of a match; their frames are read as [`_forward`] draws them, their sound as it asks for it."""
+        halves = videos if isinstance(videos, list | tuple) else [videos]
+        return {"halves": [(self._frames_of(video), self._sound_of(video)) for video in halves]}
+
+    def _frames_of(self, video: str | os.PathLike | np.ndarray) -> Iterator[np.ndarray]:
+        if isinstance(video, np.ndarray):
+            if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) == 0:
+                raise ValueError(
+                    f"decoded frames are {video.dtype} {video.shape}; must be uint8 (num_frames, height, width, 3)"
+                )
+            return iter(video)
+        path = os.fspath(video)
+        if "://" in path:
+            raise ValueError(f"`{path}` is a URL; download the video and give its path")
+        if not os.path.isfile(path):
+            raise ValueError(f"`{path}` is no file; give the path of a video")
+        if av is None:
+            raise ImportError("reading videos needs PyAV: run `pip install av`, or give decoded frames")
+        height, width = self.model.config.image_size
+        return read_frames(path, self.model.config.fps, height, width)
+
+    def _sound_of(self, video: str | os.PathLike | np.ndarray) -> Callable[[], np.ndarray | None]:
+        """What reads the sound of a video for a model that hears; decoded frames have none."""
+        if not self.model.config.sound or isinstance(video, np.ndarray):
+            return lambda: None
+        return partial(read_sound, os.fspath(video))
+
+    def _forward(
+        self,
+        inputs: dict[str, list[tuple[Iterator[np.ndarray], Callable]]],
+        tubelets_per_batch: int = BATCH_SIZE,
+    ) -> dict[str, list[np.ndarray]]:
+        """Score every step of every half: arrays `(num_steps, num_labels)`, float32 in [0, 1]."""
+        scores = []
+        for frames, read_sound_of_half in inputs["halves"]:
+            tokens = self.encode(frames, tubelets_per_batch)
+            scores.append(self.score(tokens, tubelets_per_batch, read_sound_of_half()))
+        return {"scores": scores}
+
+    def postprocess(
+        self,
+        outputs: dict[str, list[np.ndarray]],
+        threshold: float | list[float] | None = None,
+        nms: str | None = None,
+        nms_window_s: float | None = None,
+    ) -> list[dict]:
+        """Find the events in the scores of a match's halves."""
+        config = self.model.config
+        if threshold is None and config.label_thresholds is None:
+            logger.warning_once(
+                f"The model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on. "
+                "Give `threshold` for another, or let `comedian tune` choose one a label on matches with labels."
+            )
+        thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
+        spots = []
+        for half, scores in enumerate(outputs["scores"], start=1):
+            spots += spots_from_scores(
+                scores,
+                step_timestamps_s(len(scores), config.score_rate, config.fps),
+                config.label_names,
+                half,
+                score_rate=config.score_rate,
+                nms_type=nms or config.nms_type,
+                nms_window_s=config.nms_window_s if nms_window_s is None else nms_window_s,
+                nms_threshold=config.nms_threshold,
+                nms_min_weight=config.nms_min_weight,
+                thresholds=thresholds,
+                calibration=config.label_calibration,
+            )
+        return spots
+
+    def encode(self, frames: Iterable[np.ndarray], batch_size: int) -> Tensor:
+        """Encode every tubelet of a half once, in bounded memory.
+
+        Args:
+            frames: uint8 `(height, width, 3)` each, at the model's rate; the last one fills the last tubelet.
+            batch_size: tubelets at once.
+
+        Returns:
+            `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32.
+        """
+        config, frames = self.model.config, iter(frames)
+        height, width = config.image_size
+        tokens = []
+        while batch := list(islice(frames, batch_size * config.tubelet_size)):
+            batch += batch[-1:] * (-len(batch) % config.tubelet_size)
+            pixels = self.video_processor(
+                np.stack(batch),
+                size={"height": height, "width": width},
+                return_tensors="pt",
+                device=self.model.device,
+            )["pixel_values_videos"]
+            with autocast(self.model):
+                tokens.append(self.model.encode_spatial(pixels)[0].float())
+        return torch.cat(tokens)
+
+    def score(self, tokens: Tensor, batch_size: int, sound: np.ndarray | None = None) -> np.ndarray:
+        """Score overlapping windows of a half and stitch them.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): from [`encode`].
+            batch_size: windows at once.
+            sound: of the half, from [`read_sound`], for a model that hears.
+
+        Returns:
+            `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
+        """
+        config = self.model.config
+        length, window = len(tokens), config.num_tokens
+        # every `window_stride_tokens`, the last window flush with the end
+        last_start = max(length - window, 0)
+        starts = np.append(np.arange(0, last_start, config.window_stride_tokens), last_start)
+        if length < window:
+            tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
+        windows = tokens.to(self.model.dtype).unfold(0, window, 1)
+        heard = None
+        if sound is not None:
+            heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), config.token_rate)).to(tokens.device)
+            heard = heard.unfold(0, window, 1)
+        scores, offsets_s = [], []
+        for batch in torch.from_numpy(starts).to(tokens.device).split(batch_size):
+            with autocast(self.model):
+                temporal_tokens = self.model.encode_temporal(windows[batch].transpose(1, 2))
+                if heard is not None:
+                    temporal_tokens = self.model.fuse_sound(temporal_tokens, heard[batch].movedim(-1, 1))
+                scores.append(self.model.classify(temporal_tokens).float().sigmoid().cpu())
+                if config.offset_radius_s is not None:
+                    offsets_s.append(self.model.predict_offsets_s(temporal_tokens).float().cpu())
+        offsets_s = torch.cat(offsets_s).numpy() if offsets_s else None
+        return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
+
+
+def autocast(model: PreTrainedModel) -> torch.autocast:
+    """Return bfloat16 autocast for float32 weights where it pays: accelerators, CPUs with bfloat16 instructions."""
+    device = model.device.type
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and model.dtype == torch.float32)
+
+
+def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
+    """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame, in bounded memory.
+
+    The same frames as the package's `comedian.data.decoding.iter_frames`, which says more.
+
+    Args:
+        path: any video that FFmpeg reads.
+        fps: grid points a second.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+
+    Yields:
+        uint8 RGB `(height, width, 3)`; the same array where a frame is shown twice.
+
+    Raises:
+        ValueError: no frame can be decoded.
+    """
+    # with logs hooked into Python, a decoder thread that logs while its container is closed half-way waits forever
+    av.logging.set_level(None)
+    try:
+        container = open_media(path)
+    except (av.error.FFmpegError, OSError) as error:
+        raise ValueError(f"`{path}` cannot be opened as a video: {error.strerror}") from error
+    with container:
+        stream = picture_stream(container)
+        if stream is None:
+            raise ValueError(f"`{path}` holds no video stream; give a video file")
+        stream.thread_type = "AUTO"
+        time_base = float(stream.time_base)
+        # containers round times to ticks: a frame due at a grid point may be stamped up to half a tick after it
+        tolerance_s = min(0.51 * time_base, 1e-3)
+        reformatter = av.video.reformatter.VideoReformatter()
+        bilinear = av.video.reformatter.Interpolation.BILINEAR
+
+        def to_array(frame: Any) -> np.ndarray:
+            # a telephone films sideways and notes how to turn the picture, counter-clockwise
+            turns = round(frame.rotation / 90) % 4
+            size = (height, width) if turns % 2 else (width, height)
+            pixels = reformatter.reformat(frame, *size, "rgb24", interpolation=bilinear).to_ndarray()
+            return np.ascontiguousarray(np.rot90(pixels, turns))
+
+        shown, array, shown_s, start_s, index = None, None, 0.0, None, 0
+        restarts_s: list[float] = []
+        timeline = Timeline(container, stream, restarts_s.append)
+        for frame in _decode(timeline, path):
+            time_s = timeline.time_s(frame)
+            start_s = time_s if start_s is None else start_s
+            while restarts_s:
+                place_s = restarts_s.pop(0) - start_s
+                logger.warning(
+                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows are the next frames"
+                )
+            if time_s - start_s >= MAX_LENGTH_S:  # a broken time
+                continue
+            while shown is not None and index / fps < time_s - start_s - tolerance_s:
+                array = to_array(shown) if array is None else array
+                yield array
+                index += 1
+            shown, array, shown_s = frame, None, time_s - start_s
+        if shown is None:
+            raise ValueError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
+        end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
+        while index / fps < end_s - tolerance_s:
+            array = to_array(shown) if array is None else array
+            yield array
+            index += 1
+
+
+def _decode(timeline: Timeline, path: str) -> Iterator[Any]:
+    """Yield every frame that decodes, in presentation order; what is broken is passed over and counted."""
+    broken = 0
+    for packet in _demux(timeline, path):
+        try:
+            yield from timeline.decode(packet)
+        except av.error.FFmpegError:
+            broken += 1
+    if broken:
+        logger.warning(f"`{path}` has broken data in {broken} places")
+
+
+def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
+    """Yield the picture's packets as far as they can be read, then None, which has the decoder give its last frames."""
+    try:
+        yield from timeline.packets()
+    except av.error.FFmpegError as error:
+        logger.warning(f"`{path}` cannot be read to its end: {error.strerror}")
+    yield None
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters that the caller gave, so that they alone replace those of the pipeline."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+__all__ = ["ActionSpottingPipeline"]
