@@ -18,7 +18,6 @@ let current = data.videos[0];
 let shown_s = 0; // time of the frame on screen
 
 const hue = (label) => ((state.labels.indexOf(label) * 137.5 + 250) % 360).toFixed(1);
-const percent = (part, whole) => `${(100 * Math.max(0, Math.min(part / whole, 1))).toFixed(4)}%`;
 const rounded = (time_s) => Math.round(time_s * 1000) / 1000;
 const indexOf = (item) => data.videos.indexOf(item);
 const byTime = (a, b) => a.video - b.video || a.time_s - b.time_s || a.id - b.id;
@@ -266,11 +265,6 @@ function makeMark(event) {
 }
 
 // ---- files ----
-function save(name, type, text) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
 function exported() {
   const all = find("with-proposed").checked;
   const events = state.events.filter((event) => all || event.status === "confirmed").sort(byTime);
@@ -281,7 +275,6 @@ function exported() {
 }
 function asCsv() {
   const columns = ["video", "label", "time_s", "team", "visibility", "comment"];
-  const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   const rows = exported().flatMap(({ item, events }) => (events.length
     ? events.map((event) => [item.name, event.label, event.time_s, event.team, event.visibility, event.comment])
     : [[item.name, "", "", "", "", ""]]));
