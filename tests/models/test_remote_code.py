@@ -39,7 +39,9 @@ AUTO_MAPS = {
     "distillation": BACKBONE | {"AutoModelForPreTraining": f"{PRETRAINING}.ComedianForFeatureDistillation"},
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
-BACKBONE_CODE = {f"{name}_comedian.py" for name in ("configuration", "encoders", "loss", "modeling", "sound")}
+BACKBONE_CODE = {
+    f"{name}_comedian.py" for name in ("configuration", "convolutional", "encoders", "loss", "modeling", "sound")
+}
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
 
@@ -51,7 +53,7 @@ def make_models() -> dict[str, torch.nn.Module]:
     torch.nn.init.normal_(spotting.sound_encoder.projection.weight)
     contrastive = tiny_config(contrastive_config=ComedianContrastiveConfig(predictor_sizes=[8], **heads))
     return {
-        "spatial": ComedianModel(tiny_config()),
+        "spatial": ComedianModel(tiny_config(spatial_encoder="convolutional")),
         "backbone": ComedianModel(tiny_config()),
         "contrastive": ComedianForContrastivePretraining(contrastive),
         "distillation": ComedianForFeatureDistillation(
