@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test audit lint demo clean
+.PHONY: install test conformance audit lint demo clean
 
 .venv/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,10 @@ install: .venv/.installed
 
 test: install
 	$(BIN)/python -m pytest
+
+# transformers' own tests on our models, in the installed version; downloaded to build/conformance
+conformance: install
+	$(BIN)/python tests/conformance/run.py
 
 audit: install
 	$(BIN)/pip install --quiet pip-audit

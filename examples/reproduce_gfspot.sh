@@ -14,8 +14,8 @@ mkdir -p "$work"
 comedian prepare "$gfspot" "$work/frames" --fps 5 --height 64 --width 112 --quality 24
 data=(--data.root "$gfspot" --data.frames "$work/frames" --data.labels "$gfspot/labels.txt")
 
-run() { # COMMAND RECIPE OUTPUT OPTIONS...: a stage, unless it is done
-  [ -f "$out/$3/recipe.yaml" ] || comedian "$1" --config "$recipes/$2.yaml" "${data[@]}" --training.output_dir "$out/$3" "${@:4}"
+run() { # COMMAND RECIPE OUTPUT OPTIONS...: a stage; one that is finished is left as it is
+  comedian "$1" --config "$recipes/$2.yaml" "${data[@]}" --training.output_dir "$out/$3" "${@:4}"
 }
 from() { echo --model.config null --model.checkpoint "$out/$1"; }
 

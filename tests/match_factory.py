@@ -1,6 +1,7 @@
 """A tiny data set in SoccerNet's layout: flashes of colour at known times, in train and validation matches."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,33 @@ from video_factory import write_video
 LABELS = ("red flash", "green flash")
 
 
-def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0, audio_s: float = 0.0) -> Path:
-    """Write two train and one validation match of two halves, labels, `labels.txt` and `splits.json`."""
+def write_matches(
+    root: Path,
+    num_frames: int = 48,
+    fps: float = 4.0,
+    audio_s: float = 0.0,
+    *,
+    size: tuple[int, int] = (32, 32),
+    labels: Sequence[str] = LABELS,
+    with_test: bool = False,
+) -> Path:
+    """Write two train, one validation and maybe one test match of two halves, labels, `labels.txt` and `splits.json`."""
     splits = {"train": ["league/one", "league/two"], "validation": ["league/three"]}
+    if with_test:
+        splits["test"] = ["league/four"]
     for video_ids in splits.values():
         for video_id in video_ids:
             folder = root / video_id
             folder.mkdir(parents=True)
             annotations = []
             for half in (1, 2):
-                write_video(folder / f"{half}_224p.mkv", num_frames, fps, height=32, width=32, audio_s=audio_s)
+                height, width = size
+                write_video(folder / f"{half}_224p.mkv", num_frames, fps, height=height, width=width, audio_s=audio_s)
                 for number, position_ms in enumerate(range(1000 * half, int(num_frames / fps * 1000), 3000)):
                     annotations.append(
                         {
-                            "gameTime": f"{half} - 00:{position_ms // 1000:02d}",
-                            "label": LABELS[number % 2],
+                            "gameTime": f"{half} - {position_ms // 60_000:02d}:{position_ms // 1000 % 60:02d}",
+                            "label": labels[number % len(labels)],
                             "position": str(position_ms),
                             "team": "home",
                             "visibility": "visible",
@@ -35,7 +48,7 @@ def write_matches(root: Path, num_frames: int = 48, fps: float = 4.0, audio_s: f
                     )
             (folder / "Labels-v2.json").write_text(json.dumps({"annotations": annotations}))
     (root / "splits.json").write_text(json.dumps(splits))
-    (root / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    (root / "labels.txt").write_text("\n".join(labels) + "\n")
     return root
 
 

@@ -1,6 +1,7 @@
 """The example scripts and the notebook, run as they stand."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -13,11 +14,18 @@ import pytest
 import torch
 
 from comedian import ActionSpotter
+from comedian.cli.main import main
 from comedian.data.annotations import read_results, write_results
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.training.contrastive_config import ContrastiveConfig
+from comedian.training.distillation_config import DistillationConfig
+from comedian.training.recipe import load_recipe
+from comedian.training.spotting_config import SpottingConfig
+from comedian.training.stage import read_settings
 
 TESTS, EXAMPLES = Path(__file__).parent, Path(__file__).parents[1] / "examples"
 DEMO = EXAMPLES / "demo"
+RESULTS = EXAMPLES.parent / "hub_configs" / "gfspot-viswin-nano" / "results"
 WITHOUT_THE_PACKAGE = """
 import runpy, sys
 class Absent:
@@ -123,6 +131,61 @@ def test_spot_match_takes_an_ensemble(run_here, tmp_path):
 def test_every_script_has_help(run_here, script):
     code, printed, _ = run_here(script, "--help")
     assert code == 0 and "usage:" in printed and f"python examples/{script}" in printed
+
+
+def test_plot_spots_draws_the_demo(run_here, tmp_path):
+    assert run_here("plot_spots.py", "--output", tmp_path / "spots.png")[0] == 0
+    assert (tmp_path / "spots.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_table_gives_means_over_seeds(run_here, tmp_path):
+    files = sorted(RESULTS.glob("stages12_[012].json"))
+    scores = [json.loads(path.read_text()) for path in files]
+    number = len(scores[0]["tight"]["a_mAP_per_class"])
+    (tmp_path / "labels.txt").write_text("".join(f"label {index}\n" for index in range(number)))
+    code, printed, _ = run_here("results_table.py", "--labels", tmp_path / "labels.txt", *files)
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert code == 0 and len(rows) == 2 + number
+    column = rows[0].index("tight")
+    mean = 100 * sum(run["tight"]["a_mAP"] for run in scores) / len(scores)
+    assert f"{mean:.1f}" in rows[1][column]
+
+
+def test_reproduce_gfspot_gives_commands_that_exist(monkeypatch, tmp_path):
+    """The script as it stands with programs that only note their arguments; then each command's are read for real."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # a stage leaves what says that it is done
+    note = 'printf "%s\\n" "$(basename "$0") $*" >> "$LOG"\n'
+    for name in ("comedian", "python"):
+        (programs / name).write_text(f"#!/bin/sh\n{note}")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+    words = ["bash", EXAMPLES / "reproduce_gfspot.sh", "GFSPOT", "WORK"]
+    subprocess.run(words, env=environment, cwd=tmp_path, check=True, timeout=60)
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    stages = {"pretrain": ContrastiveConfig, "distill": DistillationConfig, "finetune": SpottingConfig}
+    seen = []
+    for program, command, *words in lines:
+        if program == "python":
+            script = Path(command)
+            assert script.resolve().is_file()
+            assert run_help(script, [word for word in words if word.startswith("--")])
+            continue
+        module = importlib.import_module(f"comedian.cli.commands.{command.replace('-', '_')}")
+        monkeypatch.setattr(module, "run", seen.append)
+        assert main([command, *words]) == 0
+        if command in stages:
+            recipe = load_recipe(seen[-1].config, seen[-1].overrides)
+            read_settings(recipe.training, stages[command])
+    # four arms of three seeds: trained, spotted, evaluated
+    assert sum(command == "finetune" for _, command, *_ in lines) == 1 + 12
+    assert len(seen) == len([line for line in lines if line[0] == "comedian"]) == 7 + 3 * 12 + 2
+
+
+def run_help(script: Path, options: list[str]) -> bool:
+    """Whether a script has these options."""
+    return all(option in run(script, "--help").stdout for option in options)
 
 
 def test_the_notebook_goes_from_videos_to_what_would_be_published(tmp_path):

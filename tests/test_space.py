@@ -198,7 +198,7 @@ def test_a_damaged_video_can_be_played_as_far_as_it_goes(app, tmp_path):
 
 
 def test_a_video_that_cannot_be_copied_is_encoded(app, tmp_path, monkeypatch):
-    def broken(source, streams, path):
+    def broken(source, streams, start_s, path):
         path.write_bytes(b"half of it")
         raise av.error.InvalidDataError(1, "times go back")
 

@@ -21,4 +21,6 @@ def tiny_config(**overrides) -> ComedianConfig:
     if overrides.get("spatial_encoder") == "viswin":
         # 4 x 4 patches in windows of 2, so that windows are shifted
         fields |= {"spatial_depths": [2, 2], "spatial_num_heads": [2, 4], "spatial_window_size": 2}
+    if "id2label" in overrides:
+        del fields["num_labels"]
     return ComedianConfig(**(fields | overrides))

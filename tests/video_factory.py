@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -52,6 +53,7 @@ def write_video(
     sound_start_s: float = 0.0,
     sound_codec: str = "pcm_s16le",
     pixel_aspect: Fraction | None = None,
+    codec_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video whose frame `k` is `draw_frame(k)`; the name's ending chooses the container.
 
@@ -74,16 +76,19 @@ def write_video(
         sound_start_s: when the first of them is heard, on the container's clock.
         sound_codec: FFmpeg's name of the encoder.
         pixel_aspect: width of a pixel relative to its height; square ones by default.
+        codec_options: options of FFmpeg's encoder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = Fraction(fps).limit_denominator(1001)
-    ticks = 90_000 if times_s is not None or start_s else None
+    # MPEG-2 knows no other ticks than its frames
+    is_fine = (times_s is not None or start_s) and codec != "mpeg2video"
+    time_base = Fraction(1, 90_000) if is_fine else 1 / rate
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = container.add_stream(codec, rate=rate, options=codec_options or {})
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         stream.codec_context.max_b_frames, stream.codec_context.gop_size = b_frames, gop
-        stream.codec_context.time_base = Fraction(1, ticks) if ticks else 1 / rate
+        stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         if pixel_aspect:
             stream.codec_context.sample_aspect_ratio = pixel_aspect
@@ -98,13 +103,44 @@ def write_video(
             heard.pts = round(sound_start_s * sound_rate)
         for index, time_s in enumerate(times_s or [index / fps for index in range(num_frames)]):
             picture = av.VideoFrame.from_ndarray(draw(index, height, width))
-            picture.time_base = stream.codec_context.time_base
-            picture.pts = round((start_s + time_s) * ticks) if ticks else index
+            picture.time_base = time_base
+            picture.pts = round((start_s + time_s) / time_base)
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
         if sound is not None:
             container.mux(audio.encode(heard))
             container.mux(audio.encode(None))
+    return path
+
+
+def numbered_from(first: int) -> Callable[[int, int, int], np.ndarray]:
+    """Return a `draw` whose frame `k` is `draw_frame(first + k)`."""
+    return lambda number, height, width: draw_frame(first + number, height, width)
+
+
+def join(path: Path, *parts: Path) -> Path:
+    """Join files byte by byte."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def begin_later(source: Path, path: Path, begin_s: float, first_packet: int = 0) -> Path:
+    """Copy a video without encoding so that time 0 is `begin_s`: an MP4 hides what comes before with an edit list.
+
+    Args:
+        source: without sound.
+        path: the copy.
+        begin_s: what becomes 0.
+        first_packet: the first one to copy, be it a key frame or not.
+    """
+    with av.open(str(source)) as given, av.open(str(path), "w") as made:
+        picture = given.streams.video[0]
+        copy = made.add_stream_from_template(picture)
+        shift = round(begin_s / picture.time_base)
+        packets = (packet for packet in given.demux(picture) if packet.size)
+        for packet in islice(packets, first_packet, None):
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+            made.mux(packet)
     return path
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from comedian.data.augmentation import BLUR_SIGMA, AugmentationSettings, augment, draw_parameters
+from comedian.data.augmentation import BLUR_RADIUS, AugmentationSettings, augment, draw_parameters, solarize
 from comedian.models.encoders_comedian import ComedianMLP, ComedianTubeletEmbeddings, ComedianViTEncoder
 from comedian.training.run_record import describe_hardware
 
@@ -121,25 +122,32 @@ def _keep_activations(mlp: ComedianMLP, hidden_states: Tensor, _recompute: bool 
     return type(mlp).forward(mlp, hidden_states)
 
 
-def augment_one_by_one(frames: Tensor, seeds: Tensor, settings: AugmentationSettings, num_tubelets: int) -> Tensor:
+def augment_one_by_one(
+    frames: Tensor,
+    seeds: Tensor,
+    settings: AugmentationSettings,
+    num_tubelets: int,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
     """What `augment` gives, each window by itself and blurred by convolutions, as data-loading workers do it."""
     pixels = []
     for window, seed in zip(frames.split(1), seeds.split(1), strict=True):
         parameters = draw_parameters(seed, settings, num_tubelets)
         parameters = {name: values.to(frames.device) for name, values in parameters.items()}
-        sharp = augment(window, parameters | {"sigma": torch.zeros(1)}, settings)
-        pixels.append(_blur_by_convolution(sharp[0], parameters["sigma"].item())[None])
+        sharp = augment(window, parameters, replace(settings, blur_prob=0, solarize_prob=0), size)
+        blurred = _blur_by_convolution(sharp[0], parameters["sigma"].item())[None]
+        pixels.append(solarize(blurred, parameters["solarize"]) if settings.solarize_prob > 0 else blurred)
     return torch.cat(pixels)
 
 
 def _blur_by_convolution(frames: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return frames
-    radius = int(3 * BLUR_SIGMA[1])
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = torch.exp(-0.5 * (torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(frames.device).expand(3, 1, -1)
-    frames = F.conv2d(F.pad(frames, (0, 0, radius, radius), mode="replicate"), kernel[..., None], groups=3)
-    return F.conv2d(F.pad(frames, (radius, radius, 0, 0), mode="replicate"), kernel[:, :, None], groups=3)
+    rows, columns = (0, 0, BLUR_RADIUS, BLUR_RADIUS), (BLUR_RADIUS, BLUR_RADIUS, 0, 0)
+    frames = F.conv2d(F.pad(frames, rows, mode="replicate"), kernel[..., None], groups=3)
+    return F.conv2d(F.pad(frames, columns, mode="replicate"), kernel[:, :, None], groups=3)
 
 
 def repeat_video(video: Path, path: Path, times: int) -> Path:

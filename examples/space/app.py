@@ -20,8 +20,9 @@ from av.stream import Stream
 
 from comedian import ActionSpotter, InputError
 from comedian.data.annotations import RESULTS_FILE_NAME, write_results
-from comedian.data.decoding import iter_frames, open_video, probe
+from comedian.data.decoding import iter_frames, open_video, probe, timing_of
 from comedian.inference.outputs import write_csv
+from comedian.report.page import clock
 
 DEMO = Path(__file__).parents[1] / "demo"
 MAX_ENCODED_HEIGHT = 480
@@ -159,8 +160,10 @@ def write_playable(video: str | Path, path: Path) -> Path:
         is_h264 = picture.codec.name == "h264" and picture.pix_fmt in ("yuv420p", "yuvj420p")
         if is_h264 and source.format.name.startswith(("matroska", "mov,mp4")):
             sound = [stream for stream in source.streams.audio if stream.codec.name in ("aac", "mp3")]
+            timing = timing_of(video)
             try:
-                return _copy(source, [picture, *sound[:1]], path)
+                if timing.can_seek:
+                    return _copy(source, [picture, *sound[:1]], Fraction(timing.first_s), path)
             except av.error.FFmpegError:  # damaged: what can be decoded is encoded
                 pass
     info = probe(video)
@@ -177,15 +180,15 @@ def write_playable(video: str | Path, path: Path) -> Path:
     return path
 
 
-def _copy(source: InputContainer, streams: Sequence[Stream], path: Path) -> Path:
-    start_s = (streams[0].start_time or 0) * streams[0].time_base
+def _copy(source: InputContainer, streams: Sequence[Stream], start_s: Fraction, path: Path) -> Path:
     # Matroska keeps no decoding times, and of the first frames FFmpeg finds none: any before the first one's will do
     before = count(-MAX_REORDERED)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as target:
         copies = {stream.index: target.add_stream_from_template(stream) for stream in streams}
         for packet in source.demux(streams):
             shift = round(start_s / packet.time_base)
-            if packet.pts is not None and packet.pts >= shift:
+            # what the first pictures refer to comes before them, and stays hidden
+            if packet.pts is not None and (packet.pts >= shift or packet.stream is streams[0]):
                 packet.pts -= shift
                 packet.dts = next(before) if packet.dts is None else packet.dts - shift
                 packet.stream = copies[packet.stream.index]
@@ -200,7 +203,7 @@ def timeline(spots: Sequence[dict], duration_s: float) -> str:
     for label in sorted({spot["label"] for spot in spots}):
         marks = "".join(
             f'<button data-time="{spot["timestamp_s"]:.2f}" '
-            f'title="{html.escape(label)}, {_clock(spot["timestamp_s"])}, score {spot["score"]:.2f}" '
+            f'title="{html.escape(label)}, {clock(spot["timestamp_s"])}, score {spot["score"]:.2f}" '
             f'style="left: {100 * spot["timestamp_s"] / duration_s:.2f}%; opacity: {0.3 + 0.7 * spot["score"]:.2f}">'
             "</button>"
             for spot in spots
@@ -208,7 +211,7 @@ def timeline(spots: Sequence[dict], duration_s: float) -> str:
         )
         rows.append(f'<div class="row"><span>{html.escape(label)}</span><div class="track">{marks}</div></div>')
     ticks = "".join(
-        f'<span style="left: {100 * time_s / duration_s:.2f}%">{_clock(time_s)[:-2]}</span>'
+        f'<span style="left: {100 * time_s / duration_s:.2f}%">{clock(time_s)[:-2]}</span>'
         for time_s in range(0, int(duration_s) + 1, step_s)
     )
     rows.append(f'<div class="row ticks"><span></span><div class="track">{ticks}</div></div>')
@@ -220,18 +223,13 @@ def event_table(spots: Sequence[dict]) -> str:
     if not spots:
         return "<p>No event reaches the threshold.</p>"
     rows = "".join(
-        f'<tr data-time="{spot["timestamp_s"]:.2f}"><td><button>{_clock(spot["timestamp_s"])}</button></td>'
+        f'<tr data-time="{spot["timestamp_s"]:.2f}"><td><button>{clock(spot["timestamp_s"])}</button></td>'
         f"<td>{html.escape(spot['label'])}</td>"
         f'<td><meter value="{spot["score"]:.3f}"></meter> {spot["score"]:.2f}</td></tr>'
         for spot in spots
     )
     head = "<tr><th>Time</th><th>Event</th><th>Score</th></tr>"
     return f'<div class="events"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-
-
-def _clock(time_s: float) -> str:
-    minutes, tenths = divmod(round(10 * time_s), 600)
-    return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
 
 
 def model_name() -> str:

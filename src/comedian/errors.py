@@ -1,12 +1,16 @@
 """The one exception for input that a person can mend, and the errors of the system that they can."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 # a full disk, a quota, a limit, a folder that may not be written
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 # What is quoted from a file may be of any length; a line that is read begins with the place and ends with the advice.
 MAX_HEAD, MAX_TAIL = 1500, 300
+# more names than these do not help in a message
+MAX_KNOWN = 30
 
 
 class InputError(ValueError):
@@ -22,6 +26,17 @@ class InputError(ValueError):
         if len(line) > MAX_HEAD + MAX_TAIL:
             line = f"{line[:MAX_HEAD]} ... {line[-MAX_TAIL:]}"
         super().__init__(printable(line))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name: the one that was probably meant, or all that are known."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return (
+        f"known: {', '.join(known)}" if len(known) <= MAX_KNOWN else f"see the documentation of its {len(known)} names"
+    )
 
 
 def printable(text: str) -> str:

@@ -86,6 +86,26 @@ def test_windows_merge_as_the_model_does(shared):
     assert np.array_equal(merged_scores(path, {}), scored.scores)
 
 
+def test_scores_of_other_weights_are_not_taken_for_the_models(comedian, shared, tmp_path):
+    """The same architecture and labels: trained again, a model's settings are not chosen on the scores before."""
+    model = shutil.copytree(shared / "model", tmp_path / "model")
+    torch.manual_seed(1)
+    config = ComedianForActionSpotting.from_pretrained(model).config
+    ComedianForActionSpotting(config).save_pretrained(model)
+    before = (model / "config.json").read_bytes()
+    code, _, (error,) = comedian("tune", shared / "root", shared / "windows", "--model", model)
+    assert code == 2 and "holds scores of other weights than those of" in error
+    assert (model / "config.json").read_bytes() == before
+    # a folder of which a part was scored by the one and a part by the other
+    mixed = shutil.copytree(shared / "windows", tmp_path / "mixed")
+    videos = tmp_path / "root" / MATCHES[0]
+    shutil.copytree(shared / "root" / MATCHES[0], videos)
+    words = ["--model", model, "--save-scores", mixed, "--output", "mixed.zip", "--device", "cpu"]
+    assert comedian("spot", tmp_path / "root", *words)[0] == 0
+    code, _, (error,) = comedian("spot", "--scores", mixed, "--output", "again.zip")
+    assert code == 2 and "hold scores of different models or settings" in error
+
+
 def test_settings_in_a_file(comedian, shared, tmp_path):
     code, out, _ = comedian(
         "tune", shared / "root", shared / "windows", "--output", "out/settings.json", "--min-events", 2

@@ -160,6 +160,20 @@ def test_the_same_again_changes_nothing_and_a_changed_csv_counts(videos, tmp_pat
     assert find_halves(output / "c") == {1: output / "c" / "1_c.mp4"}
 
 
+def test_a_video_under_another_suffix_does_not_lie_beside_the_one_before(videos, tmp_path):
+    """Two videos of one half: every later command would take the smaller one, whichever the events mean."""
+    csv = f"{HEADER}same.mp4,x,1\na.mp4,x,1\n"
+    made = import_videos(videos, write_csv(tmp_path, csv), tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    with pytest.raises(
+        InputError, match=r"1_same.mp4` is an earlier import's video of what is `1_same.mkv` now; delete"
+    ):
+        import_videos(videos, write_csv(tmp_path, csv.replace("mp4,x,1", "mkv,x,1", 1)), tmp_path / "out")
+    assert files_of(tmp_path / "out") == before and find_halves(made.root / "same") == {
+        1: made.root / "same/1_same.mp4"
+    }
+
+
 def test_a_folder_with_other_things_is_left_alone(videos, tmp_path):
     output = tmp_path / "out"
     output.mkdir()

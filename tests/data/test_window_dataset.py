@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from comedian.data.feature_bank import FeatureBank, FeatureHeader, features_path, write_features
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
+from comedian.data.frame_store import FrameStore, StoreSettings, prepare, source_of
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import (
     ClipDataset,
@@ -18,9 +18,12 @@ from comedian.data.window_dataset import (
     WindowKey,
     WindowSampler,
     WindowShape,
+    collate_windows,
 )
 from comedian.errors import InputError
+from comedian.training.base_trainer import planes_of
 from match_factory import LABELS, write_matches
+from video_factory import write_video
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +188,43 @@ def test_windows_with_offsets_point_at_the_events_of_their_half(rows_and_store):
     # twelve seconds with an event every three: whatever is left out is far from all of them
     for token, label in zip(*np.nonzero(~pointing[:9])):
         assert np.abs(times_s[labels == label] - 5 / 4 - (2 * token + 0.5) / 2).min(initial=np.inf) > 1
+
+
+def test_windows_of_different_aspects_are_padded_and_come_apart_again():
+    frames = [torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8) for size in [(6, 8), (6, 10), (4, 9)]]
+    windows = [{"frames": window, "seed": torch.tensor(number)} for number, window in enumerate(frames)]
+    batch = collate_windows(windows)
+    assert batch["frames"].shape == (3, 2, 6, 10, 3) and batch["seed"].tolist() == [0, 1, 2]
+    assert batch["frame_sizes"].tolist() == [[6, 8], [6, 10], [4, 9]]
+    for window, planes in zip(frames, planes_of(batch), strict=True):
+        assert torch.equal(planes.movedim(1, -1), window)
+    alike = collate_windows(windows[:1] * 2)
+    assert set(alike) == {"frames", "seed"}
+    assert torch.equal(torch.stack(planes_of(alike)).movedim(2, -1), torch.stack(frames[:1] * 2))
+
+
+@pytest.mark.parametrize("num_features, fits", [(4, True), (3, False)])
+def test_a_half_of_no_whole_seconds_needs_no_feature_after_its_last_frame(num_features, fits, tmp_path):
+    """4.1 s at one frame a second are five frames, the last at 4 s: not five seconds."""
+    video = tmp_path / "root/match/1_224p.mkv"
+    write_video(video, 41, 10.0, height=32, width=32)
+    prepare(tmp_path / "root", tmp_path / "store", StoreSettings(fps=1, height=16), workers=1, progress=False)
+    row = {"video_id": "match", "half": 1, "video_path": str(video), "events": []}
+    halves = HalfDataset([row], FrameStore(tmp_path / "store"), LABELS, fps=1)
+    header = FeatureHeader(fps=1.0, offset_s=0.5, duration_s=4.1, source="x", video=source_of(video))
+    # feature i is of the second from i on
+    features = np.arange(num_features, dtype=np.float32)[:, None]
+    write_features(features_path(tmp_path / "bank", "match", 1), features, header)
+    bank = FeatureBank(tmp_path / "bank")
+    if not fits:
+        with pytest.raises(InputError, match="covers 0.50 s to 2.50 s of a half of 4.00 s"):
+            DistillationDataset(halves, WindowShape(6, 2, 1, "random"), bank, feature_dim=1)
+        return
+    dataset = DistillationDataset(halves, WindowShape(6, 2, 1, "random"), bank, feature_dim=1)
+    # tokens at 0.5, 2.5 and, of the last frame and its repetition, 4 s
+    assert dataset.token_times_s(WindowKey(0, 0, 0)).tolist() == [0.5, 2.5, 4.0]
+    assert dataset[WindowKey(0, 0, 0)]["teacher_features"].flatten().tolist() == [0, 2, 3]
+    # the features of another video of the same name
+    write_video(video, 41, 10.0, height=32, width=32, audio_s=4.0)
+    with pytest.raises(InputError, match="holds features of another `1_224p.mkv`"):
+        DistillationDataset(halves, WindowShape(6, 2, 1, "random"), bank, feature_dim=1)

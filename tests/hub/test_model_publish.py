@@ -41,9 +41,18 @@ REPO = f"{USER}/spotter"
 HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_configs").glob("*/config.json"))
 CODE = {
     f"{name}_comedian.py"
-    for name in ("configuration", "convolutional", "encoders", "loss", "modeling", "pipeline", "postprocessing")
+    for name in (
+        "backbone",
+        "configuration",
+        "convolutional",
+        "encoders",
+        "loss",
+        "modeling",
+        "pipeline",
+        "postprocessing",
+    )
 }
-CODE |= {"video_processing_comedian.py", "sound_comedian.py"}
+CODE |= {"video_processing_comedian.py", "sound_comedian.py", "timeline_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
 SENT |= {"recipe.yaml", "validation_scores.json", "predictions_validation.zip", "learning_curve.svg"}
 
@@ -393,14 +402,14 @@ def test_every_hub_config_has_its_card(hub, folder, capsys):
 
 def test_bad_facts_are_one_line(tmp_path):
     for text, message in (
-        ("titel: x", "known fields: title"),
+        ("titel: x", "unknown field `titel`; did you mean `title`?"),
         ("a: [", "not YAML"),
         ("- 1", "does not fit"),
         ("quoted_scores: {rows: [{tight: 1}]}", "loose"),
         ("quoted_scores: {rows: [{tight: much, loose: 1}]}", "much"),
     ):
         (tmp_path / "card.yaml").write_text(text)
-        with pytest.raises(InputError, match=message) as caught:
+        with pytest.raises(InputError, match=re.escape(message)) as caught:
             read_facts(tmp_path / "card.yaml")
         assert "\n" not in str(caught.value)
 
@@ -507,7 +516,7 @@ def test_a_trainer_of_ones_own_publishes_with_scores(hub, data, tmp_path):
     args = read_settings(dict(recipe.training) | {"num_train_epochs": 1}, SpottingConfig)
     model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, LABELS)
     config = model.config
-    train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
+    train_halves, validation_halves = load_halves(recipe.data, config, ["train", "validation"])
     trainer = SpottingTrainer(
         model,
         args,

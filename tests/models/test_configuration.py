@@ -1,12 +1,13 @@
 """ComedianConfig: derived sizes, round trips, and refusals by name."""
 
 import json
+import logging
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from comedian.models import ComedianConfig
+from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.models.configuration_comedian import PUBLISHED_SIZES
 from testing_utils import tiny_config
 
@@ -170,3 +171,26 @@ def test_numbers_that_no_float_holds_are_refused(fields):
 def test_a_type_that_is_no_name_is_refused(value):
     with pytest.raises(StrictDataclassError, match="`dtype` is .*such as float32"):
         ComedianConfig.from_dict(tiny_config().to_dict() | {"dtype": value})
+
+
+def test_unknown_fields_of_a_file_are_told_once(tmp_path, caplog, monkeypatch):
+    """In one line each, with what was probably meant; what transformers writes itself is known."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    config = tiny_config(contrastive_config={"projector_sizes": [8, 6], "predictor_sizes": [8, 6], "queue_size": 16})
+    ComedianForActionSpotting(config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    ComedianConfig.from_pretrained(path)
+    assert not [record for record in caplog.records if "unknown field" in record.message]
+    content |= {"spatial_hiden_size": 48, "\x1b[2J": 1}
+    content["contrastive_config"]["queue_sise"] = 8
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        assert ComedianConfig.from_pretrained(path).spatial_hidden_size == config.spatial_hidden_size
+    told = [record.message for record in caplog.records if "unknown field" in record.message]
+    assert told == [
+        "the configuration has the unknown field 'queue_sise', which has no effect; did you mean `queue_size`?",
+        "the configuration has the unknown field 'spatial_hiden_size', which has no effect; did you mean "
+        "`spatial_hidden_size`?",
+        "the configuration has the unknown field '\\x1b[2J', which has no effect",
+    ]

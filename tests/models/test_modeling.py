@@ -106,7 +106,7 @@ def test_activations_are_computed_again_to_the_bit(encoder, dtype, pixels, monke
 
     for mlp in (module for module in model.modules() if isinstance(module, ComedianMLP)):
         mlp.activation.register_forward_hook(lambda _mlp, _inputs, output: activated.append(memory_of(output)))
-    for forward in (usual, lambda mlp, hidden_states, _recompute: usual(mlp, hidden_states)):
+    for forward in (usual, lambda mlp, states, _recompute: usual(mlp, states)):
         monkeypatch.setattr(ComedianMLP, "forward", forward)
         model.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):

@@ -40,7 +40,8 @@ AUTO_MAPS = {
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
 BACKBONE_CODE = {
-    f"{name}_comedian.py" for name in ("configuration", "convolutional", "encoders", "loss", "modeling", "sound")
+    f"{name}_comedian.py"
+    for name in ("backbone", "configuration", "convolutional", "encoders", "loss", "modeling", "sound")
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}

@@ -67,3 +67,68 @@ def test_save_and_load(processor, video, tmp_path):
 def test_auto_class(processor, tmp_path):
     processor.save_pretrained(tmp_path)
     assert isinstance(AutoVideoProcessor.from_pretrained(tmp_path), ComedianVideoProcessor)
+
+
+RESAMPLINGS = [Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]
+
+
+@pytest.mark.parametrize("resample", RESAMPLINGS)
+def test_shortest_edge_and_resample_are_those_of_pillow(resample):
+    video = np.random.default_rng(0).integers(0, 256, (2, 46, 82, 3), dtype=np.uint8)
+    processor = ComedianVideoProcessor(
+        size={"shortest_edge": 18}, resample=resample, do_rescale=False, do_normalize=False
+    )
+    frames = processor(video, return_tensors="pt")["pixel_values_videos"][0]
+    expected = np.stack([np.asarray(Image.fromarray(frame).resize((32, 18), resample)) for frame in video])
+    difference = np.abs(frames.numpy().astype(int) - expected.transpose(0, 3, 1, 2))
+    # one step of uint8 rounding
+    assert difference.max() <= 1 and difference.mean() < 0.2
+
+
+def test_longest_edge_limits_the_size():
+    processor = ComedianVideoProcessor(size={"shortest_edge": 20, "longest_edge": 24})
+    frames = processor(np.zeros((2, 40, 80, 3), np.uint8), return_tensors="pt")["pixel_values_videos"]
+    assert frames.shape[-2:] == (12, 24)
+
+
+@pytest.mark.parametrize(("crop", "rows", "columns"), [((8, 10), (4, 12), (7, 17)), ((16, 24), (0, 16), (0, 24))])
+def test_center_crop_is_the_middle(video, crop, rows, columns):
+    crop_size = {"height": crop[0], "width": crop[1]}
+    processor = ComedianVideoProcessor(
+        do_resize=False, do_center_crop=True, crop_size=crop_size, do_rescale=False, do_normalize=False
+    )
+    frames = processor(video, return_tensors="pt")["pixel_values_videos"][0]
+    expected = video[:, slice(*rows), slice(*columns)].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(frames, expected)
+
+
+def test_a_crop_larger_than_the_frames_has_black_borders(video):
+    processor = ComedianVideoProcessor(
+        do_resize=False, do_center_crop=True, crop_size=20, do_rescale=False, do_normalize=False
+    )
+    frames = processor(video, return_tensors="pt")["pixel_values_videos"][0]
+    expected = np.zeros((4, 20, 20, 3), np.uint8)
+    expected[:, 2:18] = video[:, :, 2:22]
+    np.testing.assert_array_equal(frames, expected.transpose(0, 3, 1, 2))
+
+
+def test_one_channel_becomes_three_and_transparency_white():
+    processor = ComedianVideoProcessor(do_resize=False, do_convert_rgb=True, do_rescale=False, do_normalize=False)
+    grey = np.full((2, 8, 9, 1), 7, np.uint8)
+    assert (processor(grey, return_tensors="pt")["pixel_values_videos"] == 7).all()
+    clear = np.zeros((2, 8, 9, 4), np.uint8)
+    frames = processor(clear, input_data_format="channels_last", return_tensors="pt")["pixel_values_videos"]
+    assert frames.shape == (1, 2, 3, 8, 9) and (frames == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"size": {"longest_edge": 20}}, "size"),
+        ({"resample": Image.Resampling.LANCZOS}, "resample"),
+        ({"do_center_crop": True}, "crop_size"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_by_name(video, options, named):
+    with pytest.raises(ValueError, match=named):
+        ComedianVideoProcessor(**options)(video, return_tensors="pt")

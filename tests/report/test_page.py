@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import jinja2
 import pytest
 
-from comedian.report.page import render_page
+from comedian.report.page import clock, render_page
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & ' \" \u2028"
 
@@ -52,3 +52,10 @@ def test_what_is_left_out_is_an_error():
 def test_each_page_has_its_own_nonce():
     pages = {render_page("base.html", title="", subtitle="", data=[]) for _ in range(2)}
     assert len(pages) == 2
+
+
+@pytest.mark.parametrize(
+    "time_s, text", [(34.6, "0:34.6"), (59.96, "1:00.0"), (0.04, "0:00.0"), (754.25, "12:34.3"), (6000, "100:00.0")]
+)
+def test_times_are_rounded(time_s, text):
+    assert clock(time_s) == text

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 from chromium import file_pages
 from comedian.data.annotations import Annotation, prediction_of
 from comedian.data.windows import token_timestamps_s
+from comedian.inference.outputs import write_csv
 from comedian.report import spots as report
 from comedian.report.spots import write_spots_report
 from testing_utils import tiny_config
@@ -122,13 +123,13 @@ def export(page, name):
 
 def test_a_click_shows_the_event_in_its_half(page):
     assert texts(page) == [
-        ("Goal", "1 · 0:02.2", "0.75"),
-        (HOSTILE, "1 · 0:02.2", "0.50"),
-        ("Corner, short", "1 · 0:07.2", "0.25"),
-        ("Goal", "2 · 0:04.2", "0.88"),
+        ("Goal", "1 · 0:02.3", "0.75"),
+        (HOSTILE, "1 · 0:02.3", "0.50"),
+        ("Corner, short", "1 · 0:07.3", "0.25"),
+        ("Goal", "2 · 0:04.3", "0.88"),
     ]
     expect(page.locator("#shown")).to_have_text("4 of 4 shown")
-    mark(page, "Corner, short, half 1, 0:07.2, score 0.25").click()
+    mark(page, "Corner, short, half 1, 0:07.3, score 0.25").click()
     expect_position(page, "1 ?.mp4", 7.25)
     expect(page.locator("#events [aria-current]")).to_contain_text("Corner, short")
     rows(page).nth(3).get_by_role("button").click()
@@ -161,6 +162,82 @@ def test_marks_lie_at_their_times_on_the_curve_that_was_scored(match, page):
     np.testing.assert_allclose(1 - curve[:, 1] / 255, some_scores()[:, 0], atol=0.5 / 255 + 1e-6)
 
 
+def test_a_page_of_scores_finer_than_tokens_lasts_as_long_as_the_video(tmp_path):
+    settings = config(scores_per_token=4, offset_radius_s=1.0)
+    scores = np.zeros((48, len(LABELS)), np.float32)
+    scores[29, 0] = 1
+    write_spots_report(tmp_path / "out.html", "a", [], {1: scores}, settings)
+    half = data_of(tmp_path / "out.html")["halves"][0]
+    assert half["duration_s"] == 12
+    curve = np.frombuffer(base64.b64decode(half["curves"][0]), np.uint8)
+    # the middle of the 30th quarter of a second, but for half a frame: frame 0 is at 0 s
+    assert half["curve_begin_s"] + half["curve_step_s"] * curve.argmax() == pytest.approx(
+        29.5 / 4 - 0.5 / settings.fps
+    )
+
+
+def test_sound_before_the_picture_is_in_the_players_times_alone(tmp_path, pages):
+    """The sound begins 3 s before the picture: what a browser shows at 9.2 s is 6.2 s after the first picture."""
+    video = write_video(tmp_path / "early.mp4", 100, start_s=3.0, audio_s=13.0)
+    spots = [{"label": "Goal", "timestamp_s": 6.2, "half": 1, "score": 0.5}]
+    write_spots_report(tmp_path / "out.html", "a", spots, {1: some_scores(10)}, config(), videos={1: video})
+    offset_s = data_of(tmp_path / "out.html")["halves"][0]["video"]["offset_s"]
+    assert offset_s == pytest.approx(3.0, abs=0.07)  # AAC begins a frame early
+    page = pages(tmp_path / "out.html")
+    assert texts(page) == [("Goal", "0:06.2", "0.50")]
+    rows(page).first.get_by_role("button").click()
+    expect_position(page, "early.mp4", 6.2 + offset_s)
+    at = page.locator(".playhead:visible").evaluate("head => parseFloat(head.style.getPropertyValue('--at'))")
+    assert at == pytest.approx(62, abs=0.2)
+    shown = page.evaluate(
+        """async () => {
+          const video = document.querySelector("video"), canvas = document.createElement("canvas");
+          if (video.seeking) await new Promise((done) => video.addEventListener("seeked", done));
+          [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+          canvas.getContext("2d").drawImage(video, 0, 0);
+          return canvas.toDataURL("image/png").split(",")[1];
+        }"""
+    )
+    assert frame_number(np.asarray(report_image(shown).convert("RGB"))) in (61, 62)
+    begin = f"00:00:{6.2 + offset_s:06.3f}"
+    assert export(page, "SRT subtitles")[1].splitlines()[1].startswith(begin.replace(".", ","))
+    assert export(page, "WebVTT chapters")[1].splitlines()[2].startswith(begin)
+    assert export(page, "CSV")[1].splitlines()[1].startswith("1,Goal,6.2,")
+
+
+@pytest.mark.parametrize(
+    "time_s, text",
+    [(34.6, "0:34.6"), (59.96, "1:00.0"), (3599.99, "1:00:00.0"), (0.04, "0:00.0"), (754.25, "12:34.3")],
+)
+def test_times_are_rounded(tmp_path, pages, time_s, text):
+    spots = [{"label": "Goal", "timestamp_s": time_s, "half": 1, "score": 0.5}]
+    write_spots_report(tmp_path / "out.html", "a", spots, {1: some_scores(3600)}, config())
+    page = pages(tmp_path / "out.html")
+    assert [time for _, time, _ in texts(page)] == [text]
+
+
+SUM = [{"label": "Goal", "timestamp_s": 53 * 0.2, "half": 1, "score": 0.5}]  # at 10.600000000000001 s
+
+
+def test_the_pages_table_has_milliseconds(tmp_path, pages):
+    write_spots_report(tmp_path / "out.html", "a", SUM, {1: some_scores()}, config())
+    assert export(pages(tmp_path / "out.html"), "CSV")[1].splitlines()[1] == "1,Goal,10.6,00:10,0.5"
+
+
+def test_the_commands_table_has_milliseconds(tmp_path):
+    write_csv(tmp_path / "out.csv", SUM)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "1,Goal,10.6,1 - 00:10,0.5"
+
+
+def test_the_offset_of_a_player_that_begins_with_the_sound(tmp_path):
+    video = write_video(tmp_path / "early.mp4", 100, start_s=3.0, audio_s=13.0)
+    late = write_video(tmp_path / "late.mp4", 30, start_s=3.0)  # a player begins with what there is
+    write_spots_report(tmp_path / "out.html", "a", [], {1: some_scores()}, config(), videos={1: video})
+    assert data_of(tmp_path / "out.html")["halves"][0]["video"]["offset_s"] == pytest.approx(3.0, abs=0.07)
+    write_spots_report(tmp_path / "out.html", "a", [], {1: some_scores()}, config(), videos={1: late})
+    assert data_of(tmp_path / "out.html")["halves"][0]["video"]["offset_s"] == 0
+
+
 def test_filters(page):
     page.locator("#score").fill("0.5")
     assert [name for name, *_ in texts(page)] == ["Goal", HOSTILE, "Goal"]
@@ -182,7 +259,7 @@ def test_keyboard_alone(page):
     page.locator("#zoom").focus()
     for _ in range(6):  # three labels, All, None, the timeline
         page.keyboard.press("Tab")
-    assert focused() == "Goal, half 1, 0:02.2, score 0.75"
+    assert focused() == "Goal, half 1, 0:02.3, score 0.75"
     visited = []
     for key in (
         "ArrowRight",
@@ -203,7 +280,7 @@ def test_keyboard_alone(page):
     page.keyboard.press("Enter")
     expect_position(page, "1 ?.mp4", 7.25)
     page.keyboard.press("Tab")
-    assert focused() == "Goal, half 2, 0:04.2, score 0.88"
+    assert focused() == "Goal, half 2, 0:04.3, score 0.88"
     page.keyboard.press("Space")
     expect_position(page, "2 ?.mp4", 4.25)
     # what the filter hid is stepped over, and cannot hold the one stop of the Tab key
@@ -211,7 +288,7 @@ def test_keyboard_alone(page):
     page.locator("#zoom").focus()
     for _ in range(6):
         page.keyboard.press("Tab")
-    assert focused() == "Goal, half 1, 0:02.2, score 0.75"
+    assert focused() == "Goal, half 1, 0:02.3, score 0.75"
     page.keyboard.press("End")
     assert focused().startswith(HOSTILE)
 
@@ -234,14 +311,14 @@ def test_exports_hold_what_is_shown(page):
         f"1\n00:00:02,250 --> 00:00:05,250\nGoal (0.75)\n\n2\n00:00:02,250 --> 00:00:05,250\n{HOSTILE} (0.50)\n\n",
     )
     escaped = HOSTILE.replace("<", "&lt;").replace(">", "&gt;")
-    assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.250 --> 00:00:12.000\nGoal, {escaped}\n"
+    assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.350 --> 00:00:12.000\nGoal, {escaped}\n"
     page.locator("#score").fill("0.1")
     assert [row["label"] for row in csv.DictReader(io.StringIO(export(page, "CSV")[1]))] == [
         spot["label"] for spot in SPOTS
     ]
     chapters = export(page, "WebVTT chapters, half 1")[1]
-    assert "00:00:02.250 --> 00:00:07.250\n" in chapters
-    assert "00:00:07.250 --> 00:00:12.000\nCorner, short\n" in chapters
+    assert "00:00:02.350 --> 00:00:07.350\n" in chapters
+    assert "00:00:07.350 --> 00:00:12.000\nCorner, short\n" in chapters
 
 
 def test_exported_chapters_are_read_by_the_browser(page, pages, tmp_path):

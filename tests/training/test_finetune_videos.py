@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from comedian.cli.main import main
-from comedian.data.frame_store import open_half
+from comedian.data.frame_store import open_half, source_of
 from comedian.models import ComedianForActionSpotting
 from comedian.training.finetune_videos import VideoRun, finetune_videos
 from comedian.training.recipe import load_recipe
@@ -41,7 +42,9 @@ def words_of(own, output, *more):
 
 def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     output = tmp_path / "run"
-    assert main(words_of(own, output, "--training.num_train_epochs", 1, "--training.disable_tqdm", "true")) == 0
+    # one batch
+    same = ["--training.num_train_epochs", 1, "--training.windows_per_half", 2]
+    assert main(words_of(own, output, *same, "--training.disable_tqdm", "true")) == 0
     printed = capsys.readouterr().out
     splits = json.loads((output / "matches" / "splits.json").read_text())
     # by video: a match of three parts is in one split, whole
@@ -60,23 +63,39 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     assert [open_half(path).num_frames for path in frames] == [2 * LENGTH_S] * 4
     prepared_ns = [path.stat().st_mtime_ns for path in frames]
 
-    assert main(words_of(own, output, "--training.num_train_epochs", 2, "--training.disable_tqdm", "true")) == 0
-    history = json.loads((output / "model" / "trainer_state.json").read_text())["log_history"]
-    assert [entry["epoch"] for entry in history if "loss" in entry] == [1.0, 2.0]
-    assert [path.stat().st_mtime_ns for path in frames] == prepared_ns
-    assert load_recipe(output / "model" / "recipe.yaml").training["num_train_epochs"] == 2
-    capsys.readouterr()
+    state = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert main(words_of(own, output, *same)) == 0
+    assert "finished: nothing is trained" in capsys.readouterr().out
 
-    # a run goes on only with what it was begun with
-    for other in (["--seed", 1], ["--validation-share", 0.5]):
-        assert main(words_of(own, output, *other)) == 2
-        error = capsys.readouterr().err
-        assert f"`{output}` was begun with other events, model, seed or share; give a new folder\n" in error
+    # a run is repeated only with what it was begun with
     changed = tmp_path / "changed.csv"
-    changed.write_text((own / "events.csv").read_text().replace("0:01", "0:02"))
-    assert main([*words_of(own, output), "--events", str(changed)]) == 2
-    assert "was begun with other events" in capsys.readouterr().err
-    assert json.loads((output / "matches" / "splits.json").read_text()) == splits
+    changed.write_text((own / "events.csv").read_text().replace("one.mp4,,red,0:01", "one.mp4,,red,0:02"))
+    videos = shutil.copytree(own / "videos", tmp_path / "videos")
+    write_video(videos / "two.mkv", num_frames=4 * LENGTH_S, fps=4, height=32, width=32, audio_s=LENGTH_S)
+    start = shutil.copytree(own / "start", tmp_path / "start")
+    ComedianForActionSpotting(tiny_config(fps=2.0, initializer_range=0.5)).save_pretrained(start)
+    for words, message in (
+        (["--seed", 1, *same], "seed 0 -> 1"),
+        (["--validation-share", 0.5, *same], "validation_share 0.2 -> 0.5"),
+        (["--events", changed, *same], "events of `one.mp4`"),
+        (["--videos", videos, *same], "videos of `two.mkv`"),
+        (["--model", start, *same], "start "),
+        (["--model.overrides.image_size", 24, *same], "frames.height 16 -> 24"),
+        ([*same, "--training.num_train_epochs", 2], "training.num_train_epochs 1 -> 2"),
+        (["--model.overrides.temporal_depth", 1, *same], "model.temporal_depth 2 -> 1"),
+    ):
+        assert main(words_of(own, output, *words)) == 2
+        error = capsys.readouterr().err
+        assert message in error.splitlines()[-1] and "`--restart`" in error
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == state
+
+    words = ["--videos", videos, "--training.learning_rate=1e-3", "--training.disable_tqdm=true"]
+    assert main(words_of(own, output, *words, *same, "--restart")) == 0
+    assert [path.stat().st_mtime_ns for path in frames] == prepared_ns
+    model = output / "model"
+    assert (model / "model.safetensors").read_bytes() != state[model / "model.safetensors"]
+    assert open_half(output / "frames/two/1.frames").source == source_of(videos / "two.mkv") | {"name": "1_two.mkv"}
+    assert load_recipe(model / "recipe.yaml").training["learning_rate"] == 1e-3
 
 
 def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
+from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import cosine_momentum
@@ -19,6 +20,7 @@ from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
 from match_factory import write_recipe, write_stage_data
+from video_factory import write_video
 
 FEATURE_DIM = 6
 HEADS = {
@@ -124,6 +126,24 @@ def test_stage_1_starts_stage_2_and_stage_2_stage_3(data, tmp_path):
     assert spotting.config.distillation_config is None
 
 
+def test_videos_of_different_aspects_train_together(data, tmp_path):
+    """A store that keeps the aspect: batches, and the probe's, mix frames of several sizes, read by workers."""
+    root = tmp_path / "root"
+    shutil.copytree(data[0], root)
+    for video, width in (("one/1", 64), ("two/2", 48), ("three/2", 40)):
+        write_video(root / "league" / f"{video}_224p.mkv", 48, 4.0, height=32, width=width)
+    store = tmp_path / "store"
+    prepare(root, store, StoreSettings(fps=4, height=24), workers=1, progress=False)
+    assert {FrameStore(store).open(*key).width for key in FrameStore(store).halves} == {24, 48, 36, 30}
+    paths = {stage: recipe_of(stage, tmp_path / stage, (root, store, data[2])) for stage in STAGES}
+    words = ["--training.eval_strategy", "epoch", "--training.dataloader_num_workers", "2"]
+    log = pretrain(load_recipe(paths["pretrain"], words))
+    assert any("eval_knn_accuracy" in entry for entry in log)
+    log += distill(load_recipe(paths["distill"]))
+    finetune(load_recipe(write_recipe(tmp_path / "finetune", root, store, num_train_epochs=1)))
+    assert all(np.isfinite(entry["loss"]) for entry in log if "loss" in entry)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_broke_off_ends_bit_identical(stage, data, tmp_path):
     """Weights, momentum branch, queue and pointer."""
@@ -134,6 +154,7 @@ def test_a_run_that_broke_off_ends_bit_identical(stage, data, tmp_path):
     whole = weights(tmp_path / "output" / f"checkpoint-{last}")
     for step in range(3, last + 1):
         shutil.rmtree(tmp_path / "output" / f"checkpoint-{step}")
+    (tmp_path / "output" / "recipe.yaml").unlink()
     STAGES[stage](recipe)
     assert_same(whole, weights(tmp_path / "output" / f"checkpoint-{last}"))
 

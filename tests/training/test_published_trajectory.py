@@ -16,10 +16,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from comedian.conversion.lightning import SPOTTING, STAGE_1, STAGE_2, published_name
+from comedian.data.window_dataset import FrameWindows
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -75,7 +75,7 @@ def tensors(story) -> dict[str, torch.Tensor]:
     return load_file(FOLDER / "trajectory.safetensors")
 
 
-class RecordedSamples(Dataset):
+class RecordedSamples(FrameWindows):
     """Samples of the recording, one sample a "half"; `place` in the epoch's order stands in for the seed of a window."""
 
     def __init__(self, columns: dict[str, torch.Tensor], order: list[list[int]]):
@@ -117,7 +117,8 @@ class TwoViewTrainer(ContrastiveTrainer):
 
     def augment_planes(self, planes, seeds, *args, **kwargs):
         view, frames = int(seeds[0]) % 2, self.model.config.tubelet_size
-        return super().augment_planes(planes[:, view * frames : (view + 1) * frames], seeds // 2, *args, **kwargs)
+        views = [clip[view * frames : (view + 1) * frames] for clip in planes]
+        return super().augment_planes(views, seeds // 2, *args, **kwargs)
 
 
 class Recorder(TrainerCallback):

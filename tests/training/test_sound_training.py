@@ -107,7 +107,7 @@ def test_spotter_pipeline_and_evaluator_hear_the_same(data, hearing):
     )
 
     recipe = load_recipe(hearing[0] / "recipe.yaml")
-    (halves,) = load_halves(recipe.data, model.config.fps, ["validation"])
+    (halves,) = load_halves(recipe.data, model.config, ["validation"])
     for index, scores in score_halves(model, processor, halves, range(2), progress=False).items():
         tokens = encode_half(model, processor, _frames(halves, index))
         np.testing.assert_array_equal(scores, score_half(model, tokens, read_sound(videos[index])))
@@ -165,6 +165,7 @@ def test_a_run_that_broke_off_ends_bit_identical(data, visual, tmp_path):
     assert len(heard) == 12 and not any(torch.equal(whole[name], first[name]) for name in heard)
     for step in range(4, 9):
         shutil.rmtree(tmp_path / "output" / f"checkpoint-{step}")
+    (tmp_path / "output" / "recipe.yaml").unlink()
     finetune(recipe)
     again = load_file(last / "model.safetensors")
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -98,6 +98,7 @@ def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps,
     whole = weights(checkpoints / "checkpoint-6")
     for step in range(steps + 1, 7):
         shutil.rmtree(checkpoints / f"checkpoint-{step}")
+    (checkpoints / "recipe.yaml").unlink()
     finetune(recipe)
     resumed = weights(checkpoints / "checkpoint-6")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,6 +1,7 @@
 """`comedian train`: all stages of a folder, in order, done ones skipped, and what comes out at the end."""
 
 import json
+import re
 import shutil
 import subprocess
 from xml.etree import ElementTree
@@ -12,7 +13,7 @@ from comedian.cli.main import main
 from comedian.data.feature_bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
-from comedian.training.train_all import STAGES
+from comedian.training.train_all import STAGES, read_plan
 from match_factory import write_matches, write_recipe
 from processes import ENVIRONMENT, launch
 
@@ -92,8 +93,6 @@ def test_it_ends_with_scores_and_curves(trained, capsys):
 def test_what_is_done_is_not_done_again(folders, trained, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(trained, copied)
-    for state in copied.rglob("recipe.yaml"):
-        state.write_text(state.read_text().replace(str(trained), str(copied)))
     weights = {path: path.stat().st_mtime_ns for path in copied.rglob("model.safetensors")}
     # the last stage broke off before it was done
     (copied / "finetune" / "recipe.yaml").unlink()
@@ -125,6 +124,74 @@ def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "finetune", "scores.json"]
 
 
+def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp_path, capsys):
+    """Whatever the change is: the first stage that it concerns is named, and none that it does not concern is trained."""
+    recipes, root = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    output = shutil.copytree(trained, tmp_path / "run")
+    names = ["teacher", "pretrain", "distill", "finetune_head", "finetune"]
+    before = {name: (output / name / "model.safetensors").read_bytes() for name in names}
+    features = {path: path.stat().st_mtime_ns for path in output.glob("features*/**/*.safetensors")}
+    files = {root / "labels.txt": None, root / "splits.json": None, recipes / "config.json": None}
+    files = {path: path.read_text() for path in files}
+    changes = {
+        root / "labels.txt": ("".join(reversed(files[root / "labels.txt"].splitlines(True))), "teacher", "labels "),
+        root / "splits.json": (
+            json.dumps({"train": ["league/one"], "test": ["league/two"], "validation": ["league/three"]}),
+            "teacher",
+            "train now without `league/two`",
+        ),
+        recipes / "config.json": (
+            files[recipes / "config.json"].replace('"drop_path_rate": 0.0', '"drop_path_rate": 0.5'),
+            "teacher",
+            "model.drop_path_rate 0.0 -> 0.5",
+        ),
+    }
+    for path, (text, stage, message) in changes.items():
+        path.write_text(text)
+        assert main(command((recipes, root), output)) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"`{output}/{stage}` holds a run that was made otherwise: " in error and message in error, error
+        assert "`--restart`" in error
+        path.write_text(files[path])
+    assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
+    assert f"`{output}/pretrain` holds a run that was made otherwise: training.seed 3 -> 9" in capsys.readouterr().err
+    # as the message before said: the stage is deleted and trained again, and what follows from it is not taken for done
+    shutil.rmtree(output / "pretrain")
+    assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
+    assert f"`{output}/distill` holds a run that was made otherwise: start " in capsys.readouterr().err
+    assert {name: (output / name / "model.safetensors").read_bytes() for name in names[2:]} == {
+        name: before[name] for name in names[2:]
+    }
+    assert main(command((recipes, root), output, "--pretrain.training.seed", "9", "--restart")) == 0
+    changed = {name for name in names if (output / name / "model.safetensors").read_bytes() != before[name]}
+    assert changed == {"pretrain", "distill", "finetune_head", "finetune"}
+    assert {path: path.stat().st_mtime_ns for path in features} == features
+    # another dimension: the bank is made anew, and what follows; nothing else
+    plan = recipes / "train.yaml"
+    plan.write_text(plan.read_text().replace("dim: 6", "dim: 5"))
+    assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
+    assert f"`{output}/features` holds a run that was made otherwise: source.dim 6 -> 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "plan, message",
+    [
+        ("frames: {fps: 2, heigth: 16}", "section `frames` has the unknown field `heigth`; did you mean `height`?"),
+        ("frames: {fps: 2, height: 16}\nfeatures: {taecher: x}", "`taecher`; did you mean `teacher`?"),
+        (
+            "frames: {fps: 2, height: 16}\nstages: [pretrain, finetun]",
+            "unknown stage `finetun`; did you mean `finetune`?",
+        ),
+        ("frames: {fps: 2, height: 16}\nstage: [finetune]", "unknown field `stage`; did you mean `stages`?"),
+        ("frames: {fps: 2, height: 16}\nsound: no", "`sound` 'no'; give a list, and true or false"),
+    ],
+)
+def test_mistyped_plans_are_refused(plan, message, tmp_path):
+    (tmp_path / "train.yaml").write_text(plan)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_plan(tmp_path / "train.yaml")
+
+
 def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
     recipes, root = folders
     without_plan = tmp_path / "without"
@@ -137,15 +204,18 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
         (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
         (recipes, ["--stages", "distill", "finetune"], "the teacher starts from `pretrain`, which is not among"),
-        (recipes, ["--tune.training.seed", "1"], "begins with no stage"),
+        (recipes, ["--tune.training.seed", "1"], "does not begin with a stage; did you mean `finetune`?"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
+        (recipes, ["--finetune.training.mixup_alpa", "1"], "`mixup_alpa`; did you mean `mixup_alpha`?"),
+        (recipes, ["--teacher.model.overrides.num_frame", "1"], "`num_frame`; did you mean `num_frames`?"),
+        (recipes, ["--stages", "finetune", *frames, "--pretrain.training.hue", "1"], "`pretrain` is not run"),
     ):
         assert main(command((folder, root), tmp_path / "out", *words)) == 2
         printed = capsys.readouterr().err
         assert message in printed.splitlines()[-1] and "Traceback" not in printed, printed
     words = ["--stages", "finetune", *frames]
     assert main(command(folders, trained, *words)) == 2
-    assert "another recipe" in capsys.readouterr().err
+    assert f"`{trained}/finetune` holds a run that was made otherwise: start " in capsys.readouterr().err
 
 
 def test_curves_are_drawn_to_scale_and_escaped(tmp_path):

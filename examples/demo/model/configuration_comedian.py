@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -38,11 +39,13 @@ MAX_SIZES = {
     "num_channels": 1000,
     "scores_per_token": 10**4,
 }
+# of a `config.json` that transformers writes and reads elsewhere
+OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
+CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
 # score from which an event is reported by a model without `label_thresholds`
 DEFAULT_THRESHOLD = 0.3
-CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -110,6 +113,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.projector_sizes, self.predictor_sizes = list(self.projector_sizes), list(self.predictor_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -138,6 +142,9 @@ class ComedianDistillationConfig(PreTrainedConfig):
             `"window"`, the whole `"batch"`, or the `"queue"` alone.
         positive_radius (`int`, defaults to 0): Features within so many tokens are positives.
         use_aligned (`bool`, defaults to `True`): Whether the feature of the token's own second counts.
+        copy_spatial_layers (`bool`, *optional*): Whether the temporal layers and norm start as copies of the first spatial
+            layers and the spatial norm of stage 1. By default they do where they fit, as published: in ViViT with at least
+            as many spatial as temporal layers. ViSwin's temporal encoder starts afresh.
 
     Raises:
         StrictDataclassError: a field that cannot be.
@@ -154,9 +161,11 @@ class ComedianDistillationConfig(PreTrainedConfig):
     negatives: str = "window"
     positive_radius: int = 0
     use_aligned: bool = True
+    copy_spatial_layers: bool | None = None
 
     def __post_init__(self, **kwargs):
         self.projector_sizes = list(self.projector_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -168,6 +177,17 @@ class ComedianDistillationConfig(PreTrainedConfig):
             raise ValueError(f"`positive_radius` is {self.positive_radius}; must be 0 or more")
         if not self.use_aligned and self.positive_radius == 0:
             raise ValueError("`use_aligned` is false and `positive_radius` 0: a token would have no positive")
+
+
+def _warn_of_unknown(config: PreTrainedConfig, fields: dict) -> None:
+    """Warn once of fields that no configuration has, such as a mistyped one; they have no effect."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for name in fields:
+        # transformers' own are attributes of its class, or begin with `_`
+        if not (name.startswith("_") or hasattr(type(config), name) or name in OTHER_FIELDS):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            logger.warning_once(f"the configuration has the unknown field {name!r}, which has no effect{hint}")
 
 
 def _check_contrast(config: PreTrainedConfig, *sizes: str) -> None:
@@ -244,6 +264,8 @@ class ComedianConfig(PreTrainedConfig):
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
+            its points can be trusted.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -301,6 +323,7 @@ class ComedianConfig(PreTrainedConfig):
     label_thresholds: list[float | int] | None = None
     label_calibration: list[list[float | int]] | None = None
     label_curves: list[list[list[float | int]]] | None = None
+    label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
 
@@ -327,6 +350,7 @@ class ComedianConfig(PreTrainedConfig):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
         if not isinstance(self.dtype, str | torch.dtype | None):
             raise ValueError(f"`dtype` is {self.dtype!r}; must be a name such as float32")
@@ -424,6 +448,17 @@ class ComedianConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
         return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
+
+    @property
+    def copies_spatial_layers(self) -> bool:
+        """Whether stage 2 starts the temporal layers as copies of the spatial ones."""
+        wanted = self.distillation_config.copy_spatial_layers if self.distillation_config else None
+        return self._spatial_layers_fit if wanted is None else wanted
+
+    @property
+    def _spatial_layers_fit(self) -> bool:
+        """Whether the temporal encoder has no more layers than the spatial one, of the same kind."""
+        return self.spatial_encoder == "vivit" and self.temporal_depth <= self.spatial_depths[0]
 
     @property
     def num_tokens(self) -> int:
@@ -573,6 +608,11 @@ class ComedianConfig(PreTrainedConfig):
             raise ValueError(
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
             )
+        if self.copies_spatial_layers and not self._spatial_layers_fit:
+            raise ValueError(
+                "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
+                f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
+            )
 
     def _check_output(self):
         """Refuse steps that share no frames out, and offsets of no length."""
@@ -609,7 +649,7 @@ class ComedianConfig(PreTrainedConfig):
                 raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
         if len(set(self.id2label.values())) < len(self.id2label):
             raise ValueError("`id2label` has a label more than once")
-        lists = {name: getattr(self, name) for name in ("label_thresholds", "label_calibration", "label_curves")}
+        lists = {name: getattr(self, name) for name in CHOSEN_ON_VALIDATION}
         if isinstance(self.nms_window_s, list):
             lists["nms_window_s"] = self.nms_window_s
         rows = self.class_weights or []
@@ -623,6 +663,8 @@ class ComedianConfig(PreTrainedConfig):
         for pair in self.label_calibration or []:
             if len(pair) != 2 or not 0 < pair[0] < math.inf or not math.isfinite(pair[1]):
                 raise ValueError(f"`label_calibration` holds {pair}; must be a slope greater than 0 and a bias")
+        if any(count < 0 for count in self.label_num_events or []):
+            raise ValueError(f"`label_num_events` is {self.label_num_events}; must be numbers of events, 0 or more")
         for points in self.label_curves or []:
             if any(len(point) != 3 for point in points):
                 raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")

@@ -19,6 +19,10 @@ def resample_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
     return grid[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
+class ComedianUniformLinear(nn.Linear):
+    """A linear layer whose first weights are PyTorch's own, Kaiming uniform (its own class so that they can be)."""
+
+
 class ComedianTubeletEmbeddings(nn.Module):
     """Non-overlapping tubelets to patch vectors: the Conv3d of the paper, as one matrix product."""
 
@@ -27,7 +31,7 @@ class ComedianTubeletEmbeddings(nn.Module):
         self.tubelet_size = config.tubelet_size
         self.patch_size = config.patch_size
         volume = config.num_channels * config.tubelet_size * config.patch_size**2
-        self.projection = nn.Linear(volume, config.spatial_hidden_size)
+        self.projection = ComedianUniformLinear(volume, config.spatial_hidden_size)
         self.norm = (
             nn.LayerNorm(config.spatial_hidden_size, eps=config.layer_norm_eps)
             if config.spatial_encoder == "viswin"

@@ -23,6 +23,7 @@ from .encoders_comedian import (
     ComedianTemporalAttention,
     ComedianTemporalEncoder,
     ComedianTemporalLayer,
+    ComedianUniformLinear,
     ComedianViTEncoder,
     ComedianWindowAttention,
 )
@@ -31,6 +32,8 @@ from .sound_comedian import NUM_MELS
 
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
+# of the first class token; that of the published system is about 0
+CLASS_TOKEN_STD = 1e-6
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -116,7 +119,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal of `initializer_range` for weights and tables, zero for biases, one for norms; but for sound."""
+        """Start weights as the published system does; what it lacks, sound, by its own rules.
+
+        Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
+        class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
+        half the range for the classifier.
+        """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection):
             init.zeros_(module.weight)
@@ -125,23 +133,31 @@ class ComedianPreTrainedModel(PreTrainedModel):
             # the sound's: too few layers for the small weights of a transformer
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
+        elif isinstance(module, ComedianClassifier):
+            # 0.01, as published, where `initializer_range` is
+            init.normal_(module.weight, std=std / 2)
+            prior = self.config.classifier_prior
+            init.constant_(module.bias, 0.0 if prior is None else math.log(prior / (1 - prior)))
+        elif isinstance(module, ComedianUniformLinear):
+            # as `reset_parameters` does, but loaded weights stay
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = module.in_features**-0.5
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
-            prior = self.config.classifier_prior
-            if isinstance(module, ComedianClassifier) and prior is not None:
-                init.constant_(module.bias, math.log(prior / (1 - prior)))
-            elif module.bias is not None:
+            if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, ComedianViTEncoder):
-            init.trunc_normal_(module.class_token, std=std)
+            init.normal_(module.class_token, std=CLASS_TOKEN_STD)
             init.trunc_normal_(module.position_embeddings, std=std)
         elif isinstance(module, ComedianWindowAttention):
             init.trunc_normal_(module.relative_position_bias, std=std)
         elif isinstance(module, ComedianTemporalEncoder):
-            init.trunc_normal_(module.mask_token, std=std)
+            init.zeros_(module.mask_token)
             init.trunc_normal_(module.time_embeddings, std=std)
 
     @classmethod
@@ -156,6 +172,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Returns:
             The model in eval mode.
+
+        Raises:
+            ValueError: a weight is not finite.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
@@ -170,7 +189,21 @@ class ComedianPreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.resize_position_tables(**wanted)
+        model.require_finite_weights()
         return loaded
+
+    def require_finite_weights(self) -> None:
+        """Refuse weights that are not finite, as a training that diverged leaves them.
+
+        Raises:
+            ValueError: names the first weight with a NaN or an infinite value.
+        """
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"the weight `{name}` is not finite, as its training diverged; take an earlier checkpoint, or train "
+                    "again with a lower learning rate"
+                )
 
     @torch.no_grad()
     def resize_position_tables(self, image_size: int | list[int], num_frames: int) -> None:

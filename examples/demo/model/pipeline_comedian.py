@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 from .configuration_comedian import DEFAULT_THRESHOLD
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
-from .sound_comedian import MAX_LENGTH_S, open_media, read_sound, sound_of_tokens
+from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
+from .timeline_comedian import Timeline
 from .video_processing_comedian import ComedianVideoProcessor
 
 try:
@@ -118,7 +119,8 @@ class ActionSpottingPipeline(Pipeline):
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
         if isinstance(threshold, str):
-            threshold = operating_thresholds(threshold, self.model.config.label_curves)
+            config = self.model.config
+            threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
         forward = {"tubelets_per_batch": tubelets_per_batch}
         spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
@@ -287,9 +289,11 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"`{path}` cannot be opened as a video: {error.strerror}") from error
     with container:
-        stream = _video_stream(container, path)
+        stream = picture_stream(container)
+        if stream is None:
+            raise ValueError(f"`{path}` holds no video stream; give a video file")
+        stream.thread_type = "AUTO"
         time_base = float(stream.time_base)
-        frame_duration_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         # containers round times to ticks: a frame due at a grid point may be stamped up to half a tick after it
         tolerance_s = min(0.51 * time_base, 1e-3)
         reformatter = av.video.reformatter.VideoReformatter()
@@ -303,12 +307,16 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             return np.ascontiguousarray(np.rot90(pixels, turns))
 
         shown, array, shown_s, start_s, index = None, None, 0.0, None, 0
-        for frame in _decode(container, stream, path):
-            if frame.pts is not None:
-                time_s = frame.pts * time_base
-            else:
-                time_s = 0.0 if start_s is None else start_s + shown_s + frame_duration_s
+        restarts_s: list[float] = []
+        timeline = Timeline(container, stream, restarts_s.append)
+        for frame in _decode(timeline, path):
+            time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
+            while restarts_s:
+                place_s = restarts_s.pop(0) - start_s
+                logger.warning(
+                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows are the next frames"
+                )
             if time_s - start_s >= MAX_LENGTH_S:  # a broken time
                 continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:
@@ -318,38 +326,29 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             shown, array, shown_s = frame, None, time_s - start_s
         if shown is None:
             raise ValueError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
-        end_s = shown_s + (shown.duration * time_base or frame_duration_s)
+        end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
             array = to_array(shown) if array is None else array
             yield array
             index += 1
 
 
-def _video_stream(container: Any, path: str) -> Any:
-    for stream in container.streams.video:
-        # FFmpeg takes cover art for a video stream, and any text file for a terminal recording
-        if not stream.disposition & av.stream.Disposition.attached_pic and container.format.name != "tty":
-            stream.thread_type = "AUTO"
-            return stream
-    raise ValueError(f"`{path}` holds no video stream; give a video file")
-
-
-def _decode(container: Any, stream: Any, path: str) -> Iterator[Any]:
+def _decode(timeline: Timeline, path: str) -> Iterator[Any]:
     """Yield every frame that decodes, in presentation order; what is broken is passed over and counted."""
     broken = 0
-    for packet in _demux(container, stream, path):
+    for packet in _demux(timeline, path):
         try:
-            yield from stream.decode(packet)
+            yield from timeline.decode(packet)
         except av.error.FFmpegError:
             broken += 1
     if broken:
         logger.warning(f"`{path}` has broken data in {broken} places")
 
 
-def _demux(container: Any, stream: Any, path: str) -> Iterator[Any]:
-    """Yield the stream's packets as far as they can be read, then None, which has the decoder give its last frames."""
+def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
+    """Yield the picture's packets as far as they can be read, then None, which has the decoder give its last frames."""
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from timeline.packets()
     except av.error.FFmpegError as error:
         logger.warning(f"`{path}` cannot be read to its end: {error.strerror}")
     yield None

@@ -6,5 +6,7 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the command's arguments; `required` is whether there must be a recipe."""
     parser.add_argument("--config", required=required, metavar="RECIPE", help="the YAML recipe")
-    parser.add_argument("--restart", action="store_true", help="start anew instead of going on from a checkpoint")
+    parser.add_argument(
+        "--restart", action="store_true", help="train anew: delete what an earlier run left in the output folder"
+    )
     parser.set_defaults(overrides=[])

@@ -4,6 +4,7 @@ Every sample draws its parameters from its own seed, so the result depends neith
 of processes or workers.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,17 @@ from torch.nn import functional as F
 
 # luma of ITU-R BT.601
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
-# RGB to the luma and chroma of NTSC: a hue shift turns the chroma plane
-RGB_TO_YIQ = (GREY_WEIGHTS, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 BLUR_SIGMA = (0.1, 2.0)
+# pixels on each side of the one that is blurred: 23 taps, as published
+BLUR_RADIUS = 11
 SOLARIZE_THRESHOLD = 0.5
-# width / height of a crop relative to the frame's: 1.33 to 2.21 of a 16:9 picture, as published
-CROP_ASPECTS = (0.75, 1.24)
+# width / height of a crop relative to the frame's: 1.33 to 2.21 of frames of 398 x 224 pixels, as published
+CROP_ASPECTS = (1.33 * 224 / 398, 2.21 * 224 / 398)
+# as in the usual random resized crop: after so many boxes that do not fit into the frame, the whole frame is taken
+CROP_ATTEMPTS = 10
+# The hue takes some thirty passes over its pixels: on a CPU they should stay in the cache, elsewhere few launches count.
+HUE_PIXELS_AT_ONCE = {"cpu": 2**18}
+DEFAULT_HUE_PIXELS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,12 @@ class AugmentationSettings:
         flip_prob: probability of a horizontal flip.
         jitter_prob: probability of colour jitter.
         brightness, contrast, saturation: factors are drawn from `[1 - x, 1 + x]`.
-        hue: shifts are drawn from `[-x, x]` turns of the colour circle.
+        hue: shifts are drawn from `[-x, x]` turns of the colour circle of HSV.
         grey_prob: probability that the colours go.
-        blur_prob: probability of a Gaussian blur of sigma 0.1 to 2 pixels.
+        blur_prob: probability of a Gaussian blur of 23 taps, sigma 0.1 to 2 pixels.
         solarize_prob: probability that the bright half of the pixel values is inverted.
-        min_crop_scale: smallest share of the area that a random crop keeps before it is resized back; 1 for no crop.
+        min_crop_scale: smallest share of the frame's area that a random crop keeps, 0.75 to 1.24 times as wide for its
+            height as the frame; 1 for no crop.
         max_shift: largest translation, as a share of height and width; the border is repeated.
         mixup_alpha: mixing weights are drawn from Beta(alpha, alpha); 0 for no mixup.
     """
@@ -100,102 +107,147 @@ def _draw_sample(seed: int, settings: AugmentationSettings, num_tubelets: int) -
 
 def _draw_crop(min_scale: float, generator: torch.Generator) -> Tensor:
     """Height, width, top and left of a crop as shares of the frame, `(4,)`."""
-    draws = torch.rand(4, generator=generator)
-    area = min_scale + (1 - min_scale) * draws[0]
-    aspect = CROP_ASPECTS[0] * (CROP_ASPECTS[1] / CROP_ASPECTS[0]) ** draws[1]
-    sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()]).clamp(max=1)
-    return torch.cat([sides, (1 - sides) * draws[2:]])
+    draws = torch.rand(CROP_ATTEMPTS, 2, generator=generator)
+    area = min_scale + (1 - min_scale) * draws[:, 0]
+    aspect = CROP_ASPECTS[0] * (CROP_ASPECTS[1] / CROP_ASPECTS[0]) ** draws[:, 1]
+    sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=1)
+    fitting = sides[(sides <= 1).all(dim=1)]
+    sides = fitting[0] if len(fitting) else torch.ones(2)
+    return torch.cat([sides, (1 - sides) * torch.rand(2, generator=generator)])
 
 
-def augment(frames: Tensor, parameters: dict[str, Tensor], settings: AugmentationSettings) -> Tensor:
-    """Flip, shift, crop, jitter, solarize and blur a batch of windows.
+def augment(
+    frames: Tensor | Sequence[Tensor],
+    parameters: dict[str, Tensor],
+    settings: AugmentationSettings,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Crop, resize and flip a batch of windows; shift, jitter, blur and solarize what comes out.
 
     Args:
-        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`, uint8): pixels.
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`, uint8): pixels; or a list of windows
+            `(num_frames, 3, height, width)` of frames of different sizes.
         parameters: from [`draw_parameters`], on the device of `frames`.
         settings: what is switched on.
+        size: height and width of the result; those of the first window by default.
 
     Returns:
-        `torch.Tensor` of the same shape, float32 in [0, 1].
+        `torch.Tensor` of shape `(batch_size, num_frames, 3, *size)`, float32 in [0, 1].
     """
-    crops = settings.min_crop_scale < 1
-    if settings.flip_prob > 0 and not crops:
-        frames = flip(frames, parameters["flip"])
+    size = tuple(frames[0].shape[-2:]) if size is None else size
+    pixels = crop_and_resize(
+        frames,
+        parameters["crop"] if settings.min_crop_scale < 1 else None,
+        parameters["flip"] if settings.flip_prob > 0 else None,
+        size,
+    ).div_(255)
     if settings.max_shift > 0:
-        frames = shift(frames, parameters["shift"] * settings.max_shift)
-    frames = frames.float().div_(255)
-    if crops:
-        frames = crop_and_resize(frames, parameters["crop"], parameters["flip"])
+        pixels = shift(pixels, parameters["shift"] * settings.max_shift)
     if settings.jitter_prob > 0 or settings.grey_prob > 0:
-        hue = parameters["hue"] if settings.hue > 0 else None
-        frames = jitter_colours(
-            frames, parameters["brightness"], parameters["contrast"], parameters["saturation"], hue
-        )
-    if settings.solarize_prob > 0:
-        frames = solarize(frames, parameters["solarize"])
+        pixels = jitter_colours(pixels, parameters["brightness"], parameters["contrast"], parameters["saturation"])
+    if settings.hue > 0 and settings.jitter_prob > 0:
+        pixels = rotate_hue(pixels, parameters["hue"])
     if settings.blur_prob > 0:
-        frames = blur(frames, parameters["sigma"])
-    return frames
+        pixels = blur(pixels, parameters["sigma"])
+    if settings.solarize_prob > 0:
+        pixels = solarize(pixels, parameters["solarize"])
+    return pixels
 
 
-def flip(frames: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the windows for which `chosen`, bool `(batch_size,)`, is true."""
-    width = torch.arange(frames.shape[-1], device=frames.device)
-    index = torch.where(chosen[:, None], width.flip(0), width)[:, None, None, None]
-    return frames.gather(-1, index.expand(frames.shape))
+def crop_and_resize(
+    frames: Tensor | Sequence[Tensor], crops: Tensor | None, mirrored: Tensor | None, size: tuple[int, int]
+) -> Tensor:
+    """Cut each window to whole pixels, resize the cut-out with antialiasing and mirror it.
 
-
-def crop_and_resize(frames: Tensor, crops: Tensor, mirrored: Tensor) -> Tensor:
-    """Cut each window to its crop, resize it back bilinearly and mirror it, in one pass.
+    One window at a time: the frames as they are stored are never held as floats all at once. Resized pixels are rounded to
+    whole values, as those that a model is evaluated on.
 
     Args:
-        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): float pixels.
-        crops (`torch.Tensor` of shape `(batch_size, 4)`): height, width, top and left as shares of the sides.
-        mirrored (`torch.BoolTensor` of shape `(batch_size,)`): which windows are flipped left to right.
+        frames: windows uint8 `(num_frames, 3, height, width)`, as [`augment`] takes them.
+        crops (`torch.Tensor` of shape `(batch_size, 4)`, *optional*): height, width, top and left as shares of the sides of
+            a window's frames; whole frames by default.
+        mirrored (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): which windows are flipped left to right.
+        size: height and width of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_frames, 3, *size)`, float32 in [0, 255].
     """
-    sides, corner = crops[:, :2], crops[:, 2:]
-    # grid_sample counts from -1 to 1, x first
-    centre = 2 * corner + sides - 1
-    theta = torch.cat([torch.diag_embed(sides.flip(1)), centre.flip(1)[:, :, None]], dim=2)
-    theta[:, 0, 0] = torch.where(mirrored, -theta[:, 0, 0], theta[:, 0, 0])
-    images = frames.flatten(1, 2)
-    grid = F.affine_grid(theta.to(frames.dtype), list(images.shape), align_corners=False)
-    cut = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return cut.view(frames.shape)
+    crops = [None] * len(frames) if crops is None else crops.tolist()
+    mirrored = [False] * len(frames) if mirrored is None else mirrored.tolist()
+    pixels = torch.empty(len(frames), *frames[0].shape[:2], *size, device=frames[0].device)
+    for result, window, crop, mirror in zip(pixels, frames, crops, mirrored, strict=True):
+        if crop is not None:
+            rows, columns = crop_bounds(crop, *window.shape[-2:])
+            window = window[..., rows, columns]
+        if window.shape[-2:] != result.shape[-2:]:
+            window = F.interpolate(window.float(), size=size, mode="bilinear", antialias=True).round_()
+        result.copy_(window.flip(-1) if mirror else window)
+    return pixels
 
 
-def jitter_colours(
-    frames: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor | None = None
-) -> Tensor:
-    """Scale brightness, then contrast about the window's mean grey, then saturation, turn the hue, and clip once to [0, 1].
+def crop_bounds(crop: Sequence[float], height: int, width: int) -> Iterator[slice]:
+    """Rows and columns of a crop, which is (height, width, top, left) as shares; at least one pixel of each."""
+    for share, start, size in ((crop[0], crop[2], height), (crop[1], crop[3], width)):
+        pixels = max(round(share * size), 1)
+        first = min(round(start * size), size - pixels)
+        yield slice(first, first + pixels)
 
-    All are linear in the pixel, so each window has one 3 x 3 colour matrix and one offset, applied in one pass. The hue
-    turns in the chroma plane of YIQ, which keeps the luma.
+
+def jitter_colours(frames: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Scale brightness, then contrast about the window's mean grey, then saturation, and clip once to [0, 1].
+
+    All are linear in the pixel, so each window has one 3 x 3 colour matrix and one offset, applied in one pass.
 
     Args:
         frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].
         brightness, contrast, saturation (`torch.Tensor` of shape `(batch_size,)`): factors; 1 changes nothing.
-        hue (`torch.Tensor` of shape `(batch_size,)`, *optional*): shifts in turns of the colour circle.
     """
     grey = torch.tensor(GREY_WEIGHTS, dtype=frames.dtype, device=frames.device)
     mean = (frames.mean(dim=(1, 3, 4)) @ grey) * brightness
     identity = torch.eye(3, dtype=frames.dtype, device=frames.device)
     saturate = torch.lerp(grey.expand(3, 3), identity, saturation[:, None, None])
     matrix = saturate * (contrast * brightness)[:, None, None]
-    if hue is not None:
-        matrix = hue_matrix(hue.to(frames.dtype)) @ matrix
     offset = (1 - contrast) * mean
     mixed = torch.matmul(matrix[:, None], frames.flatten(3)).view(frames.shape)
     return mixed.add_(_per_sample(offset)).clamp_(0, 1)
 
 
-def hue_matrix(turns: Tensor) -> Tensor:
-    """Colour matrices `(batch_size, 3, 3)` that turn the hue by `turns` `(batch_size,)` of the colour circle."""
-    to_yiq = torch.tensor(RGB_TO_YIQ, dtype=turns.dtype, device=turns.device)
-    sine, cosine = torch.sin(2 * torch.pi * turns), torch.cos(2 * torch.pi * turns)
-    turn = torch.eye(3, dtype=turns.dtype, device=turns.device).repeat(len(turns), 1, 1)
-    turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = cosine, -sine, sine, cosine
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+def rotate_hue(frames: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of each window in HSV, in place; value and saturation stay.
+
+    Args:
+        frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`): pixels in [0, 1].
+        turns (`torch.Tensor` of shape `(batch_size,)`): shifts in turns of the colour circle; 0 changes nothing.
+    """
+    limit = HUE_PIXELS_AT_ONCE.get(frames.device.type, DEFAULT_HUE_PIXELS_AT_ONCE)
+    windows_at_once = max(limit // frames[0, :, 0].numel(), 1)
+    for windows, shifts in zip(frames.split(windows_at_once), turns.split(windows_at_once), strict=True):
+        _rotate_hue(windows, shifts)
+    return frames
+
+
+def _rotate_hue(frames: Tensor, turns: Tensor) -> None:
+    """As [`rotate_hue`], for some of the windows.
+
+    With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6` and `n`
+    is 5, 3 and 1 for red, green and blue.
+    """
+    red, green, blue = frames.unbind(2)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # the hue in turns, from the channel that is largest
+    is_red, is_green = red == value, green == value
+    hue = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
+    hue.div_(chroma.clamp(min=torch.finfo(chroma.dtype).tiny)).div_(6)
+    hue.add_(torch.where(is_red, 0.0, torch.where(is_green, 1 / 3, 2 / 3)))
+    hue.add_(turns[:, None, None, None])
+    lowest = value.sub_(chroma, alpha=2)
+    chroma.mul_(6)
+    # clamp(2 - |k - 2|, 0, 1) is 2 - clamp(|k - 2|, 1, 2); |k - 2| / 6 is the distance of h + (n - 2) / 6 to a whole turn
+    for channel, phase in enumerate((3 / 6, 1 / 6, -1 / 6)):
+        distance = hue + phase
+        distance.sub_(distance.round()).abs_().clamp_(1 / 6, 2 / 6)
+        torch.addcmul(lowest, chroma, distance, out=frames[:, :, channel])
 
 
 def solarize(frames: Tensor, chosen: Tensor) -> Tensor:
@@ -234,8 +286,7 @@ def blur(frames: Tensor, sigma: Tensor) -> Tensor:
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     """Weights `(batch_size, size, size)` of the pixels of a line, border repeated, in each of its blurred pixels."""
     position = torch.arange(size, device=sigma.device)
-    radius = int(3 * BLUR_SIGMA[1])
-    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    offset = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True))[:, None].expand(-1, size, -1)
     source = (position[:, None] + offset).clamp(0, size - 1).expand(kernel.shape)
@@ -249,16 +300,20 @@ def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     batch of `2n` and two with `n` each (for even `n`).
 
     Args:
-        values (`torch.Tensor` of shape `(batch_size, ...)`): pixels.
+        values (`torch.Tensor` of shape `(batch_size, ...)`): pixels, of any floating type.
         weights (`torch.Tensor` of shape `(batch_size,)`): share of each sample's own pixels.
 
     Returns:
-        The mixed values and the `(batch_size,)` index of each sample's partner; the last of an odd batch is its own.
+        The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of an odd
+        batch is its own.
     """
     partner = torch.arange(len(values), device=values.device) ^ 1
     partner = torch.where(partner < len(values), partner, partner ^ 1)
     own = weights.reshape(-1, *[1] * (values.ndim - 1))
-    return torch.lerp(values[partner], values, own), partner
+    # the loss is weighted by the same shares: values are brought to their precision, not they to that of the values
+    dtype = torch.promote_types(values.dtype, weights.dtype)
+    mixed = torch.lerp(values[partner].to(dtype), values.to(dtype), own.to(dtype))
+    return mixed.to(values.dtype), partner
 
 
 def _per_sample(values: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Clips around events: packets copied as they are where that can be, encoded again where it cannot.
 
-A copied clip can only begin at a key frame, so it begins at the last one at or before the instant that was asked for. Its
-end is exact but for frames that its own last frames refer to.
+A copy has to hold the packets from the key frame at or before the instant that was asked for. A clip hides those before that
+instant with an edit list, which players follow; a further segment of a reel shows them. Where the key frame is more than
+`MAX_EARLY_S` before the instant, the packets are encoded again instead. The end of a copy is exact but for frames that its
+own last frames refer to.
 """
 
 import json
@@ -10,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -21,8 +23,18 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from comedian.data.decoding import SEEK_BACK_S, open_video, probe, quarter_turns, video_stream
+from comedian.data.decoding import (
+    Timing,
+    open_video,
+    pixel_aspect,
+    probe,
+    quarter_turns,
+    seek_places,
+    timing_of,
+    video_stream,
+)
 from comedian.data.frame_store import source_of
+from comedian.data.timeline import Timeline, frame_rate
 from comedian.errors import STORAGE_ERRORS, InputError
 from comedian.files import atomic_path, atomic_write_text, read_json
 
@@ -31,16 +43,23 @@ logger = logging.getLogger(__name__)
 RECORD_NAME = "clips.json"
 # what players expect in an MP4
 COPIED_CODECS = frozenset(("h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus"))
+# how much before the instant that was asked for the packets of a copy may begin
+MAX_EARLY_S = 1.0
 # frames that a codec may show later than it decodes them
 MAX_REORDERED = 16
 # how far behind the picture in a file its sound may be
 INTERLEAVING_S = 2.0
 MAX_LABEL_LETTERS = 60
+# what AAC in an MP4 is at; sound at other rates is resampled
+AAC_RATES = frozenset((8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000))
+DEFAULT_AAC_RATE = 48_000
+# containers round times
+SLACK_S = Fraction(1, 2000)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video, in seconds after its first frame."""
+    """A stretch of a video, in seconds after its first shown frame."""
 
     video: Path
     begin_s: float
@@ -91,32 +110,40 @@ def write_clips(
 ) -> dict[str, dict[str, Any]]:
     """Write one clip a segment; those that are there already, of the same video and stretch, are kept.
 
-    What the clips are stands in `clips.json` beside them, written after each.
+    A segment that cannot be written does not keep the others from being written. What the clips are stands in `clips.json`
+    beside them, written after each.
 
     Args:
         folder: made if need be.
         segments: file name -> what to cut.
-        exact: encode again, so that each clip begins at its very frame.
+        exact: encode again, so that each clip ends at its very frame too and begins there in players without edit lists.
         progress: wraps what is gone through, such as `tqdm`.
 
     Returns:
         File name -> `video`, `begin_s`, `end_s`, `exact`, and `first_frame_s`, where in the video the clip really begins.
 
     Raises:
-        InputError: a video cannot be read or its frames not be encoded.
+        InputError: a video cannot be read or its frames not be encoded; raised after the other clips are written.
     """
     record_path = Path(folder) / RECORD_NAME
     record = read_json(record_path) if record_path.exists() else {}
     if not isinstance(record, dict):
         raise InputError(f"`{record_path}` is no record of clips; remove it or choose another folder")
+    failures = []
     for name in progress(segments):
         segment, path = segments[name], Path(folder) / name
         wanted = {"source": source_of(segment.video), **asdict(segment), "exact": exact, "video": str(segment.video)}
         known = record.get(name)
         if isinstance(known, dict) and path.exists() and {**known, **wanted} == known:
             continue
-        record[name] = wanted | {"first_frame_s": write_segments(path, [segment], exact=exact)}
+        try:
+            record[name] = wanted | {"first_frame_s": write_segments(path, [segment], exact=exact)}
+        except InputError as error:
+            failures.append(f"`{name}`: {error}")
+            continue
         atomic_write_text(record_path, json.dumps(record, indent=1) + "\n")
+    if failures:
+        raise InputError(f"{len(failures)} of {len(segments)} clips cannot be written; the first is {failures[0]}")
     return {name: record[name] for name in segments}
 
 
@@ -130,7 +157,11 @@ def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = F
         InputError: a video cannot be read or its frames not be encoded.
     """
     if not exact:  # the key frame may lie in the segment before
-        segments = [Segment(part.video, _key_frame_s(part), part.end_s) for part in segments]
+        begins_s = [_begin_of_copy_s(part) for part in segments]
+        exact = None in begins_s
+    if not exact:
+        begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides what comes before it
+        segments = [Segment(part.video, begin_s, part.end_s) for part, begin_s in zip(segments, begins_s, strict=True)]
     merged: list[Segment] = []
     for part in segments:
         last = merged[-1] if merged else None
@@ -203,78 +234,95 @@ def _sources(source: InputContainer, segment: Segment) -> dict[str, Stream]:
     return {"video": video_stream(source, segment.video)} | dict(zip(["audio"], source.streams.audio))
 
 
-def _first_pts(source: InputContainer, stream: VideoStream) -> int:
-    """Time of the frame that is shown first."""
-    times = []
-    for packet in source.demux(stream):
-        if packet.pts is not None:
-            times.append(packet.pts)
-        if len(times) > MAX_REORDERED:
-            break
-    if not times:
-        raise _NotCopyable("packets have no times")
-    return min(times)
-
-
-def _seek_key_frame(source: InputContainer, stream: VideoStream, target: int) -> int:
-    """Go to a place at or before the last key frame at or before `target`, in ticks; return that key frame's time."""
-    for back_s in SEEK_BACK_S:
-        place = int(target - back_s / stream.time_base) if back_s < float("inf") else 0
-        source.seek(max(place, 0), stream=stream)
-        found = None
-        for packet in source.demux(stream):
-            if packet.pts is None:
-                continue
-            if packet.pts > target:
-                break
-            if packet.is_keyframe:
-                found = packet.pts
-        if found is not None:
-            source.seek(max(place, 0), stream=stream)
-            return found
-    raise _NotCopyable("no key frame can be sought")
-
-
 def _ticks(stream: Stream, time_s: float | Fraction) -> int:
     return round(time_s / stream.time_base)
 
 
-def _key_frame_s(segment: Segment) -> float:
-    """Where a copy of the segment would begin; its own begin where it cannot be copied."""
+class _Place(NamedTuple):
+    """Where in a video a segment begins, in ticks of the picture on the timeline.
+
+    Attributes:
+        key: the last key frame at or before it.
+        shown: the frame on screen.
+        seek: a place before the key frame to seek; `None` for the file's begin.
+    """
+
+    key: int
+    shown: int
+    seek: int | None
+
+
+def _place_of(segment: Segment, timing: Timing) -> _Place:
     with open_video(segment.video) as source:
-        stream = video_stream(source, segment.video)
-        try:
-            first = _first_pts(source, stream)
-            return float(
-                (_seek_key_frame(source, stream, first + _ticks(stream, segment.begin_s)) - first) * stream.time_base
-            )
-        except (_NotCopyable, av.error.FFmpegError):
-            return segment.begin_s
+        picture = video_stream(source, segment.video)
+        target = _ticks(picture, timing.first_s + segment.begin_s + SLACK_S)
+        for place in seek_places(picture, timing, target * picture.time_base) if timing.can_seek else [None]:
+            if place is not None:
+                source.seek(place, stream=picture)
+            timeline, key, shown, num_after = Timeline(source, picture), None, None, 0
+            if timeline.has_decoding_times:
+                raise _NotCopyable("AVI does not hold the times at which reordered frames are shown")
+            for packet in timeline.packets():
+                if packet is None or packet.pts is None:
+                    continue
+                if packet.pts <= target:
+                    key = packet.pts if packet.is_keyframe else key
+                    shown = packet.pts if shown is None else max(shown, packet.pts)
+                num_after += packet.pts > target
+                if num_after > MAX_REORDERED:
+                    break
+            if key is not None:
+                return _Place(key, max(shown, key), place)
+    raise _NotCopyable("no key frame can be sought")
+
+
+def _begin_of_copy_s(segment: Segment) -> float | None:
+    """Where a copy of the segment begins, in seconds after the first frame; `None` where it is encoded instead."""
+    timing = timing_of(segment.video)
+    try:
+        with open_video(segment.video) as source:
+            place = _place_of(segment, timing)
+            begin_s = float(place.key * video_stream(source, segment.video).time_base) - timing.first_s
+    except (_NotCopyable, av.error.FFmpegError):
+        return None
+    return begin_s if _begins_in_time(begin_s, segment) else None
+
+
+def _begins_in_time(begin_s: float, segment: Segment) -> bool:
+    """Whether a copy that begins at a key frame shows nothing before the video's first frame, and little too much."""
+    return begin_s >= max(segment.begin_s - MAX_EARLY_S, 0) - SLACK_S
 
 
 # ---- copying ----
 
 
 def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
-    """Append the packets of a segment, from the key frame at or before its begin; return where that is."""
-    sources = _sources(source, segment)
+    """Append the packets of a segment, from the key frame at or before its begin; return the time of the first shown."""
+    sources, timing = _sources(source, segment), timing_of(segment.video)
     picture = sources["video"]
-    first = _first_pts(source, picture)
-    key = _seek_key_frame(source, picture, first + _ticks(picture, segment.begin_s))
+    place = _place_of(segment, timing)
+    key_s, first_s = place.key * picture.time_base, _ticks(picture, timing.first_s) * picture.time_base
+    if not _begins_in_time(float(key_s - first_s), segment):
+        raise _NotCopyable(f"the key frame is {segment.begin_s - float(key_s - first_s):.1f} s before the begin")
     if others := {stream.codec.canonical_name for stream in sources.values()} - COPIED_CODECS:
         raise _NotCopyable(f"MP4 players do not expect {others.pop()}")
     formats = {kind: _format(stream) for kind, stream in sources.items()}
     if not output.streams:
         output.streams = {kind: output.container.add_stream_from_template(stream) for kind, stream in sources.items()}
         output.formats = formats
+        if picture.codec.canonical_name == "hevc":  # Apple's players refuse FFmpeg's default, hev1
+            output.streams["video"].codec_context.codec_tag = "hvc1"
     elif formats != output.formats:
         raise _NotCopyable("the videos differ in codec, size or sound")
-    begin_s = key * picture.time_base
-    end_s = Fraction(segment.end_s) + first * picture.time_base
+    end_s = Fraction(segment.end_s) + first_s
+    # a packet with a time below 0 is hidden by an edit list
+    begin_s = key_s if output.last_dts else place.shown * picture.time_base
     shift_s, end_of_output_s = output.next_s - begin_s, output.next_s
     # Matroska keeps no decoding times, and FFmpeg finds none for the first frames after a seek: any before theirs will do
-    before = count(key - MAX_REORDERED)
-    for packet in _packets_between(source, sources, key, end_s):
+    before = count(place.key - MAX_REORDERED)
+    if place.seek is not None:
+        source.seek(place.seek, stream=picture)
+    for packet in _packets_between(source, sources, place.key, begin_s, end_s):
         kind = packet.stream.type
         shift = _ticks(packet.stream, shift_s)
         dts = next(before) if packet.dts is None else packet.dts
@@ -288,7 +336,7 @@ def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
         packet.stream = output.streams[kind]
         output.container.mux(packet)
     output.next_s = end_of_output_s
-    return float(begin_s - first * picture.time_base)
+    return float(begin_s - first_s)
 
 
 def _format(stream: Stream) -> tuple:
@@ -299,16 +347,18 @@ def _format(stream: Stream) -> tuple:
 
 
 def _packets_between(
-    source: InputContainer, sources: Mapping[str, Stream], key: int, end_s: Fraction
+    source: InputContainer, sources: Mapping[str, Stream], key: int, begin_s: Fraction, end_s: Fraction
 ) -> Iterator[av.Packet]:
-    """Yield the picture's packets from the key frame up to the last one before `end_s`, and the sound beside them."""
-    begin_s = key * sources["video"].time_base
+    """Yield the picture's packets from the key frame up to the last one before `end_s`, and the sound from `begin_s`."""
+    picture, *others = sources.values()
     begun, after_end, ended = False, [], set()
-    for packet in source.demux(*sources.values()):
-        if packet.pts is None:
-            if packet.size:
-                raise _NotCopyable("packets have no times")
+    for packet in Timeline(source, picture).packets(*others):
+        if packet is None:
+            if begun and "video" not in ended:
+                raise _NotCopyable("the clock starts anew, and what follows may be another recording")
             continue
+        if packet.pts is None:
+            raise _NotCopyable("packets have no times")
         kind, time_s = packet.stream.type, packet.pts * packet.time_base
         if kind == "audio":
             if begin_s <= time_s < end_s:
@@ -336,59 +386,133 @@ def _packets_between(
 def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
     """Append the frames of a segment, encoded; return where it begins."""
     sources = _sources(source, segment)
-    picture = sources["video"]
-    picture.thread_type = "AUTO"
-    first = next(frame for frame in source.decode(picture) if frame.pts is not None)
-    start, turns = first.pts, quarter_turns(first)
-    if not output.streams:
-        output.streams = _encoders(output.container, sources, picture, is_sideways=turns % 2 == 1)
-    start_s, begin_s, end_s = start * picture.time_base, Fraction(segment.begin_s), Fraction(segment.end_s)
-    try:
-        _seek_key_frame(source, picture, start + _ticks(picture, begin_s))
-    except _NotCopyable:
-        source.seek(0)
-    # half a millisecond: containers round times
-    slack_s = Fraction(1, 2000)
-    target, shown_s, done = output.streams["video"], None, set()
-    for frame in source.decode(*sources.values()):
-        if frame.pts is None:
-            continue
-        kind = "video" if isinstance(frame, av.VideoFrame) else "audio"
-        time_s = frame.pts * frame.time_base - start_s
-        if time_s >= end_s - slack_s:
-            done.add(kind)
-            if done >= set(sources) or ("video" in done and time_s > end_s + Fraction(INTERLEAVING_S)):
-                break
-        elif time_s >= begin_s - slack_s and kind in output.streams:
-            place_s = time_s - begin_s + output.next_s
-            if kind == "video":
-                shown_s = time_s if shown_s is None else shown_s
-                if turns:
-                    frame = VideoFrame.from_ndarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-                frame = frame.reformat(target.width, target.height, "yuv420p")
-                frame.pict_type = 0
-            encoder = output.streams[kind]
-            frame.time_base = encoder.codec_context.time_base
-            frame.pts = max(round(place_s / frame.time_base), output.last_dts.get(kind, -1) + 1)
-            output.last_dts[kind] = frame.pts
-            output.container.mux(encoder.encode(frame))
-    if shown_s is None:
+    frames = _frames_between(source, sources, segment)
+    early = []
+    for item in frames:
+        early.append(item)
+        if item[0] == "video":
+            break
+    else:
         raise InputError(f"`{segment.video}` holds no frame from {segment.begin_s:.1f} to {segment.end_s:.1f} s")
-    output.next_s += end_s - begin_s
-    return float(shown_s)
+    _, first_s, first = early[-1]
+    turns = quarter_turns(first)
+    if not output.streams:
+        output.streams = _encoders(output.container, sources, is_sideways=turns % 2 == 1)
+    sound = output.streams.get("audio")
+    resampler = av.AudioResampler("fltp", sound.layout, sound.rate) if sound else None
+    for kind, time_s, frame in chain(early, frames):
+        place_s = time_s - Fraction(segment.begin_s) + output.next_s
+        if kind == "video":
+            _encode_frame(output, kind, _upright(frame, turns, output.streams[kind]), place_s)
+        elif resampler:
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(place_s / frame.time_base)
+            for part in resampler.resample(frame):
+                _encode_frame(output, kind, part, part.pts * part.time_base)
+    if resampler:
+        for part in resampler.resample(None):
+            _encode_frame(output, "audio", part, part.pts * part.time_base)
+    output.next_s += Fraction(segment.end_s) - Fraction(segment.begin_s)
+    return float(first_s)
 
 
-def _encoders(
-    container: OutputContainer, sources: Mapping[str, Stream], picture: VideoStream, is_sideways: bool
-) -> dict[str, Stream]:
-    rate = picture.average_rate or picture.guessed_rate or Fraction(25)
+def _encode_frame(output: _Output, kind: str, frame: av.VideoFrame | av.AudioFrame, place_s: Fraction) -> None:
+    """Encode a frame at its place in the output, or as soon after the frame before it as can be."""
+    encoder = output.streams[kind]
+    frame.time_base = encoder.codec_context.time_base
+    frame.pts = max(round(place_s / frame.time_base), output.last_dts.get(kind, -1) + 1)
+    output.last_dts[kind] = frame.pts + (frame.samples - 1 if kind == "audio" else 0)
+    output.container.mux(encoder.encode(frame))
+
+
+def _upright(frame: VideoFrame, turns: int, target: VideoStream) -> VideoFrame:
+    """A frame as the encoder takes it."""
+    if turns:
+        frame = VideoFrame.from_ndarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    frame = frame.reformat(target.width, target.height, "yuv420p")
+    frame.pict_type = 0
+    return frame
+
+
+def _frames_between(
+    source: InputContainer, sources: Mapping[str, Stream], segment: Segment
+) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
+    """Yield what is to be seen and heard in a segment: kind, seconds after the video's first frame, and frame.
+
+    The first picture is the one on screen at the begin, and the last one stands until the end.
+    """
+    picture, timing = sources["video"], timing_of(segment.video)
+    picture.thread_type = "AUTO"
+    begin_s, end_s = Fraction(segment.begin_s), Fraction(segment.end_s)
+    before, last, last_s = None, None, begin_s
+    for kind, time_s, frame in _frames_from_key_frame(source, sources, segment, timing, end_s):
+        if kind == "audio":
+            if begin_s - SLACK_S <= time_s < end_s - SLACK_S:
+                yield kind, time_s, frame
+        elif time_s < begin_s - SLACK_S:
+            before = frame
+        elif time_s < end_s - SLACK_S:
+            if last is None and before is not None and time_s > begin_s + SLACK_S:
+                yield kind, begin_s, before
+            yield kind, time_s, frame
+            last, last_s = frame, time_s
+    if last is None and before is not None:
+        yield "video", begin_s, before
+        last = before
+    step_s = 1 / Fraction(frame_rate(source, picture)).limit_denominator(1001)
+    if last is not None and last_s + 3 * step_s / 2 < end_s:
+        yield "video", end_s - step_s, last
+
+
+def _frames_from_key_frame(
+    source: InputContainer, sources: Mapping[str, Stream], segment: Segment, timing: Timing, end_s: Fraction
+) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
+    """Yield the frames that decode from a key frame before a segment until its end, or from the file's begin."""
+    picture, *others = sources.values()
+    try:
+        key, _, place = _place_of(segment, timing)
+    except (_NotCopyable, av.error.FFmpegError):
+        key, place = None, None
+    if place is not None:
+        source.seek(place, stream=picture)
+    timeline, begun, done = Timeline(source, picture), key is None, set()
+    first_s = Fraction(timing.first_s)
+    for packet in chain(timeline.packets(*others), [None]):
+        is_sound = packet is not None and packet.stream.type == "audio"
+        if is_sound and segment.begin_s > (packet.pts or 0) * packet.time_base - first_s + 1:
+            continue
+        begun = begun or (packet is not None and not is_sound and packet.is_keyframe and packet.pts == key)
+        if not begun and not is_sound:
+            continue
+        try:
+            frames = packet.decode() if is_sound else timeline.decode(packet)
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            if is_sound and frame.pts is None:
+                continue
+            time_s = (frame.pts * frame.time_base if is_sound else Fraction(timeline.time_s(frame))) - first_s
+            if time_s >= end_s - SLACK_S:
+                done.add("audio" if is_sound else "video")
+            yield "audio" if is_sound else "video", time_s, frame
+        if done >= set(sources) or ("video" in done and time_s > end_s + Fraction(INTERLEAVING_S)):
+            return
+
+
+def _encoders(container: OutputContainer, sources: Mapping[str, Stream], is_sideways: bool) -> dict[str, Stream]:
+    picture = sources["video"]
+    rate, aspect = picture.average_rate or picture.guessed_rate or Fraction(25), pixel_aspect(picture)
     video = container.add_stream("libx264", rate, options={"crf": "18", "preset": "veryfast"})
     sides = (picture.height, picture.width) if is_sideways else (picture.width, picture.height)
     video.width, video.height, video.pix_fmt = sides[0] // 2 * 2, sides[1] // 2 * 2, "yuv420p"
+    video.codec_context.sample_aspect_ratio = 1 / aspect if is_sideways else aspect
     video.codec_context.time_base = Fraction(1, 90_000)
     if "audio" not in sources:
         return {"video": video}
-    sound = container.add_stream("aac", sources["audio"].rate)
-    sound.layout = sources["audio"].layout
-    sound.codec_context.time_base = Fraction(1, sources["audio"].rate)
+    heard = sources["audio"]
+    sound = container.add_stream("aac", heard.rate if heard.rate in AAC_RATES else DEFAULT_AAC_RATE)
+    sound.layout = heard.layout
+    if heard.layout.name.endswith("channels"):  # files of PCM say how many channels there are, not which
+        sound.layout = "mono" if heard.layout.nb_channels == 1 else "stereo"
+    sound.codec_context.time_base = Fraction(1, sound.rate)
     return {"video": video, "audio": sound}

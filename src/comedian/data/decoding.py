@@ -1,6 +1,8 @@
 """PyAV: any video -> RGB frames on an exact time grid.
 
-Time 0 is the presentation time of the first video frame, whatever the container's clock says. Grid point `i` is at
+Time 0 is when the first frame is shown, whatever the container's clock says; every command takes it from here. Frames that
+an edit list hides and those before the first key frame are not shown. Where the container's clock starts anew, time
+goes on (see `comedian.data.timeline`). Grid point `i` is at
 `i / fps` seconds and shows what a viewer would see then: the last frame presented at or before it. Everything goes by
 the frames' own timestamps, so variable frame rates, start times other than 0 and rates that do not divide the source's
 need no special case. Frames are upright, as players show them: a telephone films sideways and notes how to turn the picture.
@@ -13,19 +15,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from fractions import Fraction
+from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 
 import av
 import av.logging
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from comedian.data.annotations import CONTROL, MAX_POSITION_MS
+from comedian.data.timeline import Timeline, first_shown_s, frame_rate
 from comedian.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -36,6 +41,10 @@ TRUNCATION_TOLERANCE_S = 1.0
 PACKETS_AHEAD = 40
 # How far before an instant to look for a key frame: some containers have no index and land behind it.
 SEEK_BACK_S = (0, 10, 60, math.inf)
+# FFmpeg reads on after the end of the first file
+FORMATS_OF_JOINABLE_FILES = ("matroska", "avi")
+# further restarts of one clock are not reported
+MAX_RESTARTS_TOLD = 10
 # A later frame has a broken time: filling up to it, five frames would make years.
 MAX_LENGTH_S = MAX_POSITION_MS / 1000
 # What names other files or addresses, or is a script: whoever wrote it would choose what is opened.
@@ -44,10 +53,10 @@ LISTS = frozenset("avisynth concat dash hls image2 imf rtp rtsp sap sdp vapoursy
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header says.
+    """What a video's header says, and when its pictures are shown.
 
     Attributes:
-        duration_s: seconds from the first video frame to the end of the last one.
+        duration_s: seconds from the first shown frame to the end of the last one.
         fps: average frames a second of the source.
         width: pixels.
         height: pixels.
@@ -59,15 +68,101 @@ class VideoInfo:
     height: int
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When the pictures of a video are shown, in seconds on the container's clock, which is the timeline up to a break.
+
+    Attributes:
+        first_s: when the first shown frame is: time 0 of every command.
+        end_s: when the last one ends.
+        player_s: time 0 of a player, which begins with the first stream, be it sound.
+        restarts_s: where on the timeline the container's clock starts anew.
+        can_seek: whether the container finds a place by its time.
+    """
+
+    first_s: float
+    end_s: float
+    player_s: float
+    restarts_s: tuple[float, ...] = ()
+    can_seek: bool = True
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first shown frame to the end of the last one."""
+        return self.end_s - self.first_s
+
+
+def timing_of(path: str | Path) -> Timing:
+    """Return when the pictures of a video are shown.
+
+    The packets of a file without an index (MPEG-TS, MPEG-PS, raw streams) are all read once, none of them decoded.
+
+    Raises:
+        InputError: `path` is not a readable video, or holds no picture.
+    """
+    try:
+        status = Path(path).stat()
+        return _timing_of(str(path), status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):  # an address, or no name of a file
+        return _read_timing(str(path))
+
+
+@lru_cache(64)
+def _timing_of(path: str, size_bytes: int, mtime_ns: int) -> Timing:
+    return _read_timing(path)
+
+
+def _read_timing(path: str) -> Timing:
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        timeline = Timeline(container, stream)
+        first_s = first_shown_s(timeline, av.error.FFmpegError)
+        if first_s is None:
+            first_s = float((stream.start_time or 0) * stream.time_base)
+        end_s = _end_s(container, stream)
+        player_s = first_s if container.start_time is None else container.start_time / av.time_base
+        reads_on = _goes_on_after_index(container, stream, end_s)
+    if not (timeline.clock_may_jump or timeline.is_raw or reads_on):
+        # of where decoding begins depends when a frame is shown
+        return Timing(first_s, end_s, player_s, can_seek=not timeline.has_decoding_times)
+    restarts_s: list[float] = []
+    with open_video(path) as container:
+        timeline = Timeline(container, video_stream(container, path), restarts_s.append)
+        num_packets = 0
+        with suppress(av.error.FFmpegError):
+            for packet in timeline.packets():
+                num_packets += packet is not None
+        if timeline.end is not None:
+            end_s = float(timeline.end * timeline.time_base)
+        elif timeline.is_raw:
+            end_s = first_s + num_packets / timeline.rate
+        can_seek = not (restarts_s or timeline.is_raw or timeline.has_decoding_times)
+    return Timing(first_s, end_s, player_s, tuple(restarts_s), can_seek)
+
+
+def _goes_on_after_index(container: InputContainer, stream: VideoStream, end_s: float) -> bool:
+    """Whether a file that can be joined to another one byte by byte goes on behind the end that its header promises."""
+    if not (container.format.name.startswith(FORMATS_OF_JOINABLE_FILES) and end_s < MAX_LENGTH_S):
+        return False
+    timeline = Timeline(container, stream)
+    with suppress(av.error.FFmpegError):
+        container.seek(int(end_s / stream.time_base), stream=stream)
+        for _ in timeline.packets():
+            if len(timeline.shifts) > 1:
+                return True
+    return timeline.end is not None and timeline.end * timeline.time_base > end_s + TRUNCATION_TOLERANCE_S
+
+
 def probe(path: str | Path) -> VideoInfo:
-    """Read a video's length, rate and size from its header, without decoding.
+    """Read a video's length, rate and size.
 
     Raises:
         InputError: `path` is no readable video, holds no picture, or says that it lasts a day or more.
     """
+    timing = timing_of(path)
     with open_video(path) as container:
         stream = video_stream(container, path)
-        info = VideoInfo(_duration_s(container, stream), _source_fps(stream), stream.width, stream.height)
+        info = VideoInfo(timing.duration_s, frame_rate(container, stream), stream.width, stream.height)
     if info.duration_s <= 0 or info.width == 0:
         raise InputError(f"`{path}` is a video of zero length or size; encode it again")
     if info.duration_s >= MAX_LENGTH_S:
@@ -126,9 +221,8 @@ def iter_frames(
         stream = video_stream(container, path)
         stream.thread_type = "SLICE" if live else "AUTO"
         stream.codec_context.thread_count = threads
-        time_base, frame_duration_s = float(stream.time_base), 1 / _source_fps(stream)
-        tolerance_s = _tolerance_s(stream)
-        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads)
+        time_base, tolerance_s = float(stream.time_base), _tolerance_s(stream)
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads)
 
         shown, shown_s, start_s, index, num_late = None, 0.0, None, 0, 0
 
@@ -139,14 +233,19 @@ def iter_frames(
             first = math.ceil((pts * time_base - start_s - 2 * tolerance_s) * fps)
             return math.floor((next_pts * time_base - start_s + 2 * tolerance_s) * fps) < first
 
-        packets = _demux(container, stream, path, on_damage)
-        packets = ((packet, None) for packet in packets) if live else _with_next_pts(packets)
-        for frame in _decode(packets, stream, path, on_damage, is_off_grid):
-            if frame.pts is not None:
-                time_s = frame.pts * time_base
-            else:
-                time_s = 0.0 if start_s is None else start_s + shown_s + frame_duration_s
+        restarts_s: list[float] = []
+        timeline = Timeline(container, stream, restarts_s.append)
+        packets = _demux(timeline, path, on_damage)
+        if live or timeline.has_decoding_times:
+            packets = ((packet, None) for packet in packets)
+        else:
+            packets = _with_next_pts(packets)
+        for frame in _decode(packets, timeline, path, on_damage, is_off_grid):
+            time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
+            # packets are read ahead of the frames, and the first frame tells where time 0 is
+            while restarts_s:
+                _tell_restart(path, restarts_s.pop(0) - start_s, len(timeline.shifts), on_damage)
             if not live and time_s - start_s >= MAX_LENGTH_S:
                 num_late += 1
                 continue
@@ -156,7 +255,7 @@ def iter_frames(
             shown, shown_s = frame, time_s - start_s
         if shown is None:
             raise InputError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
-        end_s = shown_s + (shown.duration * time_base or frame_duration_s)
+        end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
             yield shown_s, to_array(shown)
             index += 1
@@ -164,9 +263,15 @@ def iter_frames(
             on_damage(
                 f"`{path}` has {num_late} frames a day or more after the first, whose times are broken; left out"
             )
-        promised_s = _duration_s(container, stream)
-        if end_s < promised_s - TRUNCATION_TOLERANCE_S:
+        promised_s = _end_s(container, stream) - start_s
+        has_promised = not timeline.clock_may_jump and not timeline.is_raw
+        if has_promised and end_s < promised_s - TRUNCATION_TOLERANCE_S:
             on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
+
+
+def _tell_restart(path: str | Path, time_s: float, num_clocks: int, on_damage: Callable[[str], None]) -> None:
+    if num_clocks <= MAX_RESTARTS_TOLD + 1:
+        on_damage(f"the clock of `{path}` starts anew at {time_s:.1f} s; what follows is taken as the next frames")
 
 
 def frames_at(
@@ -188,10 +293,13 @@ def frames_at(
     with open_video(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        to_array = _ArrayConverter(size, _pixel_aspect(stream), threads=0)
-        first = next(_decodable(container, stream), None)
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads=0)
+        timing = timing_of(path)
+        if not timing.can_seek:
+            yield from _frames_of_one_pass(path, list(timestamps_s), size)
+            return
         for timestamp_s in timestamps_s:
-            frame = first and _frame_on_screen(container, stream, first, timestamp_s)
+            frame = _frame_on_screen(container, stream, timing, timestamp_s)
             if frame is None:
                 raise InputError(
                     f"`{path}` holds no frame at {timestamp_s:.1f} s that can be decoded; is it complete?"
@@ -199,32 +307,59 @@ def frames_at(
             yield to_array(frame)
 
 
+def _frames_of_one_pass(
+    path: str | Path, timestamps_s: list[float], size: int | tuple[int, int] | None
+) -> Iterator[np.ndarray]:
+    """The frames on screen at some instants of a video that cannot be sought, every frame of which is decoded."""
+    found: dict[float, np.ndarray] = {}
+    coming = deque(sorted(set(timestamps_s)))
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        stream.thread_type = "AUTO"
+        to_array = _ArrayConverter(size, float(pixel_aspect(stream)), threads=0)
+        timeline, shown, start_s = Timeline(container, stream), None, None
+        packets = ((packet, None) for packet in _demux(timeline, path, lambda line: None))
+        for frame in _decode(packets, timeline, path, lambda line: None, lambda pts, next_pts: False):
+            time_s = timeline.time_s(frame)
+            start_s = time_s if start_s is None else start_s
+            while shown is not None and coming and coming[0] < time_s - start_s - _tolerance_s(stream):
+                found[coming.popleft()] = to_array(shown)
+            shown = frame
+        if shown is None:
+            raise InputError(f"`{path}` holds no frame that can be decoded; is it complete?")
+        found |= dict.fromkeys(coming, to_array(shown))
+    yield from (found[timestamp_s] for timestamp_s in timestamps_s)
+
+
 def _frame_on_screen(
-    container: InputContainer, stream: VideoStream, first: VideoFrame, timestamp_s: float
+    container: InputContainer, stream: VideoStream, timing: Timing, timestamp_s: float
 ) -> VideoFrame | None:
     """The last frame at or before an instant, from the nearest place before it that can be sought."""
-    time_base = float(stream.time_base)
-    target = (first.pts or 0) + (timestamp_s + _tolerance_s(stream)) / time_base
-    for back_s in SEEK_BACK_S:
-        container.seek(
-            max(int(target - back_s / time_base), first.pts or 0) if back_s < math.inf else 0, stream=stream
-        )
-        shown = None
-        for frame in _decodable(container, stream):
-            if frame.pts > target:
+    target_s = timing.first_s + timestamp_s + _tolerance_s(stream)
+    for place in seek_places(stream, timing, target_s):
+        container.seek(place, stream=stream)
+        shown, timeline = None, Timeline(container, stream)
+        with suppress(av.error.FFmpegError):
+            for packet in chain(timeline.packets(), [None]):
+                frames = timeline.decode(packet)
+                times_s = [timeline.time_s(frame) for frame in frames]
+                for frame, time_s in zip(frames, times_s, strict=True):
+                    if time_s > target_s:
+                        break
+                    shown = frame
+                else:
+                    continue
                 break
-            shown = frame
         if shown is not None:
             return shown
     return None
 
 
-def _decodable(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames with a time from where the container is, until one cannot be decoded."""
-    try:
-        yield from (frame for frame in container.decode(stream) if frame.pts is not None)
-    except av.error.FFmpegError:
-        return
+def seek_places(stream: Stream, timing: Timing, time_s: float | Fraction) -> Iterator[int]:
+    """Yield ticks to seek for a key frame at or before an instant of the container's clock, ever farther before it."""
+    for back_s in SEEK_BACK_S:
+        # a stream without an index may land behind an instant at its very begin
+        yield math.floor(max(time_s - back_s, timing.first_s - SEEK_BACK_S[-2]) / stream.time_base)
 
 
 class _ArrayConverter:
@@ -294,10 +429,10 @@ def quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _pixel_aspect(stream: VideoStream) -> float:
-    """Width of a pixel relative to its height; 1 where the file says nothing, or nothing that can be."""
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if 0.1 < aspect < 10 else 1.0
+def pixel_aspect(stream: VideoStream) -> Fraction:
+    """Return the width of a pixel relative to its height; 1 where the file says nothing, or an implausible value."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 0.1 < aspect < 10 else Fraction(1)
 
 
 def _tolerance_s(stream: VideoStream) -> float:
@@ -305,45 +440,50 @@ def _tolerance_s(stream: VideoStream) -> float:
     return min(0.51 * float(stream.time_base), 1e-3)
 
 
-def _source_fps(stream: VideoStream) -> float:
-    return float(stream.average_rate or stream.guessed_rate or 25)
-
-
-def _duration_s(container: InputContainer, stream: VideoStream) -> float:
-    """Seconds from the first video frame to the end, as the header has it."""
+def _end_s(container: InputContainer, stream: VideoStream) -> float:
+    """When the video ends on the container's clock, as the header has it; 0 where it says nothing."""
     start_s = float((stream.start_time or 0) * stream.time_base)
     if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
+        return start_s + float(stream.duration * stream.time_base)
     if "DURATION" in stream.metadata:  # Matroska: the track's end on the container's clock
         with suppress(ValueError):  # no time
             hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_s
+            end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            if math.isfinite(end_s):
+                return end_s
     if container.duration is not None:
-        return container.duration / av.time_base - start_s
+        return container.duration / av.time_base
     return 0.0
 
 
 def _decode(
     packets: Iterator[tuple[av.Packet | None, int | None]],
-    stream: VideoStream,
+    timeline: Timeline,
     path: str | Path,
     on_damage: Callable[[str], None],
     is_off_grid: Callable[[int, int], bool],
 ) -> Iterator[VideoFrame]:
     """Yield frames that decode, in presentation order, all on the grid among them; what is broken is counted."""
-    broken, context, skipping = 0, stream.codec_context, False
+    broken, context, skipping = 0, timeline.picture.codec_context, False
+    before: deque[int] = deque(maxlen=PACKETS_AHEAD)
+    has_drained = False
     for packet, next_pts in packets:
+        if has_drained:
+            # where recordings were joined, the last packets of the first one may be cut off
+            broken, has_drained = before[0], False
+        before.append(broken)
         broken += packet is not None and packet.is_corrupt
         skips = next_pts is not None and is_off_grid(packet.pts, next_pts)
         if skips != skipping:
             # what the decoder skips so is never referred to: the other frames do not change by a bit
             context.skip_frame, skipping = "NONREF" if skips else "DEFAULT", skips
         try:
-            for frame in stream.decode(packet):
+            for frame in timeline.decode(packet):
                 broken += frame.is_corrupt
                 yield frame
         except av.error.FFmpegError:
             broken += 1
+        has_drained = packet is None
     if broken:
         on_damage(f"`{path}` has broken data in {broken} places")
 
@@ -370,12 +510,10 @@ def _after(packet: av.Packet | None, shown: list[int]) -> int | None:
     return shown[index] if index < len(shown) else None
 
 
-def _demux(
-    container: InputContainer, stream: VideoStream, path: str | Path, on_damage: Callable[[str], None]
-) -> Iterator[av.Packet | None]:
+def _demux(timeline: Timeline, path: str | Path, on_damage: Callable[[str], None]) -> Iterator[av.Packet | None]:
     """Yield the stream's packets as far as they can be read, then None, which has the decoder give its last frames."""
     try:
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from timeline.packets()
     except av.error.FFmpegError as error:
         on_damage(f"`{path}` cannot be read to its end: {error.strerror}")
     yield None

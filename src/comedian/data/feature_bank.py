@@ -8,7 +8,7 @@ index: banks of one feature a second and of two lie side by side, and a reader a
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from comedian.data.frame_store import same_source, source_of
 from comedian.data.windows import TIME_EPSILON_S
 from comedian.errors import InputError
 from comedian.files import atomic_write_tensors, existing
@@ -38,7 +39,7 @@ class FeatureHeader:
         offset_s: time of the first feature, in seconds from the first video frame.
         duration_s: seconds of the video that they are of.
         source: what made them: the model and the length of its clips, or the kind of files that were imported.
-        video: what they were made from: `name`, `size_bytes` and `mtime_ns`, as `frame_store.source_of` has it.
+        video: what they were made from, as `frame_store.source_of` describes it; empty where that is not known.
         reduction: the standardisation and PCA that they went through, a fingerprint and plain words; empty for none.
     """
 
@@ -131,6 +132,20 @@ class HalfFeatures(FeatureHeader):
         nearest = nearest.clip(0, self.num_features - 1)
         first = int(nearest.min())
         return self.read(first, int(nearest.max()) - first + 1)[nearest - first]
+
+    def check_source(self, video: Path) -> None:
+        """Make sure that the features are of a video, or of the published file beside it that they were imported from.
+
+        Raises:
+            InputError: they are of another one.
+        """
+        # an imported file may be gone, which a video in use is not
+        imported = self.video.get("name", "").endswith(".npy")
+        file = video.with_name(self.video["name"]) if imported else video
+        if (file.is_file() or not imported) and not same_source(self.video, source_of(file)):
+            raise InputError(
+                f"`{self.path}` holds features of another `{self.video['name']}` than `{file}`; {_REMEDY}"
+            )
 
     def check(self, token_rate: float, duration_s: float, dim: int | None = None) -> None:
         """Make sure that a half's tokens each find a feature of their own; a faster bank than they need is fine.
@@ -351,4 +366,5 @@ def _is_fresh(path: Path, header: FeatureHeader, dtype: str) -> bool:
         found = open_features(path)
     except InputError:
         return False
-    return found.header == header and found.dtype == dtype
+    same = same_source(found.video, header.video) if found.video else not header.video
+    return same and replace(found.header, video={}) == replace(header, video={}) and found.dtype == dtype

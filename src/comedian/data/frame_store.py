@@ -15,26 +15,28 @@ sets in band) a grid point. A reader decodes from the key frame before the first
     n float64            timestamps_s: each frame's true time in its video, from the first video frame
     n + 1 int64          offsets: where each packet starts; the last is where the packets end
     n int64              keys: the key frame that each frame is decoded from
-    JSON, UTF-8          fps, height, width, num_frames, source: {name, size_bytes, mtime_ns}
+    JSON, UTF-8          fps, height, width, num_frames, source: see `source_of`
     int64, 8 bytes       length of the JSON, magic: a file that was cut short cannot end in it
 """
 
+import hashlib
 import json
 import mmap
 import os
 import signal
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -54,6 +56,8 @@ STORE_VERSION = 1
 GOP_FRAMES = 16
 DEFAULT_QUALITY = 30
 MAX_FPS = 1000
+# of a video, spread evenly from its first byte to its last: what tells it from another of the same size
+SAMPLED_BLOCKS, BLOCK_BYTES = 8, 2**16
 # of a picture, in pixels: more is a damaged header
 MAX_SIDE = 16_384
 
@@ -85,6 +89,7 @@ class HalfFrames:
         height: pixels.
         width: pixels.
         timestamps_s: float64 of shape `(num_frames,)`, each frame's true time in the source video.
+        source: the video that the frames were decoded from, see [`source_of`].
     """
 
     path: Path
@@ -94,7 +99,7 @@ class HalfFrames:
     timestamps_s: np.ndarray
     _offsets: np.ndarray
     _keys: np.ndarray
-    _source: dict
+    source: dict
 
     @property
     def num_frames(self) -> int:
@@ -387,7 +392,7 @@ def prepare(
 ) -> PrepareReport:
     """Decode every half under `root` once into a frame store.
 
-    Halves that are there already and whose video has not changed (size and modification time) are left as they are, so
+    Halves that are there already and whose video has not changed (see `same_source`) are left as they are, so
     an interrupted run goes on where it stopped. Workers are spawned: a script calls this under `if __name__ == "__main__"`.
 
     Args:
@@ -430,9 +435,33 @@ def prepare(
 
 
 def source_of(video_path: Path) -> dict:
-    """Return what tells whether a video has changed since it was prepared."""
+    """Return what distinguishes a file from others: its name, its size and a hash of some of its blocks.
+
+    At most half a megabyte is read, so that a thousand videos take seconds.
+    """
     status = video_path.stat()
-    return {"name": video_path.name, "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    blocks_sha256 = _hash_blocks(video_path, status.st_size, status.st_mtime_ns)
+    return {"name": video_path.name, "size_bytes": status.st_size, "blocks_sha256": blocks_sha256}
+
+
+def same_source(stored: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether two descriptions of [`source_of`] are of one content, whatever the file's name and time of change.
+
+    What was stored before hashes were is judged by name and size; an empty description fits every file.
+    """
+    names = ("size_bytes", "blocks_sha256") if "blocks_sha256" in stored else ("size_bytes", "name")
+    return not stored or all(stored.get(name) == found.get(name) for name in names)
+
+
+@cache
+def _hash_blocks(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    """Hash a file's sampled blocks; size and time are there for the cache alone."""
+    digest, last = hashlib.sha256(), max(0, size_bytes - BLOCK_BYTES)
+    with path.open("rb") as file:
+        for index in range(SAMPLED_BLOCKS):
+            file.seek(last * index // (SAMPLED_BLOCKS - 1))
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()
 
 
 def _half_path(store: Path, video_id: str, half: int) -> Path:
@@ -489,7 +518,7 @@ def _is_fresh(job: _Job) -> bool:
 
 def _has_frames(job: _Job) -> bool:
     try:
-        return open_half(job.destination)._source == source_of(job.video_path)
+        return same_source(open_half(job.destination).source, source_of(job.video_path))
     except (FileNotFoundError, InputError):
         return False
 

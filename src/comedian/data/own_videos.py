@@ -18,8 +18,9 @@ The simplest file of events is a CSV (`comedian.data.events` tells all it may ho
 import difflib
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,11 +136,11 @@ def import_videos(
         splits = _choose_splits(matches, validation_share, seed)
     except InputError as error:
         raise InputError(f"`{events_file}`: {error}") from None
+    targets = {part.file: output / match_of(part.video.name) / _target_name(part) for part in parts}
+    _check_halves(targets.values())
     _claim(output, {"videos": str(videos.absolute()), "events": str(events_file.absolute()), "seed": seed})
-    for part in parts:
-        # the parts of a match are named as they must be already
-        target = part.file.name if part.video.half else f"1_{part.file.name}"
-        _link(part.file, output / match_of(part.video.name) / target)
+    for file, target in targets.items():
+        _link(file, target)
     for video_id, of_match in matches.items():
         atomic_write_text(output / video_id / LABEL_FILE_NAMES[0], label_file(video_id, of_match))
     atomic_write_text(output / LABELS_FILE_NAME, "".join(f"{label}\n" for label in events.labels))
@@ -147,6 +148,20 @@ def import_videos(
     used = {part.file.relative_to(videos).as_posix() for part in parts}
     by_id = {video_id: [_annotation(*of) for of in _events_of(of_match)] for video_id, of_match in matches.items()}
     return OwnVideos(output, events.labels, splits, by_id, tuple(sorted(_video_names(videos, output) - used)))
+
+
+def _target_name(part: Part) -> str:
+    # the parts of a match are named as they must be already
+    return part.file.name if part.video.half else f"1_{part.file.name}"
+
+
+def _check_halves(targets: Iterable[Path]) -> None:
+    """Refuse a folder where an earlier import left another video of the same half: later commands would choose one."""
+    for target in targets:
+        half = re.match(r"\d*", target.name).group()
+        for other in target.parent.glob(f"{half}[!0-9]*"):
+            if other.name != target.name and other.suffix.lower() in VIDEO_SUFFIXES:
+                raise InputError(f"`{other}` is an earlier import's video of what is `{target.name}` now; delete it")
 
 
 def find_parts(videos: Path, events: EventSet, source: str | Path) -> list[Part]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.nn import functional as F
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from comedian.data.annotations import game_time
 from comedian.data.feature_bank import FeatureBank
@@ -130,6 +132,9 @@ class WindowShape:
 class FrameWindows(Dataset):
     """Windows of frames, addressed by [`WindowKey`] so that the sampler alone holds the randomness.
 
+    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it has the
+    same windows in every epoch.
+
     Args:
         halves: where they are cut from.
         shape: their sizes.
@@ -138,18 +143,28 @@ class FrameWindows(Dataset):
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
         self.shape = shape
+        self._numbered: list[WindowKey] | None = None
+
+    def key_of(self, key: WindowKey | int) -> WindowKey:
+        """Return a key as it is; of a number, that of its window."""
+        if isinstance(key, WindowKey):
+            return key
+        if self._numbered is None:
+            self._numbered = sorted(WindowSampler(self, seed=0))
+        return self._numbered[key]
 
     def __len__(self) -> int:
         """Windows of an epoch."""
         return len(self.halves) * self.shape.windows_per_half
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window.
 
         Returns:
             `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last
             frame.
         """
+        key = self.key_of(key)
         available = self.available_frames(key)
         frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)
         if available < self.shape.num_frames:
@@ -209,7 +224,7 @@ class WindowDataset(FrameWindows):
         self.settings = settings
         self.sound = sound
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window.
 
         Returns:
@@ -217,6 +232,7 @@ class WindowDataset(FrameWindows):
             and, where tokens learn them, `offset_targets_s` float32 `(num_tokens, num_labels)`, NaN without footage or
             event; with `sound`, `sound` float32 `(num_tokens, mel_frames, NUM_MELS)`, NaN for a half that has none.
         """
+        key = self.key_of(key)
         window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
         if self.settings.offset_radius_s is not None:
             window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key))
@@ -311,19 +327,45 @@ class DistillationDataset(FrameWindows):
         super().__init__(halves, shape)
         self.features = [bank.open(row["video_id"], row["half"]) for row in halves.rows]
         for index, features in enumerate(self.features):
-            duration_s = halves.num_frames(index) / halves.fps
-            features.check(token_rate=halves.fps / shape.tubelet_size, duration_s=duration_s, dim=feature_dim)
+            features.check_source(Path(halves.rows[index]["video_path"]))
+            token_rate = halves.fps / shape.tubelet_size
+            features.check(token_rate=token_rate, duration_s=self.last_frame_s(index), dim=feature_dim)
 
-    def __getitem__(self, key: WindowKey) -> dict[str, Tensor]:
+    def __getitem__(self, key: WindowKey | int) -> dict[str, Tensor]:
         """Read one window: see [`FrameWindows`]; with `teacher_features` float32 `(num_tokens, dim)`."""
+        key = self.key_of(key)
         features = self.features[key.half_index].at(self.token_times_s(key))
         return super().__getitem__(key) | {"teacher_features": torch.from_numpy(features)}
+
+    def last_frame_s(self, index: int) -> float:
+        """Time of a half's last frame: a last token that is filled up with it asks for no later feature."""
+        half = self.halves[index]
+        return (half.num_frames - 1) / half.fps
 
     def token_times_s(self, key: WindowKey) -> np.ndarray:
         """Times of a window's tokens in its half, float64 `(num_tokens,)`; the last one repeats with the last frame."""
         times_s = token_timestamps_s(self.shape.num_tokens, self.halves.fps, self.shape.tubelet_size)
         last_token = -(-self.available_frames(key) // self.shape.tubelet_size) - 1
-        return self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
+        times_s = self.start_s(key) + times_s[np.minimum(np.arange(len(times_s)), last_token)]
+        return np.minimum(times_s, self.last_frame_s(key.half_index))
+
+
+def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Make a batch of windows, also of halves whose frames differ in size.
+
+    Returns:
+        Each field of the windows stacked. Smaller frames are padded at the bottom and on the right to the largest, and
+        `frame_sizes` int64 `(batch_size, 2)`, which is there only then, holds the height and width of each.
+    """
+    sizes = torch.tensor([window["frames"].shape[1:3] for window in windows])
+    if (sizes == sizes[0]).all():
+        return default_collate(windows)
+    missing = sizes.amax(dim=0) - sizes
+    padded = [
+        window | {"frames": F.pad(window["frames"], (0, 0, 0, right, 0, bottom))}
+        for window, (bottom, right) in zip(windows, missing.tolist(), strict=True)
+    ]
+    return default_collate(padded) | {"frame_sizes": sizes}
 
 
 class WindowSampler(Sampler[WindowKey]):

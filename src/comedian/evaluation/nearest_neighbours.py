@@ -54,15 +54,14 @@ def labelled_tokens(
     clips = [(index, *clip) for index in range(len(halves)) for clip in choose_clips(halves, index, size)]
     tokens = []
     for first in range(0, len(clips), CLIPS_PER_BATCH):
-        frames = np.concatenate(
-            [
-                halves[index].read(tubelet * size * halves.frame_step, size, halves.frame_step)
-                for index, tubelet, _ in clips[first : first + CLIPS_PER_BATCH]
-            ]
-        )
+        # the frames of one half may be of another size than those of the next
+        frames = [
+            halves[index].read(tubelet * size * halves.frame_step, size, halves.frame_step)
+            for index, tubelet, _ in clips[first : first + CLIPS_PER_BATCH]
+        ]
         pixels = processor(frames, return_tensors="pt", device=model.device)["pixel_values_videos"]
         with autocast(model):
-            tokens.append(model.encode_spatial(pixels)[0].float().cpu())
+            tokens.append(model.encode_spatial(pixels)[:, 0].float().cpu())
     return F.normalize(torch.cat(tokens), dim=1), torch.tensor([label for _, _, label in clips])
 
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from comedian import models
 from comedian.data.model_names import CONFIG_FILE_NAME, read_local_config
-from comedian.errors import InputError
+from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
 from comedian.models import ComedianConfig
@@ -81,14 +81,17 @@ def read_facts(path: str | Path) -> CardFacts:
         InputError: no such file, no YAML, an unknown field.
     """
     content = read_yaml(path)
+    known = [item.name for item in fields(CardFacts)]
+    for name in content if isinstance(content, dict) else ():
+        if name not in known:
+            raise InputError(f"`{path}` has the unknown field `{name}`; {suggest(str(name), known)}")
     try:
         facts = CardFacts(**content)
         for row in facts.quoted_scores.get("rows", []):
             float(row["tight"]), float(row["loose"])
         return facts
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        known = ", ".join(item.name for item in fields(CardFacts))
-        raise InputError(f"`{path}` does not fit ({error}); known fields: {known}") from None
+        raise InputError(f"`{path}` does not fit ({error}); known fields: {', '.join(known)}") from None
 
 
 def facts_beside(folder: Path) -> CardFacts:

@@ -33,7 +33,8 @@ REPLACED = (
     CURVE_FILE_NAME,
     RECIPE_FILE_NAME,
 )
-REPLACED += (RECORD_FILE_NAME, "training_args.bin", f"{ENSEMBLE_FOLDER}/*")
+# the Trainer pushes the record of its run, which names the matches
+REPLACED += (RECORD_FILE_NAME, "training_args.bin", "run.json", f"{ENSEMBLE_FOLDER}/*")
 # what says where things lay on the machine that trained
 LOCAL_FIELDS = {"data": ("root", "frames", "labels", "features", "splits"), "training": ("output_dir", "hub_token")}
 

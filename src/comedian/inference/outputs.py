@@ -28,7 +28,8 @@ def write_csv(path: str | Path, spots: Iterable[Mapping[str, Any]]) -> None:
     writer.writerow(CSV_COLUMNS)
     for spot in spots:
         clock = game_time(spot["half"], position_ms_of(spot["timestamp_s"]))
-        writer.writerow([spot["half"], spot["label"], spot["timestamp_s"], clock, spot["score"]])
+        # milliseconds: a sum of floats is not written as 10.600000000000001
+        writer.writerow([spot["half"], spot["label"], round(spot["timestamp_s"], 3), clock, spot["score"]])
     atomic_write_text(path, text.getvalue())
 
 

@@ -45,7 +45,7 @@ class ScoredHalf:
         scores: float32 `(num_steps, num_labels)`, `config.score_rate` steps a second.
         config: labels, time grid, suppression and thresholds.
         models: names of the models, for people.
-        fingerprint: what the scores depend on: hash of the models, and name, size and time of the video.
+        fingerprint: what the scores depend on: hashes of the models and of their weights alone, and `source_of` the video.
         windows: the scores of windows that `scores` were merged from, where they were kept, and read.
         video_path: where the video was, absolute; empty where that is not known.
     """
@@ -222,6 +222,20 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
     return files, config
 
 
+def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: ActionSpotter) -> None:
+    """Make sure that scores are of a model's weights, whatever its settings.
+
+    Raises:
+        InputError: they are of others, or do not say of which.
+    """
+    path = next(iter(files.values()))[0]
+    if load_scores(path).fingerprint.get("weights") != spotter.weights_fingerprint:
+        raise InputError(
+            f"`{path}` holds scores of other weights than those of `{spotter.names[0]}`, whose settings cannot be chosen on "
+            "them; score the videos with this model first"
+        )
+
+
 def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, int]], ComedianConfig]:
     """Match and half -> file and number of steps, and the settings of the first file."""
     paths = sorted(Path(folder).rglob("*.safetensors"))
@@ -237,9 +251,14 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
                 f"`{folder}` holds {scored.video_id}, half {scored.half} twice; remove one, such as `{path}`"
             )
         halves[key] = path, len(scored.scores)
-        first = first or scored.config
-        merge_configs([first, scored.config], [str(paths[0]), str(path)])
-    return halves, first
+        first = first or scored
+        merge_configs([first.config, scored.config], [str(paths[0]), str(path)])
+        if scored.fingerprint.get("models") != first.fingerprint.get("models"):
+            raise InputError(
+                f"`{paths[0]}` and `{path}` hold scores of different models or settings; give each a folder, or run the "
+                "same `comedian spot --save-scores` for all of them again"
+            )
+    return halves, first.config
 
 
 def score_matches(
@@ -293,7 +312,7 @@ def score_matches(
 
 
 def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | None) -> dict:
-    found = {"models": spotter.fingerprint, "video": source_of(path)}
+    found = {"models": spotter.fingerprint, "weights": spotter.weights_fingerprint, "video": source_of(path)}
     return found if window_stride_s is None else found | {"window_stride_s": window_stride_s}
 
 

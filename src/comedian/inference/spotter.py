@@ -217,10 +217,21 @@ class ActionSpotter:
         digest = hashlib.sha256(b"flip" if self.flip else b"")
         for model, processor in zip(self.models, self.processors, strict=True):
             digest.update(model.config.to_json_string().encode() + processor.to_json_string().encode())
-            for name, tensor in sorted(model.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().numpy())
+        digest.update("".join(self.weights_fingerprint).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def weights_fingerprint(self) -> list[str]:
+        """Hash of each model's weights alone, which no setting changes."""
+        return [_hash_weights(model) for model in self.models]
+
+
+def _hash_weights(model: ComedianForActionSpotting) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def spots_of_match(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import difflib
 import math
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_imports
@@ -18,7 +20,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, lo
 
 logger = logging.get_logger(__name__)
 
-SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional")
+SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
@@ -40,9 +42,13 @@ MAX_SIZES = {
     "num_channels": 1000,
     "scores_per_token": 10**4,
 }
+# of a `config.json` that transformers writes and reads elsewhere
+OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
+# fields whose values belong to the labels: of suppression windows, only a list, one a label
+FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
 # score from which an event is reported by a model without `label_thresholds`
 DEFAULT_THRESHOLD = 0.3
 
@@ -112,6 +118,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.projector_sizes, self.predictor_sizes = list(self.projector_sizes), list(self.predictor_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -163,6 +170,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.projector_sizes = list(self.projector_sizes)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
@@ -174,6 +182,17 @@ class ComedianDistillationConfig(PreTrainedConfig):
             raise ValueError(f"`positive_radius` is {self.positive_radius}; must be 0 or more")
         if not self.use_aligned and self.positive_radius == 0:
             raise ValueError("`use_aligned` is false and `positive_radius` 0: a token would have no positive")
+
+
+def _warn_of_unknown(config: PreTrainedConfig, fields: dict) -> None:
+    """Warn once of fields that no configuration has, such as a mistyped one; they have no effect."""
+    known = [field.name for field in dataclasses.fields(config)]
+    for name in fields:
+        # transformers' own are attributes of its class, or begin with `_`
+        if not (name.startswith("_") or hasattr(type(config), name) or name in OTHER_FIELDS):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            logger.warning_once(f"the configuration has the unknown field {name!r}, which has no effect{hint}")
 
 
 def _check_contrast(config: PreTrainedConfig, *sizes: str) -> None:
@@ -196,9 +215,11 @@ class ComedianConfig(PreTrainedConfig):
     The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
 
     Args:
-        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean) or
-            `"convolutional"` (residual network, mean), which learns from fewer matches.
-        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage but for ViViT).
+        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean),
+            `"convolutional"` (residual network, mean), which learns from fewer matches, or `"backbone"` (an image model of
+            transformers on each frame), which `backbone` or `backbone_config` set.
+        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage but for ViViT; of a
+            backbone, that which its features are projected to).
         spatial_depths (`int` or `list[int]`, defaults to `[12]`): Layers of each stage; ViViT has one stage.
         spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage; a convolutional encoder
             has none and takes no notice.
@@ -257,6 +278,13 @@ class ComedianConfig(PreTrainedConfig):
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
         label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
             its points can be trusted.
+        backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
+            `backbone_config` if that is not given.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of an image model (ViT, DINOv2, Swin,
+            ConvNeXt, ResNet, ...) as the spatial encoder.
+        use_pretrained_backbone (`bool`, defaults to `False`): Start from the weights of `backbone`; a model made so sets
+            it to `False`, as its checkpoints have the weights.
+        backbone_frozen (`bool`, defaults to `False`): Do not train the image model.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -267,9 +295,21 @@ class ComedianConfig(PreTrainedConfig):
     """
 
     model_type = "comedian"
+    keys_to_ignore_at_inference = [
+        "last_hidden_state",
+        "spatial_tokens",
+        "hidden_states",
+        "attentions",
+        "spatial_hidden_states",
+        "spatial_attentions",
+        "positive_similarity",
+        "negative_similarity",
+        "embedding_std",
+    ]
     sub_configs = {
         "contrastive_config": ComedianContrastiveConfig,
         "distillation_config": ComedianDistillationConfig,
+        "backbone_config": AutoConfig,
     }
 
     spatial_encoder: str = "vivit"
@@ -319,6 +359,10 @@ class ComedianConfig(PreTrainedConfig):
     label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
+    backbone: str | None = None
+    backbone_config: dict | PreTrainedConfig | None = None
+    use_pretrained_backbone: bool = False
+    backbone_frozen: bool = False
 
     def __post_init__(self, **kwargs):
         try:
@@ -336,13 +380,19 @@ class ComedianConfig(PreTrainedConfig):
         self.image_size = _as_list(self.image_size)
         if len(self.image_size) == 1:
             self.image_size = self.image_size * 2
+        if self.backbone is not None and self.backbone_config is None:
+            self.backbone_config = AutoConfig.from_pretrained(self.backbone)
+        if self.backbone_config is not None:
+            self.spatial_encoder = "backbone"
         for name, sub_config in self.sub_configs.items():
             if isinstance(getattr(self, name), dict):
-                setattr(self, name, sub_config(**getattr(self, name)))
+                make = AutoConfig.for_model if sub_config is AutoConfig else sub_config
+                setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
+        _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
         if not isinstance(self.dtype, str | torch.dtype | None):
             raise ValueError(f"`dtype` is {self.dtype!r}; must be a name such as float32")
@@ -351,10 +401,38 @@ class ComedianConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked."""
+        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked.
+
+        Other labels (`id2label`, `num_labels`) take with them what belongs to the dictionary's: thresholds, calibration,
+        curves, class weights, suppression windows.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        labels = _label_names(config_dict)
+        if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
+            config_dict = {
+                name: value
+                for name, value in config_dict.items()
+                if name not in ("id2label", "label2id") and not _is_of_labels(name, value)
+            }
         return super().from_dict(config_dict | replaced, **kwargs)
+
+    @property
+    def num_labels(self) -> int | None:
+        """Labels of the classifier; setting another number resets their names and what belongs to them."""
+        return None if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if self.num_labels == num_labels:
+            return
+        # while a configuration is being made, nothing is reset that was given with the labels
+        if getattr(self, "_post_init_done", False):
+            for field in dataclasses.fields(self):
+                if _is_of_labels(field.name, getattr(self, field.name)):
+                    setattr(self, field.name, field.default)
+        self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+        self.label2id = {label: index for index, label in self.id2label.items()}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save `config.json` and, beside it, the code that it names.
@@ -580,6 +658,11 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse stages, heads and patches that do not fit each other."""
         if len(self.image_size) != 2:
             raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
+        if self.use_pretrained_backbone and self.backbone is None:
+            raise ValueError("`use_pretrained_backbone` needs `backbone`, where the weights are")
+        if self.spatial_encoder == "backbone":
+            self._check_backbone()
+            return
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
         if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
@@ -596,6 +679,13 @@ class ComedianConfig(PreTrainedConfig):
             width = self.spatial_hidden_size * 2**stage
             if width % heads:
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
+
+    def _check_backbone(self):
+        """Refuse a missing image model, and sizes of ViViT and ViSwin that it would not follow."""
+        if self.backbone_config is None:
+            raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
+        if len(self.spatial_depths) != 1:
+            raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
     def _check_convolutions(self):
         """Refuse patches that halving does not lead to, and widths that cannot be halved as often."""
@@ -688,6 +778,17 @@ def _flat(value):
             yield from _flat(item)
     else:
         yield value
+
+
+def _is_of_labels(name: str, value: Any) -> bool:
+    """Whether a field's value holds for its labels alone."""
+    return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))
+
+
+def _label_names(fields: dict) -> list[str] | None:
+    """Labels in the order of the logits, if `id2label` is there."""
+    id2label = fields.get("id2label")
+    return id2label and [id2label[index] for index in sorted(id2label, key=int)]
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:

@@ -1,13 +1,14 @@
 """COMEDIAN before spotting: contrastive training of the spatial encoder (stage 1), distillation into both (stage 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
@@ -28,6 +29,10 @@ class ComedianContrastiveOutput(ModelOutput):
         negative_similarity (`torch.Tensor` of shape `()`): mean cosine of a query and the queue.
         embedding_std (`torch.Tensor` of shape `()`): spread of all processes' queries times `sqrt(dim)`: near 1 where they
             fill the sphere, 0 where they have collapsed.
+        hidden_states (`tuple[torch.Tensor]`, returned when `output_hidden_states=True`): patches of the clips of all views
+            after each layer of the spatial encoder, as `spatial_hidden_states` of [`ComedianModelOutput`].
+        attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): its attention weights, as
+            `spatial_attentions` there.
     """
 
     loss: Tensor | None = None
@@ -36,11 +41,13 @@ class ComedianContrastiveOutput(ModelOutput):
     positive_similarity: Tensor | None = None
     negative_similarity: Tensor | None = None
     embedding_std: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
 class ComedianDistillationOutput(ModelOutput):
-    """Output of [`ComedianForFeatureDistillation`].
+    """Output of [`ComedianForFeatureDistillation`]; see [`ComedianModelOutput`] for the other fields.
 
     Args:
         loss (`torch.Tensor` of shape `()`, returned when `teacher_features` are given): token-wise soft contrastive loss.
@@ -58,6 +65,27 @@ class ComedianDistillationOutput(ModelOutput):
     positive_similarity: Tensor | None = None
     negative_similarity: Tensor | None = None
     embedding_std: Tensor | None = None
+    spatial_tokens: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    spatial_hidden_states: tuple[Tensor, ...] | None = None
+    spatial_attentions: tuple[Tensor, ...] | None = None
+
+
+def first_queue(size: int, dim: int) -> Tensor:
+    """Random directions `(size, dim)`, always the same: first steps have negatives everywhere."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return F.normalize(torch.randn(size, dim, generator=generator, device="cpu"), dim=1)
+
+
+def keep_layers(
+    hidden_states: tuple[Tensor, ...] | None, wanted: bool | int | list[int] | None
+) -> tuple[Tensor | None, ...] | None:
+    """Hidden states of the layers that `output_hidden_states` names, `None` in the place of others; `True` is all."""
+    if hidden_states is None or isinstance(wanted, bool):
+        return hidden_states
+    kept = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}
+    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
 
 
 class ComedianProjectionHead(nn.Module):
@@ -87,22 +115,30 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
     """
 
     def make_queue(self, queue_size: int, dim: int) -> None:
-        """Register the queue; `_init_weights` fills it."""
-        self.register_buffer("queue", torch.zeros(queue_size, dim))
+        """Register the queue and fill it."""
+        queue = torch.empty(queue_size, dim)
+        self.register_buffer("queue", queue if queue.is_meta else queue.copy_(first_queue(queue_size, dim)))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         self._waiting_keys: list[Tensor] = []
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Also fill the queue with random directions, so that first steps have negatives everywhere."""
+        """Also fill the queue, which a checkpoint may lack."""
         super()._init_weights(module)
         if module is self:
-            init.copy_(self.queue, F.normalize(torch.randn_like(self.queue), dim=1))
+            init.copy_(self.queue, first_queue(*self.queue.shape))
             init.zeros_(self.queue_ptr)
 
     def hold_keys(self, keys: Tensor) -> None:
-        """Keep the keys of a training pass, `(num_groups, num_keys, dim)`, for the next [`update_queue`]."""
+        """Keep the keys of a training pass, `(num_groups, num_keys, dim)`, for the next [`update_queue`].
+
+        Without a call of it, no more passes are kept than fill the queue.
+        """
         self._waiting_keys.append(keys.detach().float())
+        count = sum(len(held) * held.shape[1] for held in self._waiting_keys[1:])
+        while count >= len(self.queue) and len(self._waiting_keys) > 1:
+            self._waiting_keys.pop(0)
+            count -= len(self._waiting_keys[0]) * self._waiting_keys[0].shape[1]
 
     @torch.no_grad()
     def update_queue(self) -> None:
@@ -168,13 +204,17 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         momentum = averaged_tensors(self.momentum_encoder) + averaged_tensors(self.momentum_projector)
         return momentum, averaged_tensors(self.comedian.spatial_encoder) + averaged_tensors(self.projector)
 
+    def _momentum_buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Buffers of the momentum branch, such as a batch norm's statistics, and those of the online branch."""
+        return zip(self.momentum_encoder.buffers(), self.comedian.spatial_encoder.buffers(), strict=True)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Also start the momentum branch as a copy; weights that a checkpoint brought stay as they are."""
         super()._init_weights(module)
         # the model itself comes after its modules, so the online branch is settled
         if module is self:
-            for target, source in zip(*self._momentum_pairs(), strict=True):
+            for target, source in [*zip(*self._momentum_pairs(), strict=True), *self._momentum_buffers()]:
                 init.copy_(target, source)
 
     def reset_momentum_branch(self) -> None:
@@ -186,6 +226,8 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """Move the momentum branch to `ema_momentum * itself + (1 - ema_momentum) * online`, after an optimizer step."""
         momentum, online = self._momentum_pairs()
         torch._foreach_lerp_(momentum, online, 1.0 - ema_momentum)
+        for target, source in self._momentum_buffers():
+            target.copy_(source)
 
     def train(self, mode: bool = True):
         """Set the mode; the momentum branch stays deterministic and, with the temporal encoder, without gradients.
@@ -217,7 +259,11 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
     def compute_queries(self, clips: Tensor) -> Tensor:
         """Online predictions for clips, `(batch_size, dim)`, L2-normalised."""
-        return F.normalize(self.predictor(self.projector(self.encode_clips(clips))).float(), dim=1)
+        return self.project_queries(self.encode_clips(clips))
+
+    def project_queries(self, clip_tokens: Tensor) -> Tensor:
+        """Online predictions for spatial tokens `(batch_size, hidden_size)`, `(batch_size, dim)`, L2-normalised."""
+        return F.normalize(self.predictor(self.projector(clip_tokens)).float(), dim=1)
 
     def compute_contrastive_loss(self, queries: Tensor, keys: Tensor, first_key: int = 0) -> Tensor:
         """Loss of both ways.
@@ -248,7 +294,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs
+        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> ComedianContrastiveOutput:
         """Embed clips; with a second view of each, compare the views with each other and the queue.
 
@@ -256,7 +302,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(batch_size, tubelet_size, channels, height, width)`): normalised
                 pixels of clips of one tubelet.
             second_view (`torch.Tensor` of the same shape, *optional*): the same clips, augmented otherwise.
-            kwargs: not used.
+            kwargs: `output_hidden_states` and `output_attentions`.
 
         Returns:
             [`ComedianContrastiveOutput`]
@@ -266,10 +312,23 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         """
         views = [pixel_values_videos] if second_view is None else [pixel_values_videos, second_view]
         clips = torch.cat(views)
-        queries = self.compute_queries(clips).unflatten(0, (len(views), -1))
+        wanted = kwargs.get("output_hidden_states", self.config.output_hidden_states) or False
+        encoded = self.comedian.forward_spatial(
+            self._one_tubelet(clips),
+            output_hidden_states=False,
+            output_attentions=False,
+            output_spatial_hidden_states=wanted is not False,
+            output_spatial_attentions=kwargs.get("output_attentions", self.config.output_attentions),
+            return_dict=True,
+        )
+        recorded = {
+            "hidden_states": keep_layers(encoded.spatial_hidden_states, wanted),
+            "attentions": encoded.spatial_attentions,
+        }
+        queries = self.project_queries(encoded.spatial_tokens[:, 0]).unflatten(0, (len(views), -1))
         keys = self.compute_keys(clips).unflatten(0, (len(views), -1))
         if second_view is None:
-            return ComedianContrastiveOutput(query_embeddings=queries, key_embeddings=keys)
+            return ComedianContrastiveOutput(query_embeddings=queries, key_embeddings=keys, **recorded)
         (first_keys, first_key), (second_keys, _) = map(gather_keys, keys)
         all_keys = torch.stack([first_keys, second_keys])
         if self.training:
@@ -279,6 +338,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
             query_embeddings=queries,
             key_embeddings=keys,
             **embedding_diagnostics(queries.flatten(0, 1), keys.flip(0).flatten(0, 1), self.queue),
+            **recorded,
         )
 
 
@@ -332,7 +392,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         pixel_values_videos: Tensor,
         teacher_features: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ComedianDistillationOutput:
         """Project every token of windows of video; with a teacher's features, compare.
 
@@ -353,7 +413,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
         tokens = F.normalize(self.projector(outputs.last_hidden_state).float(), dim=2)
         if teacher_features is None:
-            return ComedianDistillationOutput(token_embeddings=tokens, last_hidden_state=outputs.last_hidden_state)
+            return ComedianDistillationOutput(token_embeddings=tokens, **outputs)
         if teacher_features.shape != tokens.shape:
             raise ValueError(
                 f"`teacher_features` has the shape {tuple(teacher_features.shape)}; the projected tokens have "
@@ -366,7 +426,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         return ComedianDistillationOutput(
             loss=self.compute_distillation_loss(tokens, features, all_features, first_window),
             token_embeddings=tokens,
-            last_hidden_state=outputs.last_hidden_state,
+            **outputs,
             **embedding_diagnostics(tokens.flatten(0, 1), features.flatten(0, 1), self.queue),
         )
 

@@ -1,6 +1,7 @@
 """The sound of a video as a log-mel spectrogram: numpy and PyAV alone, in bounded memory but for the result.
 
-Frame `j` is centred `j / MEL_RATE` seconds after the first *video* frame, whenever the audio stream begins. Mono (mean of
+Frame `j` is centred `j / MEL_RATE` seconds after the first *video* frame that is shown, whenever the audio stream begins,
+and where the container's clock starts anew the sound stays beside the picture. Mono (mean of
 the channels) at 16 kHz; Hann windows of 40 ms, one every 20 ms; the energy `|DFT|**2 / sum(window**2)` (white noise of
 variance 1 has 1 in each bin) through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 7.6 kHz;
 `(log10(energy + 1e-6) + 6) / 8`. Silence is 0; a tone at full scale has an energy of about 107 and is at 1.
@@ -15,6 +16,8 @@ from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
+
+from .timeline_comedian import Timeline, first_shown_s
 
 try:
     import av
@@ -59,7 +62,8 @@ def read_sound(path: str) -> np.ndarray | None:
         stream = container.streams.best("audio")
         if stream is None:
             return None
-        chunks = _chunks(_frames(container, stream), _first_picture_s(path))
+        timeline = Timeline(container, picture_stream(container))
+        chunks = _chunks(_frames(timeline, stream), _first_picture_s(path))
         mels = list(log_mels(_contiguous(chunks)))
     return np.concatenate(mels) if mels else None
 
@@ -190,21 +194,30 @@ def _run_of(start_s: float) -> Callable[[Any], tuple]:
     return run_of
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
+def _frames(timeline: Timeline, stream: Any) -> Iterator[Any]:
     """Yield the audio frames that decode, as far as the file can be read."""
     with suppress(av.error.FFmpegError):
-        for packet in container.demux(stream):
-            with suppress(av.error.FFmpegError):
-                yield from stream.decode(packet)
+        for packet in chain(timeline.packets(stream), [None]):
+            if packet is None or packet.stream.index == stream.index:
+                with suppress(av.error.FFmpegError):
+                    yield from stream.decode(packet)
+                if packet is None:
+                    stream.codec_context.flush_buffers()
 
 
 def _first_picture_s(path: str) -> float:
-    """Time of the first video frame on the container's clock."""
+    """Time of the first frame that is shown, on the container's clock."""
     with open_media(path) as container:
-        attached = av.stream.Disposition.attached_pic
-        stream = next(stream for stream in container.streams.video if not stream.disposition & attached)
-        picture = next(_frames(container, stream))
-        return picture.time or 0.0
+        return first_shown_s(Timeline(container, picture_stream(container)), av.error.FFmpegError) or 0.0
 
 
-__all__ = ["log_mels", "mel_filters", "open_media", "read_sound", "sound_of_tokens"]
+def picture_stream(container: Any) -> Any:
+    """Return the stream with the moving picture, `None` where there is none."""
+    for stream in container.streams.video:
+        # FFmpeg takes cover art for a video stream, and any text file for a terminal recording
+        if not stream.disposition & av.stream.Disposition.attached_pic and container.format.name != "tty":
+            return stream
+    return None
+
+
+__all__ = ["log_mels", "mel_filters", "open_media", "picture_stream", "read_sound", "sound_of_tokens"]

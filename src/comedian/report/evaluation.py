@@ -15,7 +15,7 @@ from comedian.evaluation.diagnosis import TOLERANCES_S, Diagnosis, Example, erro
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import hits_of
 from comedian.files import existing
 from comedian.report.charts import Axes, Line, histogram, line_chart, style_of
-from comedian.report.page import render_page
+from comedian.report.page import clock, render_page
 from comedian.report.pictures import jpeg_data_uri
 
 PICTURE_HEIGHT = 108
@@ -263,7 +263,7 @@ def _cards(
             {
                 "match": matches[example.match].rsplit("/", 1)[-1],
                 "half": example.half,
-                "clock": _clock(example.time_s),
+                "clock": clock(example.time_s),
                 "note": _note(example, labels),
                 "picture": pictures.get((example.match, example.half, example.time_s)),
             }
@@ -279,8 +279,3 @@ def _note(example: Example, labels: Sequence[str]) -> str:
         return f"score {example.score:.2f}, {abs(example.error_s):.1f} s {late}"
     seen = [*(f"there was: {label}" for label in labels), "a repeat", "nothing there"][example.seen]
     return f"score {example.score:.2f}; {seen}"
-
-
-def _clock(time_s: float) -> str:
-    minutes, tenths = divmod(round(10 * time_s), 600)
-    return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"

@@ -12,8 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from comedian.data.annotations import Annotation, prediction_of
-from comedian.data.decoding import frames_at
-from comedian.data.windows import token_timestamps_s
+from comedian.data.decoding import frames_at, timing_of
 from comedian.errors import InputError, printable
 from comedian.evaluation.matching import match_spots
 from comedian.files import atomic_write_text
@@ -52,7 +51,7 @@ def write_spots_report(
         path: the page to write, whole or not at all.
         video_id: the match's name.
         spots: `label`, `timestamp_s`, `half` and `score`.
-        scores: half -> stitched scores, float `(num_tokens, num_labels)` in [0, 1].
+        scores: half -> stitched scores at the configuration's `score_rate`, float `(num_steps, num_labels)` in [0, 1].
         config: labels and time grid of the scores.
         videos: half -> its video, of as many halves as have one.
         annotations: what really happened.
@@ -106,20 +105,30 @@ def write_spots_report(
 
 def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | None, page: Path) -> dict[str, Any]:
     """What the page needs of a half; a label's curve is bytes in base64, the highest score of each `curve_step_s`."""
-    tokens_per_point = max(1, -(-len(scores) // MAX_CURVE_POINTS))
-    missing = -len(scores) % tokens_per_point
+    steps_per_point = max(1, -(-len(scores) // MAX_CURVE_POINTS))
+    missing = -len(scores) % steps_per_point
     padded = np.pad(scores, ((0, missing), (0, 0)))
-    points = padded.reshape(-1, tokens_per_point, scores.shape[1]).max(axis=1)
+    points = padded.reshape(-1, steps_per_point, scores.shape[1]).max(axis=1)
     curves = np.rint(255 * points.clip(0, 1)).astype(np.uint8)
-    first_s = float(token_timestamps_s(1, config.fps, config.tubelet_size)[0])
     return {
         "half": half,
-        "duration_s": len(scores) / config.token_rate,
-        "video": video and {"name": video.name, "src": _relative_url(video, page)},
-        "curve_begin_s": first_s + (tokens_per_point - 1) / 2 / config.token_rate,
-        "curve_step_s": tokens_per_point / config.token_rate,
+        "duration_s": len(scores) / config.score_rate,
+        "video": video and {"name": video.name, "src": _relative_url(video, page), "offset_s": _offset_s(video)},
+        # the mean of its steps' times; of steps shorter than a frame, the first is before the first frame
+        "curve_begin_s": steps_per_point / 2 / config.score_rate - 0.5 / config.fps,
+        "curve_step_s": steps_per_point / config.score_rate,
         "curves": [base64.b64encode(np.ascontiguousarray(curve)).decode() for curve in curves.T],
     }
+
+
+def _offset_s(video: Path) -> float:
+    """When players show the first frame: their clock begins with the first stream, which may be the sound."""
+    try:
+        timing = timing_of(video)
+    except InputError as error:
+        logger.warning("the times of the player are those of the page: %s", error)
+        return 0.0
+    return round(max(timing.first_s - timing.player_s, 0.0), 6)
 
 
 def _relative_url(video: Path, page: Path) -> str:

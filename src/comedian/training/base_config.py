@@ -1,5 +1,6 @@
 """Settings that all three stages share."""
 
+import logging
 import math
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
@@ -16,6 +17,18 @@ COSINE = "cosine_with_min_lr"
 COSINE_KWARGS = ("min_lr", "min_lr_rate", "num_cycles")
 BATCH_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
+logger = logging.getLogger(__name__)
+
+# settings of transformers that nothing here would follow, and their only values: whole halves are evaluated
+REFUSED_SETTINGS = {
+    "remove_unused_columns": False,
+    "label_smoothing_factor": 0.0,
+    "include_for_metrics": [],
+    "batch_eval_metrics": False,
+    "eval_accumulation_steps": None,
+    "per_device_eval_batch_size": 8,
+}
+
 
 @dataclass
 class StageConfig(TrainingArguments):
@@ -25,7 +38,7 @@ class StageConfig(TrainingArguments):
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
     clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch would
     be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
-    (`ddp_broadcast_buffers`).
+    (`ddp_broadcast_buffers`). `fp16` is for accelerators; on a CPU it is switched off with a warning.
 
     Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
     `lr_scheduler_kwargs`, the one that is given holds; two that contradict are refused. A field that is set later, as by a
@@ -47,11 +60,13 @@ class StageConfig(TrainingArguments):
         brightness (`float`): Range of the brightness factor around 1.
         contrast (`float`): Range of the contrast factor around 1.
         saturation (`float`): Range of the saturation factor around 1.
-        hue (`float`): Range of the hue shift in turns of the colour circle.
+        hue (`float`): Range of the hue shift in turns of the colour circle of HSV.
         grey_prob (`float`): Probability that the colours go.
-        blur_prob (`float`): Probability of a Gaussian blur.
+        blur_prob (`float`): Probability of a Gaussian blur of 23 taps, sigma 0.1 to 2 pixels.
         solarize_prob (`float`): Probability that bright values are inverted.
-        min_crop_scale (`float`): Smallest share of the area that a random crop keeps; 1 for no crop.
+        min_crop_scale (`float`): Smallest share of the area that a random crop keeps; 1 for no crop. Crops are taken from
+            the frames as they are stored: those of a store that keeps the videos' aspect are 1.33 to 2.21 times as wide as
+            high where the frames are 398 x 224 pixels.
         max_shift (`float`): Largest translation as a share of the sides.
     """
 
@@ -111,8 +126,16 @@ class StageConfig(TrainingArguments):
         # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+            logger.warning(
+                "`fp16` has no effect on a CPU, training is in float32; set `bf16: true` for mixed precision"
+            )
+            self.fp16, self.mixed_precision = False, "no"
         self._settle_learning_rate()
         self._check_schedule()
+        for name, only in REFUSED_SETTINGS.items():
+            if getattr(self, name) != only:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; leave it out")
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
 

@@ -4,8 +4,8 @@ import math
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,18 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.image_processing_base import ImageProcessingMixin
 
-from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters
-from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler
+from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
+from comedian.data.feature_bank import HalfFeatures
+from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
+from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.convolutional_comedian import ComedianBatchNorm
-from comedian.models.video_processing_comedian import normalize_frames, resize_frames
+from comedian.models.video_processing_comedian import normalize_frames
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.run_record import RunClock, record_stage
 
@@ -39,6 +42,17 @@ STORAGE_ERROR = re.compile(r"I/O error|inline_container|PytorchStreamWriter")
 PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # fields of a model's output that are averaged over the steps between two logs
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
+
+
+def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
+    """Processor for the model's image size; with the mean and standard deviation of its image model, if it has one."""
+    height, width = config.image_size
+    normalisation = {}
+    if config.backbone is not None:
+        with suppress(OSError):
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(config.backbone)
+            normalisation = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
+    return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
 
 
 class StageTrainer(Trainer):
@@ -55,15 +69,26 @@ class StageTrainer(Trainer):
     """
 
     title: str
+    # of a data set of windows; others have the sampler of transformers
+    window_sampler: WindowSampler | None = None
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        for name in ("preprocess_logits_for_metrics", "compute_loss_func"):
+            if kwargs.get(name) is not None:
+                raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; leave it out")
+        super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
+        if self.processing_class is None:
+            self.processing_class = build_processor(self.model.config)
         self.add_callback(EpochOfSampler(self))
-        self.clock = RunClock()
-        self.add_callback(self.clock)
+        self.add_callback(RunClock())
         self._start = record_of_start(self.model.config.name_or_path)
         # of the micro-batches since the last optimizer step
         self._step_losses: list[Tensor] = []
+
+    @property
+    def clock(self) -> RunClock:
+        """What measures the time of training; a checkpoint's may take the place of the first one."""
+        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, RunClock))
 
     def record(self) -> ModelRecord:
         """What made the model as it stands now: the stages before, and this one."""
@@ -73,12 +98,18 @@ class StageTrainer(Trainer):
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split that the stage uses."""
-        halves = {"train": self.train_dataset and self.train_dataset.halves, "validation": self.eval_dataset}
+        validation = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"validation": self.eval_dataset}
+        halves = {"train": getattr(self.train_dataset, "halves", None)} | validation
         return {split: of_split for split, of_split in halves.items() if of_split}
 
     def recorded_features(self) -> str | None:
         """What made the features that the stage learns from."""
-        return None
+        features = self.recorded_feature_files()
+        return features[0].source if features else None
+
+    def recorded_feature_files(self) -> Sequence[HalfFeatures]:
+        """The features that the stage learns from, one file a training half; none by default."""
+        return []
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
         with storage_errors(self.args.output_dir):
@@ -90,8 +121,16 @@ class StageTrainer(Trainer):
         if self.args.should_save:
             self.record().save(output_dir or self.args.output_dir)
 
+    def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args):
+        """Train no further step where the checkpoint is of the last one: with `max_steps` an epoch may be left over."""
+        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, num_train_epochs, *args)
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else progress
+
     def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
-        self.window_sampler = WindowSampler(train_dataset or self.train_dataset, self.args.seed)
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, FrameWindows):
+            return super()._get_train_sampler(dataset)
+        self.window_sampler = WindowSampler(dataset, self.args.seed)
         return self.window_sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -229,15 +268,27 @@ class StageTrainer(Trainer):
             "revision": revision or self.args.hub_revision,
             "private": bool(self.args.hub_private_repo if private is None else private),
         }
-        repo_id = self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+        repo_id = self._repo_id()
         if blocking:
             return publish(self.args.output_dir, repo_id, **arguments, **settings)
         return HfApi().run_as_future(publish, self.args.output_dir, repo_id, **arguments, **settings)
 
+    def _repo_id(self) -> str:
+        """Name on the Hub: the one that is set, or else the output folder's."""
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+
     def create_model_card(self, *args, **kwargs) -> None:
-        """Write the card of the model in `args.output_dir`; it needs no more than what the folder holds."""
+        """Write the card of the model in `args.output_dir`, from what the folder holds.
+
+        Raises:
+            InputError: arguments are given; those of transformers have their place in `card.yaml`.
+        """
+        if args or kwargs:
+            raise InputError(
+                "`create_model_card` takes no arguments here; write a `card.yaml` into `output_dir` instead"
+            )
         if self.is_world_process_zero():
-            write_card(self.args.output_dir, self.hub_model_id)
+            write_card(self.args.output_dir, self._repo_id())
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push code, record and card too: transformers takes weights and `config.json` alone from the checkpoint."""
@@ -252,27 +303,39 @@ class StageTrainer(Trainer):
         """A batch of the data set to the arguments of the model's `forward`."""
         raise NotImplementedError
 
-    def planes_of(self, frames: Tensor) -> Tensor:
-        """Frames uint8 `(batch, num_frames, height, width, 3)` to planes `(batch, num_frames, 3, ...)`, resized."""
-        # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
-        planes = frames.movedim(-1, 2).contiguous()
-        size = tuple(self.model.config.image_size)
-        return resize_frames(planes.flatten(0, 1), size).unflatten(0, planes.shape[:2])
-
     def augment_planes(
-        self, planes: Tensor, seeds: Tensor, settings: AugmentationSettings
+        self, planes: list[Tensor], seeds: Tensor, settings: AugmentationSettings
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Augment and normalise planes uint8 `(batch, num_frames, 3, height, width)`; return the drawn parameters too.
+        """Augment, resize to the model's size, normalise and, where asked, mix the windows of a batch.
 
-        The pixels are in the precision of the model's first product, which autocast would round them to anyway.
+        Args:
+            planes: the windows' frames, from [`planes_of`].
+            seeds (`torch.LongTensor` of shape `(batch_size,)`): one a window.
+            settings: what is switched on.
+
+        Returns:
+            Pixels `(batch_size, num_frames, 3, height, width)`, in the precision of the model's first product, which
+            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among them.
         """
-        num_tubelets = planes.shape[1] // self.model.config.tubelet_size
-        parameters = draw_parameters(seeds, settings, num_tubelets)
-        parameters = {name: values.to(planes.device) for name, values in parameters.items()}
-        processor = self.processing_class
-        pixels = augment(planes, parameters, settings)
+        model, processor = self.model.config, self.processing_class
+        parameters = draw_parameters(seeds, settings, len(planes[0]) // model.tubelet_size)
+        parameters = {name: values.to(seeds.device) for name, values in parameters.items()}
+        pixels = augment(planes, parameters, settings, tuple(model.image_size))
         pixels = normalize_frames(pixels, processor.image_mean, processor.image_std, 1.0)
+        if settings.mixup_alpha > 0:
+            # before the pixels are rounded to a lower precision
+            pixels, parameters["partner"] = mix_neighbours(pixels, parameters["mixup_weights"])
         return pixels.to(PIXEL_DTYPES.get(self.accelerator.mixed_precision, torch.float32)), parameters
+
+
+def planes_of(windows: dict[str, Tensor]) -> list[Tensor]:
+    """Each window of a batch as planes uint8 `(num_frames, 3, height, width)`, without the padding of smaller frames."""
+    # contiguous planes: every later pass over the pixels is several times faster than on interleaved ones
+    planes = list(windows["frames"].movedim(-1, 2).contiguous())
+    if "frame_sizes" not in windows:
+        return planes
+    sizes = windows["frame_sizes"].tolist()
+    return [window[..., :height, :width] for window, (height, width) in zip(planes, sizes, strict=True)]
 
 
 def learning_rate_share(
@@ -312,9 +375,21 @@ class QueuedTrainer(StageTrainer):
     """Stages 1 and 2: the queue moves once an optimizer step, and collapse shows in the logs."""
 
     def __init__(self, *args, **kwargs):
+        if kwargs.get("compute_metrics") is not None:
+            raise InputError(f"`compute_metrics` is given, which {type(self).__name__} does not use; leave it out")
         super().__init__(*args, **kwargs)
         self.add_callback(AfterOptimizerStep(self))
         self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
+
+    def predict(self, *args, **kwargs):
+        """Refused: a stage before spotting predicts nothing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{type(self).__name__} has nothing to predict; extract features with `comedian extract-features`"
+        )
 
     def after_optimizer_step(self) -> None:
         """Update what follows the weights: here the queue."""
@@ -344,7 +419,8 @@ class EpochOfSampler(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Set the epoch before the epoch's first window is drawn."""
-        self.trainer.window_sampler.set_epoch(int(state.epoch))
+        if self.trainer.window_sampler is not None:
+            self.trainer.window_sampler.set_epoch(int(state.epoch))
 
 
 class AfterOptimizerStep(TrainerCallback):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
-from comedian.training.base_trainer import QueuedTrainer
+from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 
 class ContrastiveTrainer(QueuedTrainer):
@@ -26,11 +26,12 @@ class ContrastiveTrainer(QueuedTrainer):
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split; those of validation serve the probe."""
         asked = self.eval_dataset and {"validation": self.eval_dataset[1]}
-        return {"train": self.train_dataset.halves} | (asked or {})
+        train = getattr(self.train_dataset, "halves", None)
+        return ({"train": train} if train else {}) | (asked or {})
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""
-        planes = self.planes_of(windows["frames"])
+        planes = planes_of(windows)
         # neighbouring seeds draw unrelated numbers
         views = [
             self.augment_planes(planes, 2 * windows["seed"] + view, settings)[0]

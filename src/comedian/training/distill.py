@@ -1,37 +1,41 @@
 """Stage 2 from a recipe: windows with a teacher's features, the backbone that stage 3 starts from."""
 
+from pathlib import Path
+
 from comedian.data.feature_bank import FeatureBank
 from comedian.data.window_dataset import DistillationDataset, WindowShape
 from comedian.errors import InputError
+from comedian.files import read_json
 from comedian.models import ComedianForFeatureDistillation
+from comedian.training.base_trainer import build_processor
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, build_processor, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
 def distill(recipe: Recipe, resume: bool = True) -> list[dict]:
     """Train a backbone to tell a teacher's features apart and leave it in `training.output_dir`.
 
-    A run that broke off goes on from its last checkpoint.
+    A run that was interrupted resumes from its last checkpoint, and a finished one is left as it is.
 
     Args:
         recipe: from `load_recipe`.
-        resume: go on from the last checkpoint, if there is one.
+        resume: continue what the output folder holds; otherwise train anew.
 
     Returns:
         What was logged: loss, similarities, spread.
 
     Raises:
-        InputError: a field that cannot be, data that is not there, fewer windows than a batch, a feature bank that does not
-            fit.
+        InputError: an invalid field, missing data, fewer windows than a batch, a feature bank that does not fit.
+        RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, DistillationConfig)
     if recipe.data.features is None:
         raise InputError("`data.features` is missing; make a feature bank with `comedian extract-features`")
     model = build_model(ComedianForFeatureDistillation, recipe.model, recipe.folder)
     config = model.config
-    (halves,) = load_halves(recipe.data, config.fps, ["train"], annotated=False)
+    (halves,) = load_halves(recipe.data, config, ["train"], annotated=False)
     shape = WindowShape(config.num_frames, config.tubelet_size, args.windows_per_half, args.sampling)
     feature_dim = config.distillation_config.projector_sizes[-1]
     trainer = DistillationTrainer(
@@ -40,6 +44,7 @@ def distill(recipe: Recipe, resume: bool = True) -> list[dict]:
         train_dataset=DistillationDataset(halves, shape, FeatureBank(recipe.data.features), feature_dim),
         processing_class=build_processor(config),
     )
-    train(trainer, resume)
+    if not train(trainer, recipe, resume):
+        return read_json(Path(args.output_dir) / "trainer_state.json")["log_history"]
     save_backbone(trainer, recipe, parts=["spatial_encoder", "temporal_encoder"])
     return trainer.state.log_history

@@ -3,32 +3,36 @@
 from pathlib import Path
 
 from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
+from comedian.files import read_json
+from comedian.hub.model_card import SCORES_SUFFIX
 from comedian.models import ComedianForActionSpotting
+from comedian.training.base_trainer import build_processor
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
-from comedian.training.stage import build_model, build_processor, load_halves, read_labels, read_settings, train
+from comedian.training.stage import build_model, load_halves, read_labels, read_settings, train
 
 
 def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
     """Train a spotting model as the recipe says and leave the best one in `training.output_dir`.
 
-    A run that broke off goes on from its last checkpoint.
+    A run that was interrupted resumes from its last checkpoint, and a finished one is left as it is.
 
     Args:
         recipe: from `load_recipe`.
-        resume: go on from the last checkpoint, if there is one.
+        resume: continue what the output folder holds; otherwise train anew.
 
     Returns:
         Official scores on the validation split (`tight`, `loose`, fractions).
 
     Raises:
-        InputError: a field that cannot be, data that is not there, fewer windows than a batch.
+        InputError: an invalid field, missing data, fewer windows than a batch.
+        RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, SpottingConfig)
     model = build_model(ComedianForActionSpotting, recipe.model, recipe.folder, read_labels(recipe.data))
     config = model.config
-    train_halves, validation_halves = load_halves(recipe.data, config.fps, ["train", "validation"])
+    train_halves, validation_halves = load_halves(recipe.data, config, ["train", "validation"])
     if config.sound:
         train_halves.check_sound()
     shape = WindowShape(config.num_frames, config.tubelet_size, args.windows_per_half, args.sampling)
@@ -42,7 +46,10 @@ def finetune(recipe: Recipe, resume: bool = True) -> dict[str, dict]:
         eval_dataset=validation_halves,
         processing_class=build_processor(config),
     )
-    train(trainer, resume)
+    if not train(trainer, recipe, resume):
+        # gone where `comedian tune` has changed what they were scores of
+        scores = Path(args.output_dir) / f"validation{SCORES_SUFFIX}"
+        return read_json(scores) if scores.is_file() else {}
     scores = trainer.finish()
     if trainer.is_world_process_zero():
         # last: a folder that has it is done

@@ -1,40 +1,46 @@
 """Stage 1 from a recipe: clips, contrastive model, the spatial encoder that stages 2 and 3 start from."""
 
+from pathlib import Path
+
 from comedian.data.window_dataset import ClipDataset
+from comedian.files import read_json
 from comedian.models import ComedianForContrastivePretraining
+from comedian.training.base_trainer import build_processor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, build_processor, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
 def pretrain(recipe: Recipe, resume: bool = True) -> list[dict]:
     """Train a spatial encoder without labels and leave it in `training.output_dir`.
 
-    Labels serve the nearest-neighbour probe alone. A run that broke off goes on from its last checkpoint.
+    Labels serve the nearest-neighbour probe alone. A run that was interrupted resumes from its last
+    checkpoint, and a finished one is left as it is.
 
     Args:
         recipe: from `load_recipe`.
-        resume: go on from the last checkpoint, if there is one.
+        resume: continue what the output folder holds; otherwise train anew.
 
     Returns:
         What was logged: loss, similarities, spread, probes.
 
     Raises:
-        InputError: a field that cannot be, data that is not there, fewer clips than a batch.
+        InputError: an invalid field, missing data, fewer clips than a batch.
+        RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, ContrastiveConfig)
     model = build_model(ComedianForContrastivePretraining, recipe.model, recipe.folder)
-    fps = model.config.fps
-    (train_halves,) = load_halves(recipe.data, fps, ["train"], annotated=False)
+    (train_halves,) = load_halves(recipe.data, model.config, ["train"], annotated=False)
     probed = args.eval_strategy != "no"
     trainer = ContrastiveTrainer(
         model,
         args,
         train_dataset=ClipDataset(train_halves, model.config.tubelet_size),
-        eval_dataset=tuple(load_halves(recipe.data, fps, ["train", "validation"])) if probed else None,
+        eval_dataset=tuple(load_halves(recipe.data, model.config, ["train", "validation"])) if probed else None,
         processing_class=build_processor(model.config),
     )
-    train(trainer, resume)
+    if not train(trainer, recipe, resume):
+        return read_json(Path(args.output_dir) / "trainer_state.json")["log_history"]
     save_backbone(trainer, recipe, parts=["spatial_encoder"])
     return trainer.state.log_history

@@ -1,15 +1,17 @@
 """Recipes: one YAML file a stage, with overrides from the command line."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers import PreTrainedConfig
 
-from comedian.errors import InputError
+from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, parse_yaml, read_yaml
+from comedian.models import ComedianConfig
 
 OVERRIDE_PREFIX = "--"
 
@@ -89,11 +91,7 @@ def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] 
     content = copy.deepcopy(content)
     for name, value in parse_overrides(overrides):
         _set(content, name.split("."), value, name)
-    unknown = set(content) - {"model", "data", "training"}
-    if unknown:
-        raise InputError(
-            f"the recipe has the unknown section `{sorted(map(str, unknown))[0]}`; known: model, data, training"
-        )
+    refuse_unknown(content, ("model", "data", "training"), "the recipe", "section")
     model = _section(ModelSection, content.get("model"), "model")
     if (model.config is None) == (model.checkpoint is None):
         raise InputError("the recipe's `model` needs either `config` (from scratch) or `checkpoint`, not both")
@@ -151,15 +149,33 @@ def _set(content: dict, keys: list[str], value: Any, name: str) -> None:
 
 def _section(section: type, values: Any, name: str):
     values = _fields(values, name)
-    known = [item.name for item in fields(section)]
+    refuse_unknown(values, [item.name for item in fields(section)], f"the recipe's section `{name}`")
     for key, value in values.items():
-        if key not in known:
-            raise InputError(f"the recipe's section `{name}` has the unknown field `{key}`; known: {', '.join(known)}")
         if key == "overrides":
-            _fields(value, f"{name}.overrides")
+            _check_overrides(_fields(value, f"{name}.overrides"), ComedianConfig, f"{name}.overrides")
         elif value is not None and not isinstance(value, str):
             raise InputError(f"the recipe's field `{name}.{key}` is {value!r}; it must be text, so put it into quotes")
     return section(**values)
+
+
+def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind: str = "field") -> None:
+    """Make sure that all names are known.
+
+    Raises:
+        InputError: one is not; the message says which one was probably meant.
+    """
+    known = set(known)
+    for name in given:
+        if name not in known:
+            raise InputError(f"{where} has the unknown {kind} `{name}`; {suggest(str(name), known)}")
+
+
+def _check_overrides(values: Mapping[str, Any], config: type[PreTrainedConfig], name: str) -> None:
+    """Refuse overrides of fields that a configuration does not have: transformers drops them without a word."""
+    refuse_unknown(values, config.__annotations__, f"the recipe's section `{name}`")
+    for key, sub_config in config.sub_configs.items():
+        if isinstance(values.get(key), Mapping):
+            _check_overrides(values[key], sub_config, f"{name}.{key}")
 
 
 def _fields(values: Any, name: str) -> dict[str, Any]:

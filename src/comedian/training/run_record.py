@@ -18,9 +18,10 @@ from comedian.data.window_dataset import HalfDataset
 from comedian.hub.model_record import StageRecord
 
 PACKAGES = ("comedian", "torch", "transformers", "datasets", "accelerate")
-# settings that tell of the machine or of what was written, not of the model
-UNTOLD = ("output_", "logging_", "log_", "save_", "hub_", "push_", "report_", "run_", "disable_", "resume_", "project")
-UNTOLD += (
+# beginnings of the names of settings that concern the machine or what is written, not the model
+MACHINE_SETTINGS = ("output_", "logging_", "log_", "save_", "hub_", "push_", "report_", "run_", "disable_", "resume_")
+MACHINE_SETTINGS += (
+    "project",
     "trackio_",
     "dataloader_num_",
     "dataloader_p",
@@ -31,8 +32,8 @@ UNTOLD += (
     "accelerator_",
     "debug",
 )
-# ... or only repeat others
-UNTOLD += ("do_", "activation_checkpointing", "gradient_checkpointing")
+# of no record: these, and those that only repeat others
+UNTOLD = (*MACHINE_SETTINGS, "do_", "activation_checkpointing", "gradient_checkpointing")
 
 
 class RunClock(TrainerCallback, ExportableState):

@@ -12,7 +12,8 @@ from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.trainer_utils import TrainOutput
+from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
@@ -30,7 +31,7 @@ from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
-from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, storage_errors
+from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
 
@@ -58,14 +59,15 @@ class SpottingTrainer(StageTrainer):
 
     def __init__(
         self,
-        model: ComedianForActionSpotting,
-        args: SpottingConfig,
+        model: ComedianForActionSpotting | None = None,
+        args: SpottingConfig | None = None,
         train_dataset: WindowDataset | None = None,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         processing_class: ComedianVideoProcessor | None = None,
         **kwargs,
     ):
-        if args.freeze_backbone:
+        args = args or SpottingConfig()
+        if args.freeze_backbone and model is not None:
             model.comedian.requires_grad_(False)
         super().__init__(
             model,
@@ -116,6 +118,13 @@ class SpottingTrainer(StageTrainer):
             self._average = None
         return output
 
+    def call_model_init(self, trial=None) -> ComedianForActionSpotting:
+        """Make a model with `model_init`; `freeze_backbone` holds for it too."""
+        model = super().call_model_init(trial)
+        if self.args.freeze_backbone:
+            model.comedian.requires_grad_(False)
+        return model
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
         if self.optimizer is None and self.args.layer_decay is not None:
@@ -148,14 +157,14 @@ class SpottingTrainer(StageTrainer):
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames`, `labels` and `seed` of a batch to the arguments of the model's `forward`."""
         settings, labels = self.args.augmentation, windows["labels"]
-        pixels, parameters = self.augment_planes(self.planes_of(windows["frames"]), windows["seed"], settings)
+        pixels, parameters = self.augment_planes(planes_of(windows), windows["seed"], settings)
         inputs = {"pixel_values_videos": pixels, "labels": labels}
         if "offset_targets_s" in windows:
             inputs["offset_targets_s"] = windows["offset_targets_s"]
         if "sound" in windows:
             inputs["sound"] = windows["sound"]
         if settings.mixup_alpha > 0:
-            inputs["pixel_values_videos"], partner = mix_neighbours(pixels, parameters["mixup_weights"])
+            partner = parameters["partner"]
             inputs["mixup_targets"] = labels[partner]
             inputs["mixup_weights"] = parameters["mixup_weights"]
             if "offset_targets_s" in windows:
@@ -178,23 +187,50 @@ class SpottingTrainer(StageTrainer):
     @torch.no_grad()
     def evaluate(
         self,
-        eval_dataset: HalfDataset | None = None,
+        eval_dataset: HalfDataset | dict[str, HalfDataset] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score whole halves, shared out over the processes.
+        """Score whole halves, shared out over the processes; of several sets, each under its name.
 
         Returns:
-            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds.
+            `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds, and what
+            `compute_metrics` adds; it is given what [`predict`] returns.
         """
         halves = self.eval_dataset if eval_dataset is None else eval_dataset
-        start_s = time.perf_counter()
-        spots = self.spot_halves(halves)
-        metrics = flatten_scores(average_map_of(spots, halves), f"{metric_key_prefix}_")
-        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        if isinstance(halves, dict):
+            metrics = {}
+            for name, of_set in halves.items():
+                metrics |= self.evaluate(of_set, ignore_keys, f"{metric_key_prefix}_{name}")
+            return metrics
+        metrics = self.predict(halves, ignore_keys, metric_key_prefix).metrics
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def predict(
+        self,
+        test_dataset: HalfDataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+    ) -> PredictionOutput:
+        """Spot whole halves, shared out over the processes.
+
+        Returns:
+            `predictions`: a list of spots a half, in their order; `label_ids`: its events, as `(label, position_ms)`;
+            `metrics`: see [`evaluate`].
+        """
+        start_s = time.perf_counter()
+        spots = self.spot_halves(test_dataset)
+        predictions = [spots[index] for index in range(len(test_dataset))]
+        events = [[(event["label"], event["position_ms"]) for event in row["events"]] for row in test_dataset.rows]
+        metrics = flatten_scores(average_map_of(spots, test_dataset), f"{metric_key_prefix}_")
+        if self.compute_metrics is not None:
+            own = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=events))
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - start_s, 3)
+        return PredictionOutput(predictions=predictions, label_ids=events, metrics=metrics)
 
     def finish(self) -> dict[str, dict]:
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
@@ -206,6 +242,8 @@ class SpottingTrainer(StageTrainer):
             Official scores on validation (`tight`, `loose`, fractions).
         """
         halves, config, output = self.eval_dataset, self.model.config, Path(self.args.output_dir)
+        if not isinstance(halves, HalfDataset):
+            raise InputError("thresholds are chosen on one evaluation set; give one `eval_dataset`")
         spots = self.spot_halves(halves)
         for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
             setattr(config, name, value)
@@ -256,6 +294,8 @@ def write_scores(
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
+    if model.config.spatial_encoder == "backbone":
+        raise InputError("`layer_decay` knows the layers of vivit and viswin only; leave it out with a backbone")
     prefixes = []
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):

@@ -1,34 +1,49 @@
 """What running a stage takes, whichever it is: settings, model, processor, halves, and where a broken run goes on."""
 
 import copy
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
-from comedian.data.frame_store import FrameStore
+from comedian.data.frame_store import FrameStore, same_source, source_of
 from comedian.data.model_names import find_model
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import HalfDataset
 from comedian.errors import InputError
+from comedian.files import atomic_path
+from comedian.hub.model_record import hash_weights, read_record
 from comedian.models import (
     ComedianConfig,
     ComedianForContrastivePretraining,
     ComedianForFeatureDistillation,
     ComedianModel,
     ComedianPreTrainedModel,
-    ComedianVideoProcessor,
 )
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
-from comedian.training.recipe import DataSection, ModelSection, Recipe
+from comedian.training.recipe import DataSection, ModelSection, Recipe, refuse_unknown
+from comedian.training.run_facts import (
+    RUN_FILE_NAME,
+    STAGE_FILES,
+    RunChanged,
+    delete_owned,
+    facts_of_stage,
+    find_changes,
+    find_written,
+    write_facts,
+)
+
+logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=StageConfig)
 Model = TypeVar("Model", bound=ComedianPreTrainedModel)
@@ -40,12 +55,7 @@ def read_settings(training: dict[str, Any], settings_class: type[Settings]) -> S
     Raises:
         InputError: an unknown field, a value that cannot be, no `output_dir`.
     """
-    known = {item.name for item in fields(settings_class) if item.init}
-    for name in training:
-        if name not in known:
-            raise InputError(
-                f"the recipe's section `training` has the unknown field `{name}`; see `{settings_class.__name__}`"
-            )
+    check_settings(training, settings_class)
     if not training.get("output_dir"):
         raise InputError("`training.output_dir` is missing; say where the model goes")
     try:
@@ -54,6 +64,13 @@ def read_settings(training: dict[str, Any], settings_class: type[Settings]) -> S
         raise InputError(f"the recipe's section `training`: {' '.join(str(error).split())}") from None
     set_seed(settings.seed)
     return settings
+
+
+def check_settings(training: Mapping[str, Any], settings_class: type[StageConfig]) -> None:
+    """Raise `InputError` unless all fields of a recipe's `training` section are known."""
+    refuse_unknown(
+        training, [item.name for item in fields(settings_class) if item.init], "the recipe's section `training`"
+    )
 
 
 def build_model(
@@ -79,17 +96,13 @@ def build_model(
         if section.config is not None:
             path = folder / section.config
             if not path.is_file():
-                raise InputError(f"`model.config` is `{path}`, which is no file")
+                raise InputError(f"`model.config` is `{path}`, which is not a file")
             return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
         stored, place = load_config(section.checkpoint), find_model(section.checkpoint)
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
-        # what belongs to the labels of another data set does not count here
-        fields_of_labels = {"class_weights": None, **dict.fromkeys(CHOSEN_ON_VALIDATION)} if new_labels else {}
-        if new_labels and isinstance(stored.nms_window_s, list):
-            fields_of_labels["nms_window_s"] = ComedianConfig.nms_window_s
-        config = ComedianConfig.from_dict(stored.to_dict() | fields_of_labels | names | dict(section.overrides))
+        config = effective_config(stored, section, **names)
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
             model = model_class.from_pretrained(
                 place.source, subfolder=place.subfolder, config=config, use_safetensors=True
@@ -116,6 +129,18 @@ def build_model(
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
 
 
+def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_data: Any) -> ComedianConfig:
+    """Return a checkpoint's configuration with the fields that follow from the data, and a recipe's overrides.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    try:
+        return ComedianConfig.from_dict(stored.to_dict(), **(fields_of_data | dict(section.overrides)))
+    except StrictDataclassError as error:
+        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+
+
 def load_config(checkpoint: str) -> PreTrainedConfig:
     """Read the configuration of a checkpoint of any kind.
 
@@ -130,22 +155,19 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
         raise InputError(f"`model.checkpoint` `{checkpoint}` has no configuration to load: {reason}") from None
 
 
-def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
-    """Processor for the model's image size."""
-    height, width = config.image_size
-    return ComedianVideoProcessor(size={"height": height, "width": width})
-
-
 def read_labels(data: DataSection) -> Sequence[str]:
     """The data set's labels: those of its file, or SoccerNet-v2's."""
     return read_label_list(data.labels) if data.labels else SOCCERNET_V2_LABELS
 
 
-def load_halves(data: DataSection, fps: float, splits: Sequence[str], annotated: bool = True) -> list[HalfDataset]:
-    """Open the halves of some splits.
+def load_halves(
+    data: DataSection, config: ComedianConfig, splits: Sequence[str], annotated: bool = True
+) -> list[HalfDataset]:
+    """Open the halves of some splits for a model.
 
     Raises:
-        InputError: a missing path or split, or halves without annotations where they are needed.
+        InputError: a missing path or split, halves without annotations where they are needed, or a frame store that does not
+            fit the model or was made from other videos.
     """
     for name in ("root", "frames"):
         if getattr(data, name) is None:
@@ -160,15 +182,54 @@ def load_halves(data: DataSection, fps: float, splits: Sequence[str], annotated:
         rows = list(builder.as_dataset(split=split))
         if annotated and not any(row["annotated"] for row in rows):
             raise InputError(f"no half of the split `{split}` in `{data.root}` has a label file")
-        halves.append(HalfDataset([row for row in rows if row["annotated"] or not annotated], store, labels, fps))
+        rows = [row for row in rows if row["annotated"] or not annotated]
+        halves.append(HalfDataset(rows, store, labels, config.fps))
+        _check_frames(halves[-1], store, data.root, config)
     return halves
 
 
-def train(trainer: StageTrainer, resume: bool) -> None:
-    """Train, from the last checkpoint of a run that broke off if there is one and `resume` is set.
+def _check_frames(halves: HalfDataset, store: FrameStore, root: str, config: ComedianConfig) -> None:
+    """Make sure that frames are of the videos that are there now, and not smaller than the model's pictures.
+
+    Pictures are stretched to `image_size`, when training as when spotting, so frames of another shape show the same. Where
+    the shape is not the videos' own, that is said, as it may be a mistake.
+    """
+    height, width = config.image_size
+    command = f"comedian prepare {root} NEW_STORE --fps {config.fps:g} --height {height} --width {width}"
+    for row, half in zip(halves.rows, halves.halves, strict=True):
+        if not same_source(half.source, source_of(Path(row["video_path"]))):
+            raise InputError(
+                f"`{half.path}` holds frames of another `{half.source['name']}` than `{row['video_path']}`; bring the "
+                f"store up to date with `comedian prepare {root} {store.path}` and its settings, or give another store"
+            )
+        if half.height < height or half.width < width:
+            raise InputError(
+                f"`{store.path}` holds frames of {half.width} x {half.height} pixels, and the model takes {width} x "
+                f"{height} (`image_size`), which would only enlarge them; make larger ones: `{command}`"
+            )
+    chosen = store.settings.width
+    if chosen is not None and not math.isclose(chosen / store.settings.height, width / height, rel_tol=0.02):
+        logger.warning(
+            "`%s` holds frames of %d x %d pixels, which are stretched to the model's %d x %d; unless that is the shape of "
+            "the videos, make others: `%s`",
+            *(store.path, chosen, store.settings.height, width, height, command),
+        )
+
+
+def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
+    """Train, from the last checkpoint of a run that broke off if there is one; a finished run is left as it is.
+
+    Args:
+        trainer: with model and data.
+        recipe: what was asked for.
+        resume: continue what is in the output folder; otherwise what an earlier run left there is deleted first.
+
+    Returns:
+        Whether the model was trained; `False` where the folder holds the finished run of the same settings and data.
 
     Raises:
-        InputError: the windows, or clips, of an epoch are fewer than a batch.
+        InputError: the windows, or clips, of an epoch are fewer than a batch, or the folder holds something else.
+        RunChanged: it holds a run of other settings or data, and `resume` is set.
     """
     args, windows = trainer.args, len(trainer.train_dataset)
     batch = args.train_batch_size * args.world_size
@@ -178,8 +239,80 @@ def train(trainer: StageTrainer, resume: bool) -> None:
             "`training.per_device_train_batch_size`"
         )
     output = Path(args.output_dir)
-    checkpoint = last_checkpoint(output) if resume else None
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if begin_run(trainer, recipe, resume):
+        unsent = ", and nothing is sent to the Hub: use `comedian publish`" if args.push_to_hub else ""
+        PartialState().print(
+            f"`{output}` holds this run, finished: nothing is trained{unsent}; `--restart` trains it anew"
+        )
+        return False
+    checkpoint = last_checkpoint(output)
+    if checkpoint is not None and trainer.is_world_process_zero():
+        _relocate_best(checkpoint, output)
+    PartialState().wait_for_everyone()
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except InputError:
+        # a file that shows to be damaged when it is read leaves nothing behind, if nothing was trained yet
+        if trainer.is_world_process_zero() and find_written(output, STAGE_FILES) is None:
+            (output / RUN_FILE_NAME).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
+    """Record what a run is made from, or compare it with what its folder was begun with; on every process.
+
+    Returns:
+        Whether the run is finished.
+
+    Raises:
+        InputError: the folder holds a model of something else, or its weights have changed since.
+        RunChanged: it holds a run of other settings or data, and `resume` is set.
+    """
+    output, start = Path(trainer.args.output_dir), recipe.model.checkpoint
+    if start is not None and Path(start).is_dir() and Path(start).resolve().is_relative_to(output.resolve()):
+        raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
+    facts = facts_of_stage(trainer, recipe)
+    written = find_written(output, STAGE_FILES)
+    foreign = written is not None and not (output / RUN_FILE_NAME).is_file()
+    # a run that ended before its first checkpoint, out of memory say, binds nobody to its settings
+    found = None if written is None else find_changes(output, facts)
+    finished = resume and found == "" and (output / "recipe.yaml").is_file()
+    record = read_record(output) if finished else None
+    # no process may write before all have read
+    PartialState().wait_for_everyone()
+    if foreign:
+        raise InputError(
+            f"`{output}` holds `{written.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
+            "`training.output_dir`, or delete the folder"
+        )
+    if found and resume:
+        raise RunChanged(
+            output, found, "give another `training.output_dir`, or train it anew in this one with `--restart`"
+        )
+    if finished:
+        if record is None or record.weights_sha256 != hash_weights(output):
+            raise InputError(
+                f"the weights in `{output}` are not those that its run trained; train it anew with `--restart`, or give "
+                "another `training.output_dir`"
+            )
+        return True
+    if trainer.is_world_process_zero():
+        if not resume:
+            delete_owned(output, STAGE_FILES)
+        write_facts(output, facts)
+    PartialState().wait_for_everyone()
+    return False
+
+
+def _relocate_best(checkpoint: Path, output: Path) -> None:
+    """Find the best checkpoint where it lies now, if the output folder was moved: transformers keeps its path."""
+    path = checkpoint / "trainer_state.json"
+    state = TrainerState.load_from_json(str(path))
+    if state.best_model_checkpoint is not None and Path(state.best_model_checkpoint).parent != output:
+        state.best_model_checkpoint = str(output / Path(state.best_model_checkpoint).name)
+        with atomic_path(path) as partial:
+            state.save_to_json(str(partial))
 
 
 def last_checkpoint(output: Path) -> Path | None:

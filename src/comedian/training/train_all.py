@@ -2,37 +2,57 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from comedian.data.annotations import find_halves
 from comedian.data.feature_import import import_features
 from comedian.data.feature_reduction import reduce_features
 from comedian.data.frame_store import StoreSettings, prepare
 from comedian.data.soccernet import matches_of_splits
-from comedian.errors import InputError
+from comedian.errors import InputError, suggest
 from comedian.evaluation.spotting_evaluator import average_map_of, score_halves, spots_of_halves
 from comedian.files import atomic_write_text, read_json
+from comedian.hub.model_record import hash_weights
 from comedian.inference.feature_extraction import extract_features, load_extractor
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.training.base_config import StageConfig
+from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.distill import distill
+from comedian.training.distillation_config import DistillationConfig
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
-from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_sections
+from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_sections, refuse_unknown
+from comedian.training.run_facts import (
+    RUN_FILE_NAME,
+    RunChanged,
+    content_of,
+    delete_owned,
+    find_changes,
+    find_written,
+    write_facts,
+)
+from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import write_scores
-from comedian.training.stage import load_halves
+from comedian.training.stage import check_settings, load_halves
 
 # what a recipe folder may hold, in the order of training; each stage starts from the model of the one before
-STAGES: dict[str, Callable[[Recipe], Any]] = {
+STAGES: dict[str, Callable[..., Any]] = {
     "pretrain": pretrain,
     "distill": distill,
     "finetune_head": finetune,
     "finetune": finetune,
 }
 TEACHER = "teacher"
+SETTINGS: dict[str, type[StageConfig]] = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
+RESTART = (
+    "repeat the command with `--restart` to make it anew, with all that follows from it, or give another `--output`"
+)
 
 
 @dataclass(frozen=True)
@@ -84,12 +104,14 @@ class Run:
         output: where everything goes.
         data: root, frames, labels and splits for every stage.
         overrides: stage -> dotted name of a field -> value, from `overrides_of_stages`.
+        restart: train anew the stages whose settings, data or start have changed since they were begun.
     """
 
     folder: Path
     output: Path
     data: DataSection
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    restart: bool = False
 
 
 def overrides_of_stages(words: Sequence[str], seed: int | None = None) -> dict[str, dict[str, Any]]:
@@ -109,13 +131,16 @@ def overrides_of_stages(words: Sequence[str], seed: int | None = None) -> dict[s
     for name, value in parse_overrides(words):
         stage, _, field_name = name.partition(".")
         if stage not in overrides:
-            raise InputError(f"`--{name}` begins with no stage; known: {', '.join(overrides)}")
+            raise InputError(f"`--{name}` does not begin with a stage; {suggest(stage, overrides)}")
         overrides[stage][field_name] = value
     return overrides
 
 
 def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
-    """Run the stages of a recipe folder in order, skipping what is done and continuing what broke off.
+    """Run the stages of a recipe folder in order, skipping what is done and continuing what was interrupted.
+
+    Each stage is bound to the weights that it started from: after a change, it and what follows from it are refused, or
+    trained anew with `run.restart`.
 
     `output` gets `frames` (unless the data has its own), a folder for each stage, `features`, and at the end `scores.json`
     and `curves.svg`.
@@ -128,7 +153,7 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
         Split (`validation`, and `test` where it is annotated) -> official scores.
 
     Raises:
-        InputError: a recipe or data that cannot be, or an output folder of another recipe.
+        InputError: invalid recipes or data, or an output folder that was made from others.
     """
     plan = read_plan(run.folder / "train.yaml")
     stages = plan.stages if stages is None else stages
@@ -142,6 +167,7 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
         )
     if "finetune" not in stages:
         raise InputError("`finetune` is not among the stages: there would be no model to score")
+    _check_recipes(run, plan, stages)
     if run.data.frames is None:
         run.data = replace(run.data, frames=str(run.output / "frames"))
         on_main_process(lambda: prepare(run.data.root, run.data.frames, plan.frames, sound=plan.sound))
@@ -163,21 +189,38 @@ def read_plan(path: Path) -> Plan:
         InputError: no such file, unknown fields.
     """
     content = read_sections(path)
-    known = {item.name for item in fields(Plan)}
-    if unknown := set(content) - known:
-        raise InputError(
-            f"`{path}` has the unknown field `{sorted(map(str, unknown))[0]}`; known: {', '.join(sorted(known))}"
-        )
+    refuse_unknown(content, [item.name for item in fields(Plan)], f"`{path}`")
+    features, sound, stages = content.get("features"), content.get("sound", False), content.get("stages", list(STAGES))
     try:
-        features = content.get("features")
+        for name, section in (("frames", StoreSettings), ("features", FeatureSource)):
+            known = [item.name for item in fields(section)]
+            refuse_unknown(content.get(name) or {}, known, f"`{path}`, section `{name}`")
+        if not isinstance(stages, list) or not isinstance(sound, bool):
+            raise TypeError(f"`stages` is {stages!r} and `sound` {sound!r}; give a list, and true or false")
+        refuse_unknown(stages, STAGES, f"`{path}`, section `stages`", "stage")
         return Plan(
             frames=StoreSettings(**content["frames"]),
-            sound=content.get("sound", False),
+            sound=sound,
             features=None if features is None else FeatureSource(**features),
-            stages=[stage for stage in STAGES if stage in content.get("stages", STAGES)],
+            stages=[stage for stage in STAGES if stage in stages],
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"`{path}` does not fit: {error}; see `hub_configs` for examples") from None
+
+
+def _check_recipes(run: Run, plan: Plan, stages: Sequence[str]) -> None:
+    """Read all recipes before any data, so that a mistake in the last one does not show after days."""
+    files = {stage: f"{stage}.yaml" for stage in stages}
+    if "distill" in stages and plan.features is not None and plan.features.teacher is not None:
+        files[TEACHER] = plan.features.teacher
+    for stage, values in run.overrides.items():
+        # `--seed` is for every stage
+        if stage not in files and (names := values.keys() - {"training.seed"}):
+            raise InputError(
+                f"`--{stage}.{sorted(names)[0]}`: the stage `{stage}` is not run; run are {', '.join(files)}"
+            )
+    for stage, file_name in files.items():
+        check_settings(_load_recipe(run, stage, None, file_name).training, SETTINGS.get(stage, SpottingConfig))
 
 
 def bank_of(run: Run, source: FeatureSource | None) -> Path:
@@ -198,6 +241,13 @@ def make_features(run: Run, source: FeatureSource) -> None:
 
     def fill() -> None:
         video_ids = matches_of_splits(Path(run.data.root), ["train"], run.data.splits)
+        facts = {"source": asdict(source), "teacher": source.teacher and hash_weights(model), "train": video_ids}
+        facts["videos"] = {
+            f"{video_id}/{half}": content_of(video)
+            for video_id in video_ids
+            for half, video in find_halves(Path(run.data.root) / video_id).items()
+        }
+        _begin_features(run, bank, facts)
         if source.published is not None:
             import_features(run.data.root, bank, source.published, video_ids=video_ids)
         else:
@@ -209,10 +259,23 @@ def make_features(run: Run, source: FeatureSource) -> None:
     on_main_process(fill)
 
 
+def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
+    """Record what a bank is made from, or compare it with what it was begun with."""
+    found, patterns = find_changes(bank, facts), ["**/*.safetensors"]
+    if find_written(bank, patterns) and not (bank / RUN_FILE_NAME).is_file():
+        raise InputError(f"`{bank}` holds features, and no {RUN_FILE_NAME} that says of what; delete it")
+    if found and not run.restart:
+        raise RunChanged(bank, found, RESTART)
+    if found:
+        for folder in (bank, run.output / "features_reduced"):
+            delete_owned(folder, patterns)
+    write_facts(bank, facts)
+
+
 def run_stage(
-    run: Run, stage: str, train: Callable[[Recipe], Any], checkpoint: Path | None, file_name: str | None = None
+    run: Run, stage: str, train: Callable[..., Any], checkpoint: Path | None, file_name: str | None = None
 ) -> None:
-    """Run one stage unless its output says that it is done; a run that broke off goes on.
+    """Run one stage, or continue it; one that is done is left as it is.
 
     Args:
         run: what to train.
@@ -220,20 +283,27 @@ def run_stage(
         train: the stage's function.
         checkpoint: model of the stage before; from scratch without one.
         file_name: the recipe's, `<stage>.yaml` by default.
+
+    Raises:
+        RunChanged: its folder holds a run of other settings, data or start, and `run.restart` is not set.
     """
+    recipe = _load_recipe(run, stage, checkpoint, file_name or f"{stage}.yaml")
+    try:
+        train(recipe)
+    except RunChanged as changed:
+        if not run.restart:
+            raise RunChanged(changed.folder, changed.found, RESTART) from None
+        train(recipe, resume=False)
+    PartialState().wait_for_everyone()
+
+
+def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) -> Recipe:
     values = {f"data.{name}": value for name, value in vars(run.data).items() if value is not None}
     values["training.output_dir"] = str(run.output / stage)
     values["model.config"] = "config.json" if checkpoint is None else None
     values["model.checkpoint"] = None if checkpoint is None else str(checkpoint)
     words = [f"--{name}={json.dumps(value)}" for name, value in (values | run.overrides.get(stage, {})).items()]
-    recipe = load_recipe(run.folder / (file_name or f"{stage}.yaml"), words)
-    # written when a stage is done
-    done = run.output / stage / "recipe.yaml"
-    if not done.exists():
-        train(recipe)
-        PartialState().wait_for_everyone()
-    elif load_recipe(done) != replace(recipe, folder=done.parent):
-        raise InputError(f"`{done.parent}` holds a model of another recipe; give another output or delete it")
+    return load_recipe(run.folder / file_name, words)
 
 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
@@ -241,17 +311,19 @@ def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
     folder = run.output / "finetune"
     model = ComedianForActionSpotting.from_pretrained(folder)
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    # the stage has scored validation itself
-    scores = {"validation": read_json(folder / "validation_scores.json")}
-    try:
-        (halves,) = load_halves(run.data, model.config.fps, ["test"])
-    except InputError:
-        # no test split, or one without labels
-        pass
-    else:
+    scores = {}
+    # the stage has scored validation itself, unless `comedian tune` has removed what its settings changed
+    if (folder / "validation_scores.json").is_file():
+        scores["validation"] = read_json(folder / "validation_scores.json")
+    for split in [split for split in ("validation", "test") if split not in scores]:
+        try:
+            (halves,) = load_halves(run.data, model.config, [split])
+        except InputError:
+            # no test split, or one without labels
+            continue
         spots = spots_of_halves(score_halves(model, processor, halves, range(len(halves))), halves, model.config)
-        scores["test"] = average_map_of(spots, halves)
-        on_main_process(lambda: write_scores(folder, "test", scores["test"], spots, halves))
+        scores[split] = average_map_of(spots, halves)
+        on_main_process(partial(write_scores, folder, split, scores[split], spots, halves))
 
     def write() -> None:
         atomic_write_text(run.output / "scores.json", json.dumps(scores, indent=1) + "\n")

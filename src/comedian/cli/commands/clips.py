@@ -1,12 +1,11 @@
 """Cut clips around events out of the videos.
 
-EVENTS is what `comedian spot` wrote; VIDEO is the video, or the halves of the match in order. Packets are copied, so a
-clip begins at the key frame at or before the instant that was asked for; with --exact it is encoded and begins at the very
-frame. The same command goes on after an interruption.
+EVENTS is what `comedian spot` wrote; VIDEO is the video, or the halves of the match in order. Packets are copied where a key
+frame lies within a second before the begin (an edit list hides what is too early); otherwise, and with --exact, the clip is
+encoded again. Rerun the same command to resume after an interruption.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from comedian.errors import InputError
@@ -20,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--after", metavar="SECONDS", type=float, default=5.0, help="after the event; default: 5")
     parser.add_argument("--labels", nargs="+", metavar="LABEL", help="only events of these labels")
     parser.add_argument("--min-score", metavar="SCORE", type=float, default=0.0, help="only events from this score on")
-    parser.add_argument("--exact", action="store_true", help="encode again, to begin at the very frame")
+    parser.add_argument(
+        "--exact", action="store_true", help="encode every clip again, for players that do not follow edit lists"
+    )
     parser.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="where the clips go")
     parser.add_argument("--reel", metavar="FILE", type=Path, help="one .mp4 with all clips, overlapping ones merged")
 
@@ -55,10 +56,7 @@ def run(args: argparse.Namespace) -> None:
     record = write_clips(
         args.output, segments, exact=args.exact, progress=lambda names: tqdm(names, "clips", unit="clip")
     )
-    early_s = max(entry["begin_s"] - entry["first_frame_s"] for entry in record.values())
     print(f"{args.output}: {len(record)} clips")
-    if not args.exact and early_s > 0:
-        print(f"clips begin at key frames, up to {early_s:.1f} s early; --exact begins at the frame", file=sys.stderr)
     if args.reel:
         parts = write_reel(args.reel, list(segments.values()), exact=args.exact)
         print(f"{args.reel}: {sum(part.end_s - part.begin_s for part in parts):.0f} s in {len(parts)} pieces")

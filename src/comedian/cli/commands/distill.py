@@ -1,7 +1,7 @@
 """Stage 2: train a backbone to tell the features of a teacher apart, from a YAML recipe and a feature bank.
 
 Any field can be overridden: `--training.num_train_epochs 3 --data.features BANK --model.checkpoint STAGE_1`.
-A run that broke off goes on from its last checkpoint when the same command is given again.
+Given again, the same command resumes an interrupted run from its last checkpoint, and leaves a finished one as it is.
 Several processes: `accelerate launch examples/distill.py --config recipe.yaml ...`.
 """
 

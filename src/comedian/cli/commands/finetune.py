@@ -7,8 +7,8 @@ The first lays the videos out, decodes them once, keeps some for validation, tra
 model is in RUN/model. The CSV has the columns video,label,time_s; other formats are those of `comedian data convert`.
 
 Any field of the recipe, its sections `model`, `data` and `training`, can be overridden, in both:
-`--training.num_train_epochs 3 --model.overrides.fps 5`. A run that broke off goes on from its last checkpoint when the
-same command is given again.
+`--training.num_train_epochs 3 --model.overrides.fps 5`. Given again, the same command resumes an
+interrupted run from its last checkpoint, and leaves a finished one as it is; with other settings or data it needs --restart.
 Several processes: `accelerate launch -m comedian.cli.main finetune ...`.
 """
 

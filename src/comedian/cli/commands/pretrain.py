@@ -1,7 +1,7 @@
 """Stage 1: train a spatial encoder on one-second clips, without labels, from a YAML recipe.
 
 Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
-A run that broke off goes on from its last checkpoint when the same command is given again.
+Given again, the same command resumes an interrupted run from its last checkpoint, and leaves a finished one as it is.
 Several processes: `accelerate launch examples/pretrain.py --config recipe.yaml ...`.
 """
 

@@ -1,7 +1,8 @@
 """Train a model through all stages of a recipe folder, such as `hub_configs/gfspot-viswin-nano`, and score it.
 
 The folder holds a recipe a stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, which says what frames and
-features they need. Stages that are done are skipped, one that broke off goes on, so the same command may be given again.
+features they need. Given again, the same command skips the stages that are done and resumes one that was interrupted. Where
+settings, data or an earlier stage have changed since, it says what, and trains nothing without --restart.
 Fields of a stage can be overridden: `--finetune.training.num_train_epochs 3 --teacher.training.seed 1`.
 Several processes: `accelerate launch -m comedian.cli.main train RECIPE_DIR ...`.
 """
@@ -20,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", metavar="STORE", help="a frame store that is there; made in DIR by default")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these, such as `finetune` from scratch")
     parser.add_argument("--seed", type=int, help="of every stage")
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="train anew the stages whose settings, data or start have changed; the others are kept",
+    )
     parser.set_defaults(overrides=[])
 
 
@@ -32,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
     data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=args.splits)
     overrides = overrides_of_stages(args.overrides, args.seed)
-    scores = train_all(Run(args.recipe_dir, args.output, data, overrides), args.stages)
+    scores = train_all(Run(args.recipe_dir, args.output, data, overrides, args.restart), args.stages)
     for split, metrics in scores.items():
         for metric, values in metrics.items():
             PartialState().print(f"{split} average-mAP {metric}: {100 * values['a_mAP']:.2f} %")

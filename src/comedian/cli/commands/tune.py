@@ -49,15 +49,16 @@ def run(args: argparse.Namespace) -> None:
     from comedian.evaluation.tuning import Tuner, mergings_to_try
     from comedian.evaluation.tuning_data import read_references, read_scores, stride_of_windows
     from comedian.hub.model_card import read_config
-    from comedian.inference.score_files import find_scores
+    from comedian.inference.score_files import check_weights_of, find_scores
     from comedian.inference.settings import write_settings, write_settings_into
-    from comedian.inference.spotter import merge_configs
+    from comedian.inference.spotter import ActionSpotter, merge_configs
 
     if args.output:
         make_folder(args.output.parent)
     files, config = find_scores(args.scores)
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
+        check_weights_of(files, ActionSpotter.from_pretrained(str(args.model), device="cpu"))
     references, files = read_references(args.labels_root, files, config.label_names, args.split)
     try:
         tuner = Tuner(

@@ -18,14 +18,15 @@ function make(name, properties = {}, ...children) {
 
 const two = (number) => String(number).padStart(2, "0");
 function clock(time_s, digits = 0) {
-  const tenths = Math.floor(time_s * 10 ** digits) / 10 ** digits;
-  const hours = Math.floor(tenths / 3600), minutes = Math.floor(tenths / 60) % 60;
-  const seconds = (tenths % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  // in whole units of the last digit, so that 59.96 becomes 1:00.0
+  const units = Math.round(time_s * 10 ** digits), perMinute = 60 * 10 ** digits;
+  const hours = Math.floor(units / perMinute / 60), minutes = Math.floor(units / perMinute) % 60;
+  const seconds = ((units % perMinute) / 10 ** digits).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
   return hours ? `${hours}:${two(minutes)}:${seconds}` : `${minutes}:${seconds}`;
 }
 const partName = (half) => (data.halves.length > 1 ? `Half ${half}` : "Video");
 const hue = (label) => ((label * 137.5 + 250) % 360).toFixed(1);
-const percent = (part, whole) => `${(100 * Math.min(part / whole, 1)).toFixed(3)}%`;
+const percent = (part, whole) => `${(100 * Math.max(0, Math.min(part / whole, 1))).toFixed(3)}%`;
 
 // Every event and every missed annotation is an item with a row in the table and a mark on the timeline.
 const items = data.spots.map((spot) => ({ ...spot, truth: null }));
@@ -47,6 +48,8 @@ function resultOf(item) {
 // ---- video ----
 const video = find("video"), note = find("video-note");
 let current = null; // the half in the player
+// a player's clock begins with the first stream; the page's, with the first picture
+const inPlayer = (half, time_s) => time_s + (half.video?.offset_s ?? 0);
 
 function tellProblem() {
   note.textContent = `This browser cannot play ${current.video.name}. Either the file is not at ${decodeURI(current.video.src)}, `
@@ -64,15 +67,16 @@ function showHalf(half) {
 function movePlayhead() {
   for (const head of document.querySelectorAll(".playhead")) {
     head.hidden = Number(head.dataset.half) !== current.half;
-    head.style.setProperty("--at", percent(video.currentTime, current.duration_s));
+    head.style.setProperty("--at", percent(video.currentTime - inPlayer(current, 0), current.duration_s));
   }
 }
 function seek(half, time_s) {
   if (!half.video) return;
   const isNew = half !== current;
   showHalf(half);
-  if (!isNew && video.readyState) video.currentTime = time_s;
-  else video.addEventListener("loadedmetadata", () => { video.currentTime = time_s; }, { once: true });
+  const place_s = inPlayer(half, time_s);
+  if (!isNew && video.readyState) video.currentTime = place_s;
+  else video.addEventListener("loadedmetadata", () => { video.currentTime = place_s; }, { once: true });
 }
 video.addEventListener("error", tellProblem);
 // sound alone: the picture's format is unknown to the browser
@@ -249,23 +253,24 @@ const oneLine = (text) => text.replace(/\s+/g, " ");
 const asJson = () => JSON.stringify({ UrlLocal: data.video_id, predictions: shownSpots().map((item) => item.prediction) }, null, 4) + "\n";
 function asCsv() {
   const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const rows = shownSpots().map(({ half, prediction, timestamp_s }) => [half, prediction.label, timestamp_s, prediction.gameTime.split(" - ")[1], prediction.confidence]);
+  const rows = shownSpots().map(({ half, prediction, timestamp_s }) => [half, prediction.label, Number(timestamp_s.toFixed(3)), prediction.gameTime.split(" - ")[1], prediction.confidence]);
   return [["half", "label", "timestamp_s", "game_time", "score"], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }
-function asSrt(spots) {
-  return spots.map((item, index) => `${index + 1}\n${stamp(item.timestamp_s, ",")} --> ${stamp(item.timestamp_s + SUBTITLE_S, ",")}\n`
+function asSrt(spots, half) {
+  const begin = (item) => inPlayer(half, item.timestamp_s);
+  return spots.map((item, index) => `${index + 1}\n${stamp(begin(item), ",")} --> ${stamp(begin(item) + SUBTITLE_S, ",")}\n`
     + `${oneLine(data.labels[item.label])} (${item.score.toFixed(2)})\n\n`).join("");
 }
-function asChapters(spots, duration_s) {
+function asChapters(spots, half) {
   // events of one instant are one chapter, which lasts until the next
   const names = new Map();
   for (const item of spots) {
-    const begin = stamp(item.timestamp_s, ".");
+    const begin = stamp(inPlayer(half, item.timestamp_s), ".");
     names.set(begin, [...(names.get(begin) ?? []), oneLine(data.labels[item.label])]);
   }
   const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const begins = [...names.keys()];
-  const end = stamp(Math.max(duration_s, (spots.at(-1)?.timestamp_s ?? 0) + 1), ".");
+  const end = stamp(inPlayer(half, Math.max(half.duration_s, (spots.at(-1)?.timestamp_s ?? 0) + 1)), ".");
   const cues = begins.map((begin, index) => `${begin} --> ${begins[index + 1] ?? end}\n${escape(names.get(begin).join(", "))}\n`);
   return ["WEBVTT\n", ...cues].join("\n");
 }
@@ -274,8 +279,8 @@ function exportsOf(half) {
   const part = data.halves.length > 1 ? `, half ${half.half}` : "";
   const stem = half.video?.name.replace(/\.[^.]*$/, "") ?? `half_${half.half}`;
   return [
-    [`SRT subtitles${part}`, () => save(`${stem}.srt`, "application/x-subrip", asSrt(spots()))],
-    [`WebVTT chapters${part}`, () => save(`${stem}.vtt`, "text/vtt", asChapters(spots(), half.duration_s))],
+    [`SRT subtitles${part}`, () => save(`${stem}.srt`, "application/x-subrip", asSrt(spots(), half))],
+    [`WebVTT chapters${part}`, () => save(`${stem}.vtt`, "text/vtt", asChapters(spots(), half))],
   ];
 }
 

@@ -1,0 +1,237 @@
+"""What a run is made from: written into its folder when it begins, compared when its command is given again.
+
+`run.json` holds the effective settings and a fingerprint of everything else that the result depends on: labels in their
+order, splits, annotations, videos, frame store, feature bank and the weights that training starts from. So a repetition
+either continues or repeats the same run, or is refused with the names of what differs.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from comedian.data.frame_store import FrameStore, source_of
+from comedian.data.window_dataset import HalfDataset
+from comedian.errors import InputError
+from comedian.files import atomic_write_text, read_json
+from comedian.hub.model_record import hash_weights
+from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.training.base_trainer import StageTrainer
+from comedian.training.recipe import Recipe
+from comedian.training.run_record import MACHINE_SETTINGS
+
+RUN_FILE_NAME = "run.json"
+# beginnings of the names of settings that may differ when a run is continued or repeated
+FREE_SETTINGS = (
+    # of the machine, of logs, and of what is written where
+    *MACHINE_SETTINGS,
+    # what recomputes the same values, or says what the command itself decides
+    "gradient_checkpointing",
+    "activation_checkpointing",
+    "do_",
+    # batches of evaluation, which no score depends on
+    "per_device_eval_",
+    "eval_accumulation_",
+    # the total batch is compared instead, so that a run may continue on another number of devices
+    "per_device_train_",
+    "gradient_accumulation_",
+)
+# which checkpoint is the best one depends on these where the best one is kept
+SAVING = ("save_strategy", "save_steps")
+# fields of a configuration that say where it was saved, that other facts hold, or that a run chooses itself
+FREE_FIELDS = {"_name_or_path", "transformers_version", "dtype", "architectures", "id2label", "label2id"}
+FREE_FIELDS |= set(CHOSEN_ON_VALIDATION)
+# facts that are hashes, one a match or half: of these, the names alone are worth reading
+HASHED = ("annotations", "videos", "events", "sound", "features of halves")
+# what is named in one message
+MAX_NAMED, MAX_VALUE = 8, 80
+# what a stage writes into its folder, without the code, which has no state
+STAGE_FILES = (
+    "recipe.yaml",
+    "checkpoint-*",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "*_scores.json",
+    "predictions_*.zip",
+    "learning_curve.svg",
+    "model_record.json",
+    "trainer_state.json",
+    "training_args.bin",
+)
+
+
+class RunChanged(InputError):
+    """A folder holds a run that was made from something else than what is given now.
+
+    Args:
+        folder: of the run.
+        found: what differs, in words.
+        advice: what to do.
+    """
+
+    def __init__(self, folder: Path, found: str, advice: str):
+        super().__init__(f"`{folder}` holds a run that was made otherwise: {found}; {advice}")
+        self.folder, self.found = folder, found
+
+
+def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
+    """Return what the result of a stage depends on, before its training begins.
+
+    Videos are read by [`source_of`]: half a megabyte each. Weights are read whole.
+    """
+    args, config = trainer.args, trainer.model.config
+    settings = args.to_dict()
+    kept = SAVING if args.load_best_model_at_end else ()
+    facts = {
+        "stage": trainer.title,
+        "training": {
+            name: value for name, value in settings.items() if name in kept or not name.startswith(FREE_SETTINGS)
+        },
+        "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "model": {name: value for name, value in config.to_dict().items() if name not in FREE_FIELDS},
+        "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
+        "frames": asdict(FrameStore(recipe.data.frames).settings),
+    }
+    splits = trainer.recorded_halves()
+    facts |= {split: list(dict.fromkeys(row["video_id"] for row in halves.rows)) for split, halves in splits.items()}
+    facts["videos"] = _of_rows(splits, lambda row: content_of(Path(row["video_path"])))
+    if trainer.eval_dataset:
+        # no score and no target without them
+        facts["labels"] = list(splits["train"].labels)
+        facts["annotations"] = _of_rows(splits, _events_of)
+    if config.sound:
+        facts["sound"] = {
+            _key(row): 0 if (sound := half.sound()) is None else len(sound)
+            for halves in splits.values()
+            for row, half in zip(halves.rows, halves.halves, strict=True)
+        }
+    if features := trainer.recorded_feature_files():
+        bank = features[0]
+        facts["features"] = {name: getattr(bank, name) for name in ("source", "reduction", "fps", "dim", "dtype")}
+        facts["features of halves"] = {
+            _key(row): hash_of([half.video, half.num_features, half.offset_s])
+            for row, half in zip(splits["train"].rows, features, strict=True)
+        }
+    return facts
+
+
+def content_of(video: Path) -> dict[str, Any]:
+    """Return what tells a video's content from others, under whatever name."""
+    return {name: value for name, value in source_of(video).items() if name != "name"}
+
+
+def hash_of(value: Any) -> str:
+    """Hash what JSON can hold."""
+    return hashlib.sha256(_dump(value).encode()).hexdigest()[:16]
+
+
+def hash_start(checkpoint: str) -> str:
+    """Hash the weights of a folder, or of a Hub repository's copy here, which is fetched if need be."""
+    if Path(checkpoint).is_dir():
+        return hash_weights(checkpoint)
+    try:
+        for name in ("model.safetensors", "model.safetensors.index.json"):
+            if path := cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False):
+                return hash_weights(Path(path).parent)
+    except OSError as error:
+        raise InputError(f"the weights of `{checkpoint}` cannot be fetched: {str(error).splitlines()[0]}") from error
+    raise InputError(f"`{checkpoint}` holds no weights as safetensors; give a model that was published with comedian")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs between two sets of facts, old -> new."""
+    lines = []
+    for name in dict.fromkeys([*before, *now]):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name in HASHED and isinstance(old, dict) and isinstance(new, dict):
+            changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+            lines.append(f"{name} of {_some([f'`{key}`' for key in changed])}")
+        elif isinstance(old, list) and isinstance(new, list) and set(old) != set(new):
+            gone, come = (
+                [f"`{item}`" for item in one if item not in other] for one, other in ((old, new), (new, old))
+            )
+            parts = [f"{word} {_some(items)}" for word, items in (("without", gone), ("with", come)) if items]
+            lines.append(f"{name} now {' and '.join(parts)}")
+        else:
+            lines += _differences_of_value(name, old, new)
+    return lines
+
+
+def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
+    """Go down to the fields that differ; one that the other side's version does not know is not a difference."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        shared = [key for key in old if key in new]
+        return [line for key in shared for line in _differences_of_value(f"{name}.{key}", old[key], new[key])]
+    return [] if old == new else [f"{name} {_short(old)} -> {_short(new)}"]
+
+
+def find_changes(folder: Path, facts: Mapping[str, Any]) -> str | None:
+    """Say in one line how the run in a folder differs from one of these facts; empty where it does not.
+
+    Returns:
+        `None` where the folder holds no run.
+    """
+    path = folder / RUN_FILE_NAME
+    if not path.is_file():
+        return None
+    before = read_json(path)
+    if not isinstance(before, dict):
+        raise InputError(f"`{path}` is not the record of a run; give another folder")
+    return _some(differences(before, json.loads(_dump(facts))))
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a run that begins."""
+    atomic_write_text(folder / RUN_FILE_NAME, _dump(facts) + "\n")
+
+
+def delete_owned(folder: Path, patterns: Sequence[str]) -> None:
+    """Delete what a run wrote and nothing else, so that a kill at any time leaves only whole checkpoints of the old run."""
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_dir() and not path.is_symlink():
+                # a checkpoint without its state is not resumed from
+                (path / "trainer_state.json").unlink(missing_ok=True)
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def find_written(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """Return a file or folder of the kind that a run writes, where there is one."""
+    return next((path for pattern in patterns for path in folder.glob(pattern)), None)
+
+
+def _of_rows(splits: Mapping[str, HalfDataset], of: Callable[[Mapping[str, Any]], Any]) -> dict[str, str]:
+    """Half -> hash of something, over all splits."""
+    return {_key(row): hash_of(of(row)) for halves in splits.values() for row in halves.rows}
+
+
+def _key(row: Mapping[str, Any]) -> str:
+    return f"{row['video_id']}/{row['half']}"
+
+
+def _events_of(row: Mapping[str, Any]) -> list[Any]:
+    return [[event[name] for name in ("label", "position_ms", "visibility")] for event in row["events"]]
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}..."
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else ""
+    return ", ".join(items[:MAX_NAMED]) + more
