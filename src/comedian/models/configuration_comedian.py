@@ -781,7 +781,7 @@ def _flat(value):
         yield value
 
 
-def _is_of_labels(name: str, value: Any) -> bool:
+def _is_of_labels(name: str, value: object) -> bool:
     """Whether a field's value holds for its labels alone."""
     return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))
 
