@@ -41,7 +41,7 @@ AUTO_MAPS = {
 }
 BACKBONE_CODE = {
     f"{name}_comedian.py"
-    for name in ("backbone", "configuration", "convolutional", "encoders", "loss", "modeling", "sound")
+    for name in "backbone configuration convolutional encoders loss modeling sound timeline".split()
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
