@@ -238,7 +238,7 @@ RECIPE = {
 PLAN = {"frames": {"fps": 2, "height": 32}, "features": {"model": "a", "dim": 3}, "stages": ["finetune"]}
 FACTS = {"title": "a", "license": "mit", "quoted_scores": {"rows": [{"name": "a", "tight": 1, "loose": 2}]}}
 SCORES = {"tight": {"a_mAP": 0.5, "a_mAP_per_class": [0.5, 0.5, 0.5]}}
-SETTINGS = {"labels": ["Goal"], "settings": {"nms_type": "soft", "label_thresholds": [0.5]}}
+SETTINGS = {"labels": ["Goal"], "weights": ["0"], "settings": {"nms_type": "soft", "label_thresholds": [0.5]}}
 STORE = {"format": "comedian-frame-store", "version": 1, "settings": {"fps": 2.0, "height": 16, "width": None}}
 STORE["settings"]["quality"] = 30
 
@@ -342,7 +342,7 @@ PARSERS = {
     "model record": Parser(lambda path: read_record(path.parent), "model_record.json", RECORD),
     "model scores": Parser(lambda path: read_scores(path.parent, ["a", "b", "c"]), "test_scores.json", SCORES),
     "card facts": Parser(read_facts, "card.yaml", FACTS, yaml_bytes),
-    "settings": Parser(lambda path: read_settings(path, ["Goal"]), "settings.json", SETTINGS),
+    "settings": Parser(lambda path: read_settings(path, ["Goal"], ["0"]), "settings.json", SETTINGS),
     "recipe": Parser(load_recipe, "recipe.yaml", RECIPE, yaml_bytes),
     "plan": Parser(read_plan, "train.yaml", PLAN, yaml_bytes),
     "model folder": Parser(lambda path: read_config(path.parent), "config.json", CONFIG),

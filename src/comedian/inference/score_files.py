@@ -191,7 +191,7 @@ def load_score_folders(
             settings do not fit.
     """
     files, config = find_scores(folders)
-    settings = read_settings(settings_file, config.label_names) if settings_file else {}
+    settings = read_settings(settings_file, config.label_names, weights_of(files)) if settings_file else {}
     matches: MatchScores = {}
     for (video_id, half), paths in files.items():
         members = [merged_scores(path, settings) for path in paths]
@@ -222,6 +222,12 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
     return files, config
 
 
+def weights_of(files: Mapping[tuple[str, int], Sequence[Path]]) -> list[str]:
+    """Return the hashes of the weights that scores were made with; a folder's scores are of the same."""
+    paths = next(iter(files.values()))
+    return [weights for path in paths for weights in load_scores(path).fingerprint.get("weights", ())]
+
+
 def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: ActionSpotter) -> None:
     """Make sure that scores are of a model's weights, whatever its settings.
 
@@ -229,7 +235,7 @@ def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: A
         InputError: they are of others, or do not say of which.
     """
     path = next(iter(files.values()))[0]
-    if load_scores(path).fingerprint.get("weights") != spotter.weights_fingerprint:
+    if weights_of(files) != spotter.weights_fingerprint:
         raise InputError(
             f"`{path}` holds scores of other weights than those of `{spotter.names[0]}`, whose settings cannot be chosen on "
             "them; score the videos with this model first"

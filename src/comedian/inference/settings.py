@@ -38,30 +38,36 @@ def same_merging(first: ComedianConfig, second: ComedianConfig) -> bool:
     ]
 
 
-def read_settings(path: str | Path, labels: Sequence[str]) -> dict[str, Any]:
+def read_settings(path: str | Path, labels: Sequence[str], weights: Sequence[str]) -> dict[str, Any]:
     """Read a file that [`write_settings`] wrote.
 
     Args:
         path: a JSON file.
         labels: those of the model that it is for.
+        weights: hash of the weights of each model that it is for, in any order.
 
     Raises:
-        InputError: it is no such file, or for other labels.
+        InputError: it is not such a file, or was chosen for other labels or weights.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise InputError(f"`{path}` holds no settings; make it with `comedian tune --output`")
     if content.get("labels") != list(labels):
         raise InputError(f"`{path}` holds settings for other labels than the model's {len(labels)}; tune them anew")
+    if content.get("weights") != sorted(weights):
+        raise InputError(f"`{path}` holds settings that were chosen on scores of other weights; tune them anew")
     unknown = content["settings"].keys() - set(SETTINGS)
     if unknown:
         raise InputError(f"`{path}` holds `{sorted(unknown)[0]}`, which is no setting; known: {', '.join(SETTINGS)}")
     return content["settings"]
 
 
-def write_settings(path: str | Path, settings: Mapping[str, Any], labels: Sequence[str]) -> None:
-    """Write settings as JSON, for `comedian spot --settings`."""
-    atomic_write_text(path, json.dumps({"labels": list(labels), "settings": dict(settings)}, indent=1) + "\n")
+def write_settings(
+    path: str | Path, settings: Mapping[str, Any], labels: Sequence[str], weights: Sequence[str]
+) -> None:
+    """Write settings as JSON, for `comedian spot --settings`, with the labels and weights that they were chosen for."""
+    content = {"labels": list(labels), "weights": sorted(weights), "settings": dict(settings)}
+    atomic_write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_settings_into(folder: str | Path, settings: Mapping[str, Any]) -> None:

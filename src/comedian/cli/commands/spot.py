@@ -301,7 +301,7 @@ def _load(args: argparse.Namespace):
 
     spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
     if args.settings:
-        spotter.use_settings(read_settings(args.settings, spotter.config.label_names))
+        spotter.use_settings(read_settings(args.settings, spotter.config.label_names, spotter.weights_fingerprint))
     return spotter
 
 

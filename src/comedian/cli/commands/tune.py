@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from comedian.evaluation.tuning import Tuner, mergings_to_try
     from comedian.evaluation.tuning_data import read_references, read_scores, stride_of_windows
     from comedian.hub.model_card import read_config
-    from comedian.inference.score_files import check_weights_of, find_scores
+    from comedian.inference.score_files import check_weights_of, find_scores, weights_of
     from comedian.inference.settings import write_settings, write_settings_into
     from comedian.inference.spotter import ActionSpotter, merge_configs
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     if args.model:
         write_settings_into(args.model, tuned.settings)
     else:
-        write_settings(args.output, tuned.settings, config.label_names)
+        write_settings(args.output, tuned.settings, config.label_names, weights_of(files))
     print(f"{len(references)} matches, average-mAP {args.metric} in percent\n")
     print("\n".join(_lines(tuned, config.label_names)))
     if args.model and tuned.choice != tuned.default:
