@@ -224,7 +224,8 @@ def test_an_ensemble_and_a_split(comedian, shared, tmp_path):
     words = ["tune", shared / "root", shared / "windows", shared / "windows"]
     assert comedian(*words, "--output", "both.json", "--split", "train")[0] == 0
     assert comedian("tune", shared / "root", shared / "windows", "--output", "one.json", "--split", "train")[0] == 0
-    assert (tmp_path / "both.json").read_text() == (tmp_path / "one.json").read_text()
+    both, one = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("both", "one"))
+    assert both == one | {"weights": 2 * one["weights"]}
     code, _, told = comedian(*words, "--model", shared / "model")
     assert code == 2 and "--output" in told[0]
 
@@ -253,7 +254,7 @@ def test_windows_saved_already_are_not_scored_again(comedian, shared, tmp_path, 
         (["spot", "{video}", "--model", "{model}", "--save-windows", "1"], "--save-scores"),
         (["spot", "{video}", "--model", "{model}", "--save-scores", "x", "--save-windows", "3"], "every 3 s"),
         (
-            ["spot", "{video}", "--model", "{model}", "{model}", "--save-scores", "x", "--save-windows", "1"],
+            ["spot", "{video}", "--model", "{model}", "{other}", "--save-scores", "x", "--save-windows", "1"],
             "one model",
         ),
         (["spot", "{video}", "--model", "{model}", "--settings", "empty.json"], "comedian tune"),
@@ -269,6 +270,9 @@ def test_bad_input_is_one_line(comedian, shared, tmp_path, words, remedy):
         "unknown": {"labels": LABELS, "settings": {"threshold": 1}},
         "wrong": {"labels": LABELS, "settings": {"window_stride_s": 99.0}},
     }
+    weights = ActionSpotter.from_pretrained(shared / "model", device="cpu").weights_fingerprint
+    contents = {name: content | {"weights": weights} for name, content in contents.items()}
+    shutil.copytree(shared / "model", tmp_path / "other")
     for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     shutil.copytree(shared / "windows", tmp_path / "half")
@@ -277,6 +281,7 @@ def test_bad_input_is_one_line(comedian, shared, tmp_path, words, remedy):
     shutil.copy(shared / f"root/{MATCHES[0]}/Labels-v2.json", tmp_path / "few" / MATCHES[0])
     places = {name: shared / name for name in ("root", "windows", "model")}
     places |= {"video": shared / f"root/{MATCHES[0]}/1_224p.mkv", "half": tmp_path / "half", "few": tmp_path / "few"}
+    places["other"] = tmp_path / "other"
     code, out, told = comedian(*(word.format(**places) for word in words))
     assert code == 2 and out == "" and len(told) == 1 and remedy in told[0], told
     assert not (tmp_path / "s.json").exists() and not (tmp_path / "events.json").exists()
