@@ -64,7 +64,8 @@ def test_windows_reuse_tokens_encoded_once(encoder):
 @both_encoders
 @pytest.mark.parametrize("settings", [{}, {"spotting_loss": "focal", "class_weights": [[1.0] * 3, [2.0] * 3]}])
 def test_every_parameter_is_trained(encoder, settings, pixels):
-    model = tiny_model(encoder, **settings).train()
+    # layers that are dropped have no gradient
+    model = tiny_model(encoder, drop_path_rate=0.0, **settings).train()
     loss = model(pixels, labels=torch.randint(0, 2, (2, 4, 3)).float()).loss
     loss.backward()
     assert loss.isfinite()
@@ -321,7 +322,7 @@ def test_a_checkpoint_without_a_tensor_initialises_it(encoder, nan_memory, tmp_p
             assert loaded[name].any() and loaded[name].abs().max() < 0.2, name
 
 
-@both_encoders
+@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
 def test_first_weights_are_drawn_as_the_published_ones(encoder):
     model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, num_labels=400))
     spatial, temporal = model.comedian.spatial_encoder, model.comedian.temporal_encoder

@@ -44,7 +44,7 @@ def folders(tmp_path_factory):
         (recipes / f"{name}.yaml").write_text(yaml.safe_dump(content))
     plan = {
         "frames": {"fps": 2, "height": 16},
-        "features": {"teacher": "teacher.yaml", "teacher_start": "pretrain", "dim": 6},
+        "features": {"teacher": "teacher.yaml", "dim": 6},
         "stages": ["pretrain", "distill", "finetune_head", "finetune"],
     }
     (recipes / "train.yaml").write_text(yaml.safe_dump(plan))
@@ -69,8 +69,21 @@ def test_every_stage_starts_from_the_one_before(trained):
         recipe = yaml.safe_load((trained / stage / "recipe.yaml").read_text())
         assert recipe["model"]["checkpoint"] == (None if before is None else str(trained / before))
         before = stage
-    teacher = yaml.safe_load((trained / "teacher" / "recipe.yaml").read_text())["model"]
-    assert teacher["checkpoint"] == str(trained / "pretrain") and teacher["overrides"]["num_frames"] == 6
+    assert yaml.safe_load((trained / "teacher" / "recipe.yaml").read_text())["model"]["config"] == "config.json"
+
+
+def test_the_teacher_may_start_from_stage_1(folders, trained, tmp_path, capsys):
+    recipes = shutil.copytree(folders[0], tmp_path / "recipes")
+    plan = yaml.safe_load((recipes / "train.yaml").read_text())
+    plan["features"]["teacher_start"] = "pretrain"
+    (recipes / "train.yaml").write_text(yaml.safe_dump(plan))
+    words = ["--frames", str(trained / "frames"), "--stages"]
+    assert main(command((recipes, folders[1]), tmp_path / "out", *words, "distill", "finetune")) == 2
+    assert "the teacher starts from `pretrain`, which is not among the stages before" in capsys.readouterr().err
+    assert main(command((recipes, folders[1]), tmp_path / "run", *words, "pretrain", "distill", "finetune")) == 0
+    teacher = yaml.safe_load((tmp_path / "run" / "teacher" / "recipe.yaml").read_text())["model"]
+    assert teacher["checkpoint"] == str(tmp_path / "run" / "pretrain") and teacher["config"] is None
+    assert ComedianForActionSpotting.from_pretrained(tmp_path / "run" / "teacher").config.num_frames == 6
 
 
 def test_the_teacher_saw_the_training_split_alone_and_so_did_the_bank(trained):
@@ -134,15 +147,15 @@ def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp
     files = {root / "labels.txt": None, root / "splits.json": None, recipes / "config.json": None}
     files = {path: path.read_text() for path in files}
     changes = {
-        root / "labels.txt": ("".join(reversed(files[root / "labels.txt"].splitlines(True))), "teacher", "labels "),
+        root / "labels.txt": ("".join(reversed(files[root / "labels.txt"].splitlines(True))), "pretrain", "labels "),
         root / "splits.json": (
             json.dumps({"train": ["league/one"], "test": ["league/two"], "validation": ["league/three"]}),
-            "teacher",
+            "pretrain",
             "train now without `league/two`",
         ),
         recipes / "config.json": (
             files[recipes / "config.json"].replace('"drop_path_rate": 0.0', '"drop_path_rate": 0.5'),
-            "teacher",
+            "pretrain",
             "model.drop_path_rate 0.0 -> 0.5",
         ),
     }
@@ -203,7 +216,6 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (without_plan, [], "taecher"),
         (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
         (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
-        (recipes, ["--stages", "distill", "finetune"], "the teacher starts from `pretrain`, which is not among"),
         (recipes, ["--tune.training.seed", "1"], "does not begin with a stage; did you mean `finetune`?"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
         (recipes, ["--finetune.training.mixup_alpa", "1"], "`mixup_alpa`; did you mean `mixup_alpha`?"),

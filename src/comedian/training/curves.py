@@ -10,8 +10,8 @@ Curve = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
-# distinct for colour-blind readers too (Okabe and Ito)
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# distinct for colour-blind readers too (Okabe and Ito; grey and brown for a ninth curve)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#7f5539")
 
 
 def read_curve(state: str | Path, metric: str = "eval_average_map_tight") -> list[tuple[float, float]]:
