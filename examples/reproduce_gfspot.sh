@@ -39,7 +39,7 @@ for seed in 0 1 2; do
   fine_tune stages12_ "$seed" $(from pretrained_distilled)
 done
 
-comedian spot --scores "$work"/stages12_[012]-scores --all --output "$work/ensemble.zip"
+comedian spot --scores "$work"/stages12_[012]-scores --keep-all --output "$work/ensemble.zip"
 comedian evaluate "$gfspot" "$work/ensemble.zip" --labels "$gfspot/labels.txt" --split test \
   --metric tight loose --output "$work/ensemble.json"
 python "$here/gfspot_evidence.py" "$work" --output "$work/results"
