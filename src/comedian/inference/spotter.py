@@ -396,7 +396,8 @@ def load_found_model(
         )
         height, width = model.config.image_size
         size = {"height": height, "width": width}
-        processor = ComedianVideoProcessor.from_pretrained(source, subfolder=subfolder, size=size)
+        place = {"subfolder": subfolder} if found.base is None else {}
+        processor = ComedianVideoProcessor.from_pretrained(found.base or source, size=size, **place)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             with hub_errors(source, "model"):

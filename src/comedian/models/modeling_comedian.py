@@ -232,7 +232,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
         if not is_peft_available():
             raise ImportError(f"`{folder}` is an adapter of PEFT; `pip install peft` to load it")
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(Path(adapter_config).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ValueError(f"`{adapter_config}` has no `base_model_name_or_path`; write there what was adapted")
         if config is None and cls.config_class.get_config_dict(folder, **hub_arguments)[0]:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **hub_arguments, **kwargs
