@@ -17,7 +17,7 @@ BIN := .venv/bin
 install: .venv/.installed
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # transformers' own tests on our models, in the installed version; downloaded to build/conformance
 conformance: install

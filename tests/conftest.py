@@ -23,7 +23,8 @@ os.environ["HF_ENDPOINT"] = _HUB.url
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(2)
+# workers that run beside each other share the cores
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)

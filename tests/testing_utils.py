@@ -16,6 +16,8 @@ def tiny_config(**overrides) -> ComedianConfig:
         "num_frames": 8,
         "num_labels": 3,
     }
+    if overrides.get("spatial_encoder") == "convolutional":
+        fields |= {"spatial_depths": [2, 2], "temporal_convolutions": 1, "temporal_kernel_size": 3}
     if overrides.get("spatial_encoder") == "viswin":
         # 4 x 4 patches in windows of 2, so that windows are shifted
         fields |= {"spatial_depths": [2, 2], "spatial_num_heads": [2, 4], "spatial_window_size": 2}

@@ -32,6 +32,7 @@ MODELS = {
         "label_thresholds": [0.1, 0.2, 0.3],
         "label_calibration": [[0.5, 0.1], [1.0, -1.0], [2.0, 0.0]],
     },
+    "convolutional": {"temporal_depth": 1},
 }
 
 
@@ -71,7 +72,10 @@ def load_graphs(folder, name, file_format):
     return [lambda array, module=module: run(module, array) for module in modules]
 
 
-@pytest.mark.parametrize("name, file_format", [("vivit", "onnx"), ("viswin", "onnx"), ("viswin", "torch-export")])
+@pytest.mark.parametrize(
+    "name, file_format",
+    [("vivit", "onnx"), ("viswin", "onnx"), ("viswin", "torch-export"), ("convolutional", "onnx")],
+)
 def test_graphs_equal_the_model(folder, name, file_format):
     model = ComedianForActionSpotting.from_pretrained(folder / name)
     spatial, temporal = load_graphs(folder, name, file_format)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from comedian.data.windows import (
     cover_starts,
     disjoint_starts,
+    edge_starts,
     frame_timestamps_s,
     part_starts,
     random_starts,
@@ -81,6 +82,26 @@ def test_random_starts_are_uniform_over_all_starts():
     drawn = np.concatenate([random_starts(16, 10, 3, rng) for _ in range(5000)])
     shares = np.bincount(drawn, minlength=7) / len(drawn)
     np.testing.assert_allclose(shares, 1 / 7, atol=0.015)
+
+
+@given(lengths, windows, st.integers(1, 60), seeds)
+def test_edge_starts_stay_inside_and_ascend(length, window, count, seed):
+    starts = edge_starts(length, window, count, np.random.default_rng(seed))
+    assert_inside(starts, length, window)
+    assert len(starts) == count and (np.diff(starts) >= 0).all()
+
+
+def test_edge_starts_show_the_edges_about_as_often_as_the_middle():
+    rng, length, window = np.random.default_rng(0), 300, 40
+    shown, shown_at_random = np.zeros(length), np.zeros(length)
+    for _ in range(3000):
+        for draw, counts in ((edge_starts, shown), (random_starts, shown_at_random)):
+            for start in draw(length, window, 8, rng):
+                counts[start : start + window] += 1
+    # of 300 starts, 20 before the half, the 261 inside and 20 after it: the first element is in 20 + 1, the middle in 40
+    for index, expected in ((0, 21 / 301), (150, 40 / 301), (299, 21 / 301)):
+        assert shown[index] / 24000 == pytest.approx(expected, rel=0.1)
+    assert shown_at_random[0] / 24000 == pytest.approx(1 / 261, rel=0.3)
 
 
 @given(lengths, windows, st.integers(2, 30), seeds)

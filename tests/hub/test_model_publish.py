@@ -26,12 +26,13 @@ from comedian.hub.model_card import CardFacts, read_facts, render_card
 from comedian.hub.model_publish import files_to_publish, publish
 from comedian.hub.model_record import ModelRecord, read_record
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.training.base_trainer import build_processor
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
-from comedian.training.stage import build_model, build_processor, load_halves, read_settings
+from comedian.training.stage import build_model, load_halves, read_settings
 from hub_stand_in import TOKEN, USER
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
@@ -41,7 +42,16 @@ REPO = f"{USER}/spotter"
 HUB_CONFIGS = sorted(path.parent for path in (Path(__file__).parents[2] / "hub_configs").glob("*/config.json"))
 CODE = {
     f"{name}_comedian.py"
-    for name in ("backbone", "configuration", "encoders", "loss", "modeling", "pipeline", "postprocessing")
+    for name in (
+        "backbone",
+        "configuration",
+        "convolutional",
+        "encoders",
+        "loss",
+        "modeling",
+        "pipeline",
+        "postprocessing",
+    )
 }
 CODE |= {"video_processing_comedian.py", "sound_comedian.py", "timeline_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}

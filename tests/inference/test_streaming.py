@@ -63,6 +63,7 @@ SUPPRESSIONS = [("soft", 6.0), ("hard", 3.0), ("soft", [0.0, 2.0, 9.0]), ("hard"
         ("viswin", "mean", 0.0, 3.0),
         ("vivit", "mean", 1.0, 2.0),
         ("viswin", "max", 1.0, 2.0),
+        ("convolutional", "mean", 1.0, 1.0),
     ],
 )
 def test_without_a_look_ahead_the_spots_are_those_of_the_whole_video(

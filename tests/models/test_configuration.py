@@ -86,6 +86,17 @@ def test_odd_grids_are_padded_before_they_are_halved():
         ({"image_size": []}, "`image_size`"),
         ({"spatial_depths": [1, 1], "spatial_num_heads": [1, 1]}, "`spatial_depths`.*`vivit` has one stage"),
         ({"spatial_encoder": "viswin", "spatial_num_heads": [2]}, "`spatial_depths`.*`spatial_num_heads`"),
+        ({"spatial_encoder": "convolutional", "patch_size": 1}, "`patch_size` is 1; `convolutional` halves"),
+        (
+            {"spatial_encoder": "convolutional", "patch_size": 12, "image_size": 24},
+            "`patch_size` is 12; `convolutional`",
+        ),
+        (
+            {"spatial_encoder": "convolutional", "spatial_hidden_size": 18, "patch_size": 8},
+            "`spatial_hidden_size` is 18.*multiple of 4",
+        ),
+        ({"temporal_kernel_size": 4}, "`temporal_kernel_size` is 4; must be odd"),
+        ({"temporal_convolutions": -1}, "`temporal_convolutions` is -1"),
         ({"spatial_num_heads": [3]}, "`spatial_num_heads` 3 does not divide"),
         ({"temporal_num_heads": 3}, "`temporal_num_heads` 3 does not divide"),
         ({"num_frames": 7}, "`num_frames` 7.*`tubelet_size` 2"),

@@ -13,7 +13,7 @@ from comedian.models.encoders_comedian import ComedianMLP
 from comedian.models.modeling_comedian import keep_tubelets
 from testing_utils import tiny_config
 
-ENCODERS = ["vivit", "viswin"]
+ENCODERS = ["vivit", "viswin", "convolutional"]
 both_encoders = pytest.mark.parametrize("encoder", ENCODERS)
 
 
@@ -64,7 +64,7 @@ def test_windows_reuse_tokens_encoded_once(encoder):
 @both_encoders
 @pytest.mark.parametrize("settings", [{}, {"spotting_loss": "focal", "class_weights": [[1.0] * 3, [2.0] * 3]}])
 def test_every_parameter_is_trained(encoder, settings, pixels):
-    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder, **settings)).train()
+    model = tiny_model(encoder, **settings).train()
     loss = model(pixels, labels=torch.randint(0, 2, (2, 4, 3)).float()).loss
     loss.backward()
     assert loss.isfinite()
@@ -208,7 +208,8 @@ def test_hidden_states_and_attentions_on_request(encoder, attention, pixels):
         states = [(8, 4, 4, 16)] * 2 + [(8, 2, 2, 32)] * 2
         assert [state.shape for state in outputs.spatial_hidden_states] == states
         # heads x windows: 2 x 4, then 4 x 1
-        assert [weights.shape for weights in outputs.spatial_attentions] == [(8, 8, 4, 4)] * 2 + [(8, 4, 4, 4)] * 2
+        attentions = [] if encoder == "convolutional" else [(8, 8, 4, 4)] * 2 + [(8, 4, 4, 4)] * 2
+        assert [weights.shape for weights in outputs.spatial_attentions] == attentions
     for weights in (*outputs.attentions, *outputs.spatial_attentions):
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     last = model.comedian.temporal_encoder.norm(outputs.hidden_states[-1])

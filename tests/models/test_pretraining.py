@@ -37,7 +37,7 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
-@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+@pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])
 def test_every_online_weight_has_a_gradient_and_no_other(encoder):
     model = contrastive_model(spatial_encoder=encoder)
     first, second = views()
@@ -48,7 +48,7 @@ def test_every_online_weight_has_a_gradient_and_no_other(encoder):
         assert (parameter.grad is not None) == name.startswith(online), name
 
 
-@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+@pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])
 def test_every_weight_of_stage_2_has_a_gradient(encoder):
     model = distillation_model(spatial_encoder=encoder)
     model(torch.randn(2, 8, 3, 16, 16), torch.randn(2, 4, 6)).loss.backward()

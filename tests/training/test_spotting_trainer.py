@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVi
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.finetune import finetune
-from comedian.training.recipe import load_recipe
+from comedian.training.recipe import ModelSection, load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
 from comedian.training.stage import build_model
 from match_factory import LABELS, write_matches, write_recipe
+from processes import ENVIRONMENT, launch
 from testing_utils import tiny_config
 
 HUB_CONFIGS = Path(__file__).parents[2] / "hub_configs"
@@ -86,10 +88,10 @@ def test_the_best_checkpoint_is_the_one_with_the_best_tight_score(trained):
     assert all(torch.equal(best[name], saved[name]) for name in best)
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps):
+@pytest.mark.parametrize("steps, average_decay", [(2, None), (3, None), (2, 0.9)])
+def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps, average_decay):
     """Stopped within the first epoch and at its end."""
-    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10}
+    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10, "average_decay": average_decay}
     recipe = load_recipe(write_recipe(tmp_path, *data, **every_step, eval_strategy="no", load_best_model_at_end=False))
     finetune(recipe)
     checkpoints = tmp_path / "output"
@@ -100,6 +102,56 @@ def test_a_run_that_broke_off_ends_bit_identical(trained, data, tmp_path, steps)
     finetune(recipe)
     resumed = weights(checkpoints / "checkpoint-6")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_the_average_of_the_weights_is_scored_and_saved(data, tmp_path, best):
+    every_step = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 10}
+    every_step |= {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": best}
+    recipe = write_recipe(tmp_path, *data, **every_step, average_decay=0.5)
+    finetune(load_recipe(recipe))
+    output = tmp_path / "output"
+    checkpoints = [output / f"checkpoint-{step}" for step in range(1, 7)]
+    trained = [load_file(checkpoint / "trained_weights.safetensors") for checkpoint in checkpoints]
+    for name in ("classifier.weight", "comedian.spatial_encoder.layers.0.mlp.fc1.weight"):
+        average = weights(checkpoints[0])[name]
+        for step, (checkpoint, own) in enumerate(zip(checkpoints[1:], trained[1:]), start=2):
+            decay = min(0.5, step / (step + 9))
+            average = decay * average + (1 - decay) * own[name]
+            torch.testing.assert_close(weights(checkpoint)[name], average)
+            assert not torch.equal(average, own[name])
+    state = json.loads((checkpoints[-1] / "trainer_state.json").read_text())
+    chosen = Path(state["best_model_checkpoint"]).name if best else "checkpoint-6"
+    assert torch.equal(weights(output)["classifier.weight"], weights(output / chosen)["classifier.weight"])
+    assert not (output / "trained_weights.safetensors").exists()
+    # what was scored is what was saved
+    scores = {
+        entry["step"]: entry["eval_average_map_tight"] for entry in state["log_history"] if "eval_runtime" in entry
+    }
+    final = json.loads((output / "validation_scores.json").read_text())
+    assert final["tight"]["a_mAP"] == pytest.approx(scores[int(chosen.rpartition("-")[2])], abs=1e-6)
+
+
+def test_processes_share_the_statistics_of_batch_norms(data, tmp_path):
+    """Of the first norm, where each process's mean is of half the batch, and the weights stand still."""
+    frozen = {"learning_rate": 0.0, "base_learning_rate": None, "num_train_epochs": 1, "jitter_prob": 0.0}
+    outputs = []
+    for batch in (4, 2):
+        recipe = write_recipe(tmp_path / str(batch), *data, **frozen, per_device_train_batch_size=batch)
+        config = json.loads((recipe.parent / "config.json").read_text())
+        fields = {"spatial_encoder": "convolutional", "spatial_depths": [1, 1], "temporal_mask_ratio": 0.0}
+        (recipe.parent / "config.json").write_text(json.dumps(config | fields))
+        outputs.append(recipe.parent / "output")
+        if batch == 4:
+            finetune(load_recipe(recipe))
+        else:
+            words = launch("-m", "comedian.cli.main", "finetune", "--config", recipe)
+            done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
+            assert done.returncode == 0, done.stderr[-3000:]
+    one, two = map(weights, outputs)
+    name = "comedian.spatial_encoder.embeddings.layers.0.norm"
+    assert one[f"{name}.mean"].abs().max() > 0.01
+    torch.testing.assert_close(one[f"{name}.mean"], two[f"{name}.mean"], atol=1e-4, rtol=1e-3)
 
 
 def test_stage_3a_trains_the_classifier_alone_from_a_backbone(data, tmp_path):
@@ -362,6 +414,25 @@ def test_depths_of_swin_follow_its_stages():
     prefix = "comedian.spatial_encoder.stages."
     assert depths[f"{prefix}0.layers.1.mlp.fc1.weight"] == depths[f"{prefix}0.merging.reduction.weight"] == 2
     assert depths[f"{prefix}1.layers.0.mlp.fc1.weight"] == 3
+
+
+def test_a_width_of_suppression_for_all_labels_outlives_new_labels(tmp_path):
+    for number, (width, expected) in enumerate(((3.0, 3.0), ([1.0, 2.0, 3.0], 10.0))):
+        ComedianForActionSpotting(tiny_config(nms_window_s=width)).save_pretrained(tmp_path / str(number))
+        section = ModelSection(checkpoint=str(tmp_path / str(number)))
+        assert build_model(ComedianForActionSpotting, section, tmp_path, ["a", "b"]).config.nms_window_s == expected
+
+
+def test_depths_of_convolutions_follow_their_stages():
+    depths = layer_depths(ComedianForActionSpotting(tiny_config(spatial_encoder="convolutional")))
+    prefix = "comedian.spatial_encoder."
+    assert depths[f"{prefix}embeddings.layers.1.convolution.weight"] == 0
+    assert depths[f"{prefix}stages.0.layers.1.first_norm.weight"] == 2
+    assert depths[f"{prefix}stages.0.merging.convolution.weight"] == 2
+    assert depths[f"{prefix}stages.1.layers.1.second_convolution.weight"] == 4
+    # with the time embeddings: below the first temporal layer
+    assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 4
+    assert depths["comedian.temporal_encoder.layers.0.mlp.fc1.weight"] == 5
 
 
 def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):

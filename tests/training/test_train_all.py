@@ -44,7 +44,7 @@ def folders(tmp_path_factory):
         (recipes / f"{name}.yaml").write_text(yaml.safe_dump(content))
     plan = {
         "frames": {"fps": 2, "height": 16},
-        "features": {"teacher": "teacher.yaml", "dim": 6},
+        "features": {"teacher": "teacher.yaml", "teacher_start": "pretrain", "dim": 6},
         "stages": ["pretrain", "distill", "finetune_head", "finetune"],
     }
     (recipes / "train.yaml").write_text(yaml.safe_dump(plan))
@@ -69,7 +69,8 @@ def test_every_stage_starts_from_the_one_before(trained):
         recipe = yaml.safe_load((trained / stage / "recipe.yaml").read_text())
         assert recipe["model"]["checkpoint"] == (None if before is None else str(trained / before))
         before = stage
-    assert yaml.safe_load((trained / "teacher" / "recipe.yaml").read_text())["model"]["config"] == "config.json"
+    teacher = yaml.safe_load((trained / "teacher" / "recipe.yaml").read_text())["model"]
+    assert teacher["checkpoint"] == str(trained / "pretrain") and teacher["overrides"]["num_frames"] == 6
 
 
 def test_the_teacher_saw_the_training_split_alone_and_so_did_the_bank(trained):
@@ -202,6 +203,7 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (without_plan, [], "taecher"),
         (recipes, ["--stages", "nonsense"], "no stage `nonsense`"),
         (recipes, ["--stages", "pretrain"], "`finetune` is not among"),
+        (recipes, ["--stages", "distill", "finetune"], "the teacher starts from `pretrain`, which is not among"),
         (recipes, ["--tune.training.seed", "1"], "does not begin with a stage; did you mean `finetune`?"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
         (recipes, ["--finetune.training.mixup_alpa", "1"], "`mixup_alpa`; did you mean `mixup_alpha`?"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_imports
@@ -19,7 +20,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, lo
 
 logger = logging.get_logger(__name__)
 
-SPATIAL_ENCODERS = ("vivit", "viswin")
+SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
@@ -32,6 +33,8 @@ MAX_SIZES = {
     "spatial_hidden_size": 2**16,
     "spatial_depths": 1000,
     "temporal_depth": 1000,
+    "temporal_convolutions": 1000,
+    "temporal_kernel_size": 10**4,
     "image_size": 2**14,
     "num_frames": 10**6,
     "fps": 1000,
@@ -44,6 +47,8 @@ OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dt
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
+# fields whose values belong to the labels: of suppression windows, only a list, one a label
+FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
 # score from which an event is reported by a model without `label_thresholds`
 DEFAULT_THRESHOLD = 0.3
 
@@ -210,15 +215,22 @@ class ComedianConfig(PreTrainedConfig):
     The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
 
     Args:
-        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token) or `"viswin"` (shifted windows, mean).
-        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage for ViSwin).
+        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean),
+            `"convolutional"` (residual network, mean), which learns from fewer matches, or `"backbone"` (an image model of
+            transformers on each frame), which `backbone` or `backbone_config` set.
+        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage but for ViViT; of a
+            backbone, that which its features are projected to).
         spatial_depths (`int` or `list[int]`, defaults to `[12]`): Layers of each stage; ViViT has one stage.
-        spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage.
+        spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage; a convolutional encoder
+            has none and takes no notice.
         spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
         temporal_depth (`int`, defaults to 6): Layers of the temporal encoder.
         temporal_num_heads (`int`, defaults to 3): Attention heads of the temporal encoder.
+        temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before those layers.
+        temporal_kernel_size (`int`, defaults to 5): Tokens that each of them sees, an odd number.
         image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
-        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4).
+        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional encoder
+            halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
         tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
         num_frames (`int`, defaults to 128): Frames of a window.
         fps (`float`, defaults to 2.0): Frames per second of the model's input.
@@ -266,6 +278,13 @@ class ComedianConfig(PreTrainedConfig):
             validation, a list a label, for `comedian spot --threshold precision=0.9`.
         label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
             its points can be trusted.
+        backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
+            `backbone_config` if that is not given.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of an image model (ViT, DINOv2, Swin,
+            ConvNeXt, ResNet, ...) as the spatial encoder.
+        use_pretrained_backbone (`bool`, defaults to `False`): Start from the weights of `backbone`; a model made so sets
+            it to `False`, as its checkpoints have the weights.
+        backbone_frozen (`bool`, defaults to `False`): Do not train the image model.
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -276,9 +295,21 @@ class ComedianConfig(PreTrainedConfig):
     """
 
     model_type = "comedian"
+    keys_to_ignore_at_inference = [
+        "last_hidden_state",
+        "spatial_tokens",
+        "hidden_states",
+        "attentions",
+        "spatial_hidden_states",
+        "spatial_attentions",
+        "positive_similarity",
+        "negative_similarity",
+        "embedding_std",
+    ]
     sub_configs = {
         "contrastive_config": ComedianContrastiveConfig,
         "distillation_config": ComedianDistillationConfig,
+        "backbone_config": AutoConfig,
     }
 
     spatial_encoder: str = "vivit"
@@ -288,6 +319,8 @@ class ComedianConfig(PreTrainedConfig):
     spatial_window_size: int = 7
     temporal_depth: int = 6
     temporal_num_heads: int = 3
+    temporal_convolutions: int = 0
+    temporal_kernel_size: int = 5
     image_size: int | list[int] | tuple[int, ...] = (224, 224)
     patch_size: int = 16
     tubelet_size: int = 2
@@ -326,6 +359,10 @@ class ComedianConfig(PreTrainedConfig):
     label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
+    backbone: str | None = None
+    backbone_config: dict | PreTrainedConfig | None = None
+    use_pretrained_backbone: bool = False
+    backbone_frozen: bool = False
 
     def __post_init__(self, **kwargs):
         try:
@@ -343,9 +380,14 @@ class ComedianConfig(PreTrainedConfig):
         self.image_size = _as_list(self.image_size)
         if len(self.image_size) == 1:
             self.image_size = self.image_size * 2
+        if self.backbone is not None and self.backbone_config is None:
+            self.backbone_config = AutoConfig.from_pretrained(self.backbone)
+        if self.backbone_config is not None:
+            self.spatial_encoder = "backbone"
         for name, sub_config in self.sub_configs.items():
             if isinstance(getattr(self, name), dict):
-                setattr(self, name, sub_config(**getattr(self, name)))
+                make = AutoConfig.for_model if sub_config is AutoConfig else sub_config
+                setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
             for name in ("auto_map", "custom_pipelines"):
@@ -359,10 +401,38 @@ class ComedianConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked."""
+        """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked.
+
+        Other labels (`id2label`, `num_labels`) take with them what belongs to the dictionary's: thresholds, calibration,
+        curves, class weights, suppression windows.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        labels = _label_names(config_dict)
+        if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
+            config_dict = {
+                name: value
+                for name, value in config_dict.items()
+                if name not in ("id2label", "label2id") and not _is_of_labels(name, value)
+            }
         return super().from_dict(config_dict | replaced, **kwargs)
+
+    @property
+    def num_labels(self) -> int | None:
+        """Labels of the classifier; setting another number resets their names and what belongs to them."""
+        return None if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if self.num_labels == num_labels:
+            return
+        # while a configuration is being made, nothing is reset that was given with the labels
+        if getattr(self, "_post_init_done", False):
+            for field in dataclasses.fields(self):
+                if _is_of_labels(field.name, getattr(self, field.name)):
+                    setattr(self, field.name, field.default)
+        self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
+        self.label2id = {label: index for index, label in self.id2label.items()}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save `config.json` and, beside it, the code that it names.
@@ -555,12 +625,14 @@ class ComedianConfig(PreTrainedConfig):
     def _check_sizes(self):
         """Refuse sizes that are not positive or out of their range."""
         for field in (
-            "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
+            "spatial_hidden_size spatial_window_size temporal_num_heads temporal_kernel_size patch_size tubelet_size "
             "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token sound_hidden_size"
         ).split():
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
-        for field in "temporal_depth initializer_range focal_gamma nms_threshold offset_loss_weight".split():
+        for field in (
+            "temporal_depth temporal_convolutions initializer_range focal_gamma nms_threshold offset_loss_weight"
+        ).split():
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be 0 or more")
         for field in "focal_alpha nms_min_weight".split():
@@ -586,10 +658,18 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse stages, heads and patches that do not fit each other."""
         if len(self.image_size) != 2:
             raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
+        if self.use_pretrained_backbone and self.backbone is None:
+            raise ValueError("`use_pretrained_backbone` needs `backbone`, where the weights are")
+        if self.spatial_encoder == "backbone":
+            self._check_backbone()
+            return
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
         if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `vivit` has one stage")
+        if self.spatial_encoder == "convolutional":
+            self._check_convolutions()
+            return
         if len(self.spatial_depths) != len(self.spatial_num_heads):
             raise ValueError(
                 f"`spatial_depths` {self.spatial_depths} and `spatial_num_heads` {self.spatial_num_heads} must have "
@@ -600,8 +680,29 @@ class ComedianConfig(PreTrainedConfig):
             if width % heads:
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
 
+    def _check_backbone(self):
+        """Refuse a missing image model, and sizes of ViViT and ViSwin that it would not follow."""
+        if self.backbone_config is None:
+            raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
+        if len(self.spatial_depths) != 1:
+            raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
+
+    def _check_convolutions(self):
+        """Refuse patches that halving does not lead to, and widths that cannot be halved as often."""
+        if self.patch_size < 2 or self.patch_size & (self.patch_size - 1):
+            raise ValueError(
+                f"`patch_size` is {self.patch_size}; `convolutional` halves its pictures: give 2, 4, 8, ..."
+            )
+        if self.spatial_hidden_size % (self.patch_size // 2):
+            raise ValueError(
+                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: give a "
+                f"multiple of {self.patch_size // 2}"
+            )
+
     def _check_temporal_encoder(self):
-        """Refuse windows and heads that do not fit the tokens."""
+        """Refuse windows, heads and kernels that do not fit the tokens."""
+        if self.temporal_kernel_size % 2 == 0:
+            raise ValueError(f"`temporal_kernel_size` is {self.temporal_kernel_size}; must be odd")
         if self.num_frames % self.tubelet_size:
             raise ValueError(f"`num_frames` {self.num_frames} is not a multiple of `tubelet_size` {self.tubelet_size}")
         if self.hidden_size % self.temporal_num_heads:
@@ -677,6 +778,17 @@ def _flat(value):
             yield from _flat(item)
     else:
         yield value
+
+
+def _is_of_labels(name: str, value: object) -> bool:
+    """Whether a field's value holds for its labels alone."""
+    return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))
+
+
+def _label_names(fields: dict) -> list[str] | None:
+    """Labels in the order of the logits, if `id2label` is there."""
+    id2label = fields.get("id2label")
+    return id2label and [id2label[index] for index in sorted(id2label, key=int)]
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:

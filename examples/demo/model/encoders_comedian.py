@@ -1,8 +1,11 @@
 """The encoders of COMEDIAN: ViViT and ViSwin over the patches of a tubelet, a transformer over a window's tokens; sound."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -23,6 +26,31 @@ class ComedianUniformLinear(nn.Linear):
     """A linear layer whose first weights are PyTorch's own, Kaiming uniform (its own class so that they can be)."""
 
 
+@torch.no_grad()
+def replace_table(module: nn.Module, name: str, resample: Callable[[Tensor], Tensor]) -> None:
+    """Replace a learned table of a module by its resampled one, which accelerate may keep in memory or on disk for it."""
+    offloaded = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+    table = resample(getattr(module, name) if offloaded is None else offloaded[name])
+    if offloaded is not None:
+        # values in memory come before those on disk
+        offloaded.dataset.state_dict[offloaded.prefix + name] = table
+        table = table.to("meta")
+    setattr(module, name, nn.Parameter(table))
+
+
+def on_tokens(layer: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """Apply a linear layer to `(batch, ..., width)` as `(batch, tokens, width)`: quantised ones take no more dimensions."""
+    return layer(states.flatten(1, -2)).unflatten(1, states.shape[1:-1])
+
+
+def to_compute_dtype(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round pixels to `dtype` or, under autocast, to its: as the first product would, but before they are copied."""
+    device = pixels.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return pixels.to(dtype)
+
+
 class ComedianTubeletEmbeddings(nn.Module):
     """Non-overlapping tubelets to patch vectors: the Conv3d of the paper, as one matrix product."""
 
@@ -41,14 +69,11 @@ class ComedianTubeletEmbeddings(nn.Module):
     def forward(self, tubelets: Tensor) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, rows, columns, width)`."""
         count, frames, channels, height, width = tubelets.shape
-        size, device = self.patch_size, tubelets.device.type
-        # what the product would be rounded to anyway, before the pixels are copied into their patches
-        autocast = torch.is_autocast_enabled(device)
-        tubelets = tubelets.to(torch.get_autocast_dtype(device) if autocast else self.projection.weight.dtype)
+        size = self.patch_size
         patches = tubelets.reshape(count, frames, channels, height // size, size, width // size, size)
         # (count, rows, columns, channels, frames, size, size): the order of a Conv3d kernel
         patches = patches.permute(0, 3, 5, 2, 1, 4, 6).flatten(3)
-        return self.norm(self.projection(patches))
+        return self.norm(on_tokens(self.projection, patches))
 
 
 def eager_attention_forward(
@@ -83,13 +108,9 @@ class ComedianAttention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.projection = nn.Linear(hidden_size, hidden_size)
 
-    def project(self, hidden_states: Tensor) -> Tensor:
-        """`(..., tokens, width)` to query, key and value side by side, `(..., tokens, 3 * width)`."""
-        return self.qkv(hidden_states)
-
     def split_heads(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`(..., tokens, width)` to query, key and value `(..., heads, tokens, head_dim)`."""
-        qkv = self.project(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        """`(batch, ..., tokens, width)` to query, key and value `(batch, ..., heads, tokens, head_dim)`."""
+        qkv = on_tokens(self.qkv, hidden_states).unflatten(-1, (3, self.num_heads, -1))
         return qkv.movedim(-3, 0).transpose(-3, -2).unbind(0)
 
     def attend(
@@ -124,20 +145,22 @@ class ComedianAttention(nn.Module):
 class ComedianSpatialAttention(ComedianAttention):
     """Attention among the patches of one tubelet."""
 
-    def project(self, hidden_states: Tensor) -> Tensor:
-        """See [`ComedianAttention.project`]; in float32 where that is how to attend."""
-        qkv = super().project(hidden_states)
-        rounded_on_cpu = qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and not torch.is_grad_enabled()
-        # without matrix units, the fused kernel is faster in float32 than in bfloat16, and more exact
-        return qkv.float() if rounded_on_cpu and not torch.cpu._is_amx_tile_supported() else qkv
-
-    def attend(self, query: Tensor, *inputs_and_options) -> tuple[Tensor, Tensor | None]:
-        """See [`ComedianAttention.attend`]."""
-        if query.device.type != "cpu" or query.dtype != torch.float32:
-            return super().attend(query, *inputs_and_options)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *mask_and_options) -> tuple[Tensor, Tensor | None]:
+        """See [`ComedianAttention.attend`]; in float32 where CPUs are faster so."""
+        if not attends_in_float32(query):
+            return super().attend(query, key, value, *mask_and_options)
+        dtype = query.dtype
         with torch.autocast("cpu", enabled=False):
-            output, weights = super().attend(query, *inputs_and_options)
-        return output.to(self.projection.weight.dtype), weights
+            output, weights = super().attend(query.float(), key.float(), value.float(), *mask_and_options)
+        return output.to(dtype), weights
+
+
+def attends_in_float32(query: Tensor) -> bool:
+    """Whether the fused kernel is to run in float32: without matrix units it is faster than in bfloat16, and more exact."""
+    if query.device.type != "cpu":
+        return False
+    rounded = query.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    return query.dtype == torch.float32 or rounded and not torch.cpu._is_amx_tile_supported()
 
 
 class ComedianTemporalAttention(ComedianAttention):
@@ -157,9 +180,7 @@ class ComedianWindowAttention(ComedianAttention):
         """Change the window, resampling the bias table where its side changes."""
         if window != self.window:
             old, new = 2 * self.window - 1, 2 * window - 1
-            self.relative_position_bias = nn.Parameter(
-                resample_grid(self.relative_position_bias, (old, old), (new, new))
-            )
+            replace_table(self, "relative_position_bias", lambda table: resample_grid(table, (old, old), (new, new)))
         self.window, self.shift = window, shift
 
     def position_bias(self) -> Tensor:
@@ -210,7 +231,7 @@ class ComedianWindowAttention(ComedianAttention):
         output, weights = self.attend(query, key, value, bias, output_attentions)
         # (batch, window**2, num_windows * heads, head_dim) -> (batch * num_windows, window, window, width)
         output = output.unflatten(2, (-1, self.num_heads)).transpose(1, 2).flatten(3)
-        output = self.projection(output).flatten(0, 1).unflatten(1, (self.window, self.window))
+        output = on_tokens(self.projection, output).flatten(0, 1).unflatten(1, (self.window, self.window))
         output = from_windows(output, *padded)
         if self.shift:
             output = output.roll((self.shift, self.shift), dims=(1, 2))
@@ -257,21 +278,25 @@ class ComedianMLP(nn.Module):
         self.fc2 = nn.Linear(inner, hidden_size)
 
     def forward(self, hidden_states: Tensor, recompute: bool = False) -> Tensor:
-        """Token by token; `recompute` has the backward pass compute the activation again instead of keeping it."""
+        """Token by token; with `recompute`, the backward pass computes the activation again instead of keeping it."""
         inner = self.fc1(hidden_states)
-        activated = self.activation(inner)
         if not recompute:
-            return self.fc2(activated)
-        address = activated.data_ptr()
+            return self.project(inner)
+        # the backward pass stops as soon as it has the input of `fc2`: no matrix product is computed twice
+        return checkpoint(self.project, inner, use_reentrant=False, preserve_rng_state=False)
 
-        def pack(saved: Tensor) -> Tensor | torch.Size:
-            return saved.shape if saved.data_ptr() == address else saved
+    def project(self, inner: Tensor) -> Tensor:
+        """Activation and second layer."""
+        return self.fc2(self.activation(inner))
 
-        def unpack(packed: Tensor | torch.Size) -> Tensor:
-            return packed if isinstance(packed, Tensor) else self.activation(inner.detach()).view(packed)
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-            return self.fc2(activated)
+def can_recompute() -> bool:
+    """Whether intermediate values may be computed again: gradients are taken, by neither a compiler nor `torch.func`."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 class ComedianLayer(GradientCheckpointingLayer):
@@ -290,9 +315,10 @@ class ComedianLayer(GradientCheckpointingLayer):
         """Same shape out as in, but for what `narrowing` has the attention leave out."""
         attended, _ = self.attention(self.norm1(hidden_states), output_attentions, **narrowing)
         hidden_states = hidden_states[:, : attended.shape[1]] + self.drop_path(self.dropout(attended))
-        # checkpointing and compilers choose for themselves what to keep
-        recompute = torch.is_grad_enabled() and not (self.gradient_checkpointing or torch.compiler.is_compiling())
-        return hidden_states + self.drop_path(self.dropout(self.mlp(self.norm2(hidden_states), recompute)))
+        # gradient checkpointing recomputes the whole layer
+        recompute = can_recompute() and not self.gradient_checkpointing
+        transformed = on_tokens(lambda tokens: self.mlp(tokens, recompute), self.norm2(hidden_states))
+        return hidden_states + self.drop_path(self.dropout(transformed))
 
 
 class ComedianSpatialLayer(ComedianLayer):
@@ -327,17 +353,20 @@ class ComedianViTEncoder(nn.Module):
 
     def resize_position_table(self, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> None:
         """Resample the patches' positions to another grid; the class token keeps its own."""
+
+        def resample(table: Tensor) -> Tensor:
+            return torch.cat([table[0, :1], resample_grid(table[0, 1:], old_grid, new_grid)])[None]
+
         if old_grid != new_grid:
-            table = self.position_embeddings[0]
-            resampled = torch.cat([table[:1], resample_grid(table[1:], old_grid, new_grid)])
-            self.position_embeddings = nn.Parameter(resampled[None])
+            replace_table(self, "position_embeddings", resample)
 
     def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.
 
         The last layer answers for the class token alone, which is all that counts, unless `every_patch` is looked at.
         """
-        hidden_states = self.embeddings(tubelets).flatten(1, 2)
+        # a norm's weights are never quantised
+        hidden_states = self.embeddings(to_compute_dtype(tubelets, self.norm.weight.dtype)).flatten(1, 2)
         class_token = self.class_token.expand(hidden_states.shape[0], -1, -1)
         hidden_states = torch.cat([class_token, hidden_states], dim=1) + self.position_embeddings
         hidden_states = self.dropout(hidden_states)
@@ -360,7 +389,7 @@ class ComedianPatchMerging(nn.Module):
         hidden_states = F.pad(hidden_states, (0, 0, 0, hidden_states.shape[2] % 2, 0, hidden_states.shape[1] % 2))
         # top left, bottom left, top right, bottom right: the order of the published weights
         corners = [hidden_states[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        return on_tokens(self.reduction, self.norm(torch.cat(corners, dim=-1)))
 
 
 def stage_shifts(config: ComedianConfig) -> list[int]:
@@ -407,7 +436,8 @@ class ComedianSwinEncoder(nn.Module):
 
     def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`; every patch counts."""
-        hidden_states = self.dropout(self.embeddings(tubelets))
+        # a norm's weights are never quantised
+        hidden_states = self.dropout(self.embeddings(to_compute_dtype(tubelets, self.norm.weight.dtype)))
         for stage in self.stages:
             for layer in stage["layers"]:
                 hidden_states = layer(hidden_states, output_attentions)
@@ -415,11 +445,31 @@ class ComedianSwinEncoder(nn.Module):
         return self.norm(hidden_states).mean(dim=(1, 2))
 
 
-SPATIAL_ENCODER_CLASSES = {"vivit": ComedianViTEncoder, "viswin": ComedianSwinEncoder}
+class ComedianTemporalConvolution(nn.Module):
+    """Residual convolution over a window's tokens: what changes from one to the next is seen before any attention."""
+
+    def __init__(self, config: ComedianConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.convolution = nn.Conv1d(
+            width, width, config.temporal_kernel_size, padding=config.temporal_kernel_size // 2
+        )
+        self.activation = ACT2FN[config.hidden_act]
+        self.projection = ComedianResidualProjection(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(batch, num_tokens, hidden_size)` to the same; beyond a window's ends there is 0."""
+        neighbours = self.convolution(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
+        return tokens + self.projection(self.activation(neighbours))
+
+
+class ComedianResidualProjection(nn.Linear):
+    """Back to the tokens (its own class because it starts at 0: the layer begins as the identity)."""
 
 
 class ComedianTemporalEncoder(nn.Module):
-    """Transformer over the spatial tokens of a window."""
+    """Transformer over the spatial tokens of a window, after convolutions over neighbours where the model has them."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__()
@@ -427,6 +477,9 @@ class ComedianTemporalEncoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.time_embeddings = nn.Parameter(torch.zeros(1, config.num_tokens, width))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.convolutions = nn.ModuleList(
+            ComedianTemporalConvolution(config) for _ in range(config.temporal_convolutions)
+        )
         self.layers = nn.ModuleList(
             ComedianTemporalLayer(
                 config, ComedianTemporalAttention(config, width, config.temporal_num_heads), width, rate
@@ -437,10 +490,13 @@ class ComedianTemporalEncoder(nn.Module):
 
     def resize_position_table(self, num_tokens: int) -> None:
         """Resample the time embeddings to another number of tokens."""
+
+        def resample(table: Tensor) -> Tensor:
+            resampled = F.interpolate(table.float().mT, size=num_tokens, mode="linear", align_corners=False)
+            return resampled.mT.to(table.dtype).contiguous()
+
         if num_tokens != self.time_embeddings.shape[1]:
-            table = self.time_embeddings.float().transpose(1, 2)
-            table = F.interpolate(table, size=num_tokens, mode="linear", align_corners=False).transpose(1, 2)
-            self.time_embeddings = nn.Parameter(table.to(self.time_embeddings.dtype).contiguous())
+            replace_table(self, "time_embeddings", resample)
 
     def restore(self, kept_tokens: Tensor, kept_tubelets: Tensor, num_tokens: int) -> Tensor:
         """Put the kept tokens at their places among mask tokens, `(batch, num_tokens, hidden_size)`."""
@@ -455,6 +511,8 @@ class ComedianTemporalEncoder(nn.Module):
                 f"{tokens.shape[1]} tokens are more than the {self.time_embeddings.shape[1]} of a window: cut them into "
                 "windows, or load the model with a larger `num_frames`"
             )
+        for convolution in self.convolutions:
+            tokens = convolution(tokens)
         tokens = self.dropout(tokens + self.time_embeddings[:, : tokens.shape[1]])
         for layer in self.layers:
             tokens = layer(tokens, output_attentions)

@@ -1,6 +1,7 @@
 """Losses of COMEDIAN: pure functions of tensors."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -151,74 +152,102 @@ class _Chunk(NamedTuple):
     allowed: Tensor
 
 
-class _SoftContrastiveEntropy(torch.autograd.Function):
+@torch.no_grad()
+def _soft_contrastive_entropy(
+    queries: Tensor,
+    teachers: Tensor,
+    queue: Tensor,
+    chunks: Iterable[_Chunk],
+    temperature: float,
+    momentum_temperature: float,
+    contrastive_weight: float,
+    zeroed: bool,
+) -> tuple[Tensor, Tensor]:
     """Sum over queries of the cross-entropy between soft targets `w` and scores `p` over local keys and queue.
 
-    The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is taken while the scores of a chunk are
-    at hand, so none of them is kept: memory is that of one chunk, in the forward and in the backward pass.
+    The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is computed from the scores of each
+    chunk, which are not kept: memory is that of one chunk, in the forward and in the backward pass.
+
+    Returns:
+        The sum, and its gradient `(n, dim)`.
     """
+    total = queries.new_zeros(())
+    gradient = torch.empty_like(queries)
+    lowest = torch.finfo(queries.dtype).min
+    scores = similar = None
+    # every pass over a chunk counts: all is done in place, in two buffers for all chunks
+    for rows, keys, positive, allowed in chunks:
+        num_keys = len(keys)
+        shape = (len(positive), num_keys + len(queue))
+        if scores is None or scores.shape != shape:
+            scores, similar = queries.new_empty(shape), queries.new_empty(shape)
+        own = positive.to(queries.dtype)
+        own /= own.sum(dim=1, keepdim=True).clamp(min=1)
+        _compare(queries[rows] / temperature, keys, queue, scores)
+        scores[:, :num_keys].masked_fill_(~allowed, lowest)
+        if contrastive_weight < 1:
+            # a query without positives aims at the similar keys alone
+            share = contrastive_weight * own.sum(dim=1, keepdim=True)
+            own *= contrastive_weight
+            _compare(teachers[rows] / momentum_temperature, keys, queue, similar)
+            similar[:, :num_keys].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(~allowed, lowest)
+            similar.sub_(similar.amax(dim=1, keepdim=True)).exp_()
+            rest = (1 - share) / similar.sum(dim=1, keepdim=True)
+            total -= (rest * torch.bmm(similar[:, None], scores[:, :, None])[:, 0]).sum()
+        total -= (own * scores[:, :num_keys]).sum()
+        highest = scores.amax(dim=1, keepdim=True)
+        sums = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        total += (highest + sums.log()).sum()
+        residual = scores.div_(sums)
+        residual[:, :num_keys] -= own
+        if contrastive_weight < 1:
+            residual.addcmul_(similar, rest, value=-1)
+        gradient[rows] = residual[:, :num_keys] @ keys + residual[:, num_keys:] @ queue
+    return total, gradient.div_(temperature)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A number and its known gradient with respect to some queries."""
 
     @staticmethod
-    def forward(ctx, queries, teachers, queue, chunks, temperature, momentum_temperature, contrastive_weight, zeroed):
-        """See [`_soft_contrastive_mean`]."""
-        total = queries.new_zeros(())
-        gradient = torch.empty_like(queries) if ctx.needs_input_grad[0] else None
-        lowest = torch.finfo(queries.dtype).min
-        scores = similar = None
-        # every pass over a chunk counts: all is done in place, in two buffers for all chunks
-        for rows, keys, positive, allowed in chunks:
-            num_keys = len(keys)
-            shape = (len(positive), num_keys + len(queue))
-            if scores is None or scores.shape != shape:
-                scores, similar = queries.new_empty(shape), queries.new_empty(shape)
-            own = positive.to(queries.dtype)
-            own /= own.sum(dim=1, keepdim=True).clamp(min=1)
-            _compare(queries[rows] / temperature, keys, queue, scores)
-            scores[:, :num_keys].masked_fill_(~allowed, lowest)
-            if contrastive_weight < 1:
-                # a query without positives aims at the similar keys alone
-                share = contrastive_weight * own.sum(dim=1, keepdim=True)
-                own *= contrastive_weight
-                _compare(teachers[rows] / momentum_temperature, keys, queue, similar)
-                similar[:, :num_keys].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(~allowed, lowest)
-                similar.sub_(similar.amax(dim=1, keepdim=True)).exp_()
-                rest = (1 - share) / similar.sum(dim=1, keepdim=True)
-                total -= (rest * torch.bmm(similar[:, None], scores[:, :, None])[:, 0]).sum()
-            total -= (own * scores[:, :num_keys]).sum()
-            highest = scores.amax(dim=1, keepdim=True)
-            sums = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
-            total += (highest + sums.log()).sum()
-            if gradient is not None:
-                residual = scores.div_(sums)
-                residual[:, :num_keys] -= own
-                if contrastive_weight < 1:
-                    residual.addcmul_(similar, rest, value=-1)
-                gradient[rows] = residual[:, :num_keys] @ keys + residual[:, num_keys:] @ queue
-        ctx.save_for_backward(None if gradient is None else gradient.div_(temperature))
-        return total
+    def forward(queries: Tensor, total: Tensor, gradient: Tensor) -> Tensor:
+        """Return the number."""
+        return total.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Keep the gradient."""
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
         """The queries alone have a gradient."""
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None, None, None, None
+        return gradient * grad_output, None, None
 
 
 def _compare(rows: Tensor, keys: Tensor, queue: Tensor, out: Tensor) -> None:
     """Write the products of `rows` `(n, dim)` with keys and queue side by side into `out` `(n, num_keys + queue_size)`."""
-    torch.mm(rows, keys.T, out=out[:, : len(keys)])
-    torch.mm(rows, queue.T, out=out[:, len(keys) :])
+    for columns, others in ((out[:, : len(keys)], keys), (out[:, len(keys) :], queue)):
+        # compilers write to no part of a tensor
+        if torch.compiler.is_compiling():
+            columns.copy_(rows @ others.T)
+        else:
+            torch.mm(rows, others.T, out=columns)
 
 
 def _soft_contrastive_mean(
     queries: Tensor, teachers: Tensor, queue: Tensor, chunks: Iterable[_Chunk], *settings: float | bool
 ) -> Tensor:
-    """Mean of [`_SoftContrastiveEntropy`] over `queries` `(n, dim)`, in float32 or better whatever autocast says."""
+    """Mean of [`_soft_contrastive_entropy`] over `queries` `(n, dim)`, in float32 or better whatever autocast says."""
     dtype = torch.promote_types(queries.dtype, torch.float32)
-    with torch.autocast(queries.device.type, enabled=False):
-        teachers, queue = teachers.to(dtype), queue.to(dtype)
-        return _SoftContrastiveEntropy.apply(queries.to(dtype), teachers, queue, chunks, *settings) / len(queries)
+    device = queries.device.type
+    # some devices, meta for one, have no autocast to switch off
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        queries, teachers, queue = queries.to(dtype), teachers.to(dtype), queue.to(dtype)
+        total, gradient = _soft_contrastive_entropy(queries.detach(), teachers, queue, chunks, *settings)
+        return _WithGradient.apply(queries, total, gradient) / len(queries)
 
 
 def soft_contrastive_loss(

@@ -1,20 +1,32 @@
 """COMEDIAN: a spatial encoder on every tubelet, a temporal encoder over their tokens (Denize et al., WACVW 2024)."""
 
 import copy
+import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, TransformersKwargs, find_adapter_config_file, is_peft_available
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .backbone_comedian import ComedianBackboneEncoder
 from .configuration_comedian import ComedianConfig
+from .convolutional_comedian import (
+    ComedianBatchNorm,
+    ComedianConvolution,
+    ComedianConvolutionalEncoder,
+    ComedianConvolutionalLayer,
+    init_convolutional_weights,
+)
 from .encoders_comedian import (
-    SPATIAL_ENCODER_CLASSES,
+    ComedianResidualProjection,
     ComedianSoundEncoder,
     ComedianSoundProjection,
     ComedianSpatialAttention,
@@ -30,6 +42,12 @@ from .encoders_comedian import (
 from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 from .sound_comedian import NUM_MELS
 
+SPATIAL_ENCODER_CLASSES = {
+    "vivit": ComedianViTEncoder,
+    "viswin": ComedianSwinEncoder,
+    "convolutional": ComedianConvolutionalEncoder,
+    "backbone": ComedianBackboneEncoder,
+}
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
 # of the first class token; that of the published system is about 0
@@ -50,11 +68,11 @@ class ComedianModelOutput(ModelOutput):
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): temporal attention weights of shape
             `(batch_size, num_heads, num_tokens, num_tokens)`.
         spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches after
-            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin:
-            `(batch_size * num_tubelets, rows, columns, width)`.
+            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin and
+            convolutional: `(batch_size * num_tubelets, rows, columns, width)`.
         spatial_attentions (`tuple[torch.Tensor]`, returned when `output_spatial_attentions=True`): spatial attention
             weights of shape `(batch_size * num_tubelets, num_heads, 1 + num_patches, 1 + num_patches)`; ViSwin:
-            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`.
+            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`; a convolutional encoder has none.
     """
 
     last_hidden_state: Tensor | None = None
@@ -103,14 +121,15 @@ class ComedianPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # mean losses: the Trainer must divide them over accumulated micro-batches
     accepts_loss_kwargs = False
-    _no_split_modules = ["ComedianSpatialLayer", "ComedianTemporalLayer"]
+    _no_split_modules = ["ComedianSpatialLayer", "ComedianConvolutionalLayer", "ComedianTemporalLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {
         "hidden_states": ComedianTemporalLayer,
         "attentions": OutputRecorder(ComedianTemporalAttention, index=1),
-        "spatial_hidden_states": ComedianSpatialLayer,
+        "spatial_hidden_states": [ComedianSpatialLayer, ComedianConvolutionalLayer],
         "spatial_attentions": [
             OutputRecorder(ComedianSpatialAttention, index=1),
             OutputRecorder(ComedianWindowAttention, index=1),
@@ -123,14 +142,14 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
         class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
-        half the range for the classifier.
+        half the range for the classifier; that of He et al. (2015) for convolutions.
         """
         std = self.config.initializer_range
-        if isinstance(module, ComedianSoundProjection):
+        if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
-            # the sound's: too few layers for the small weights of a transformer
+            # over sound or tokens: too few layers for the small weights of a transformer
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
         elif isinstance(module, ComedianClassifier):
@@ -151,6 +170,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, ComedianConvolution | ComedianBatchNorm):
+            init_convolutional_weights(module)
         elif isinstance(module, ComedianViTEncoder):
             init.normal_(module.class_token, std=CLASS_TOKEN_STD)
             init.trunc_normal_(module.position_embeddings, std=std)
@@ -165,19 +186,35 @@ class ComedianPreTrainedModel(PreTrainedModel):
         """Load a checkpoint; position tables are resampled where `config` asks for other sizes than the stored ones.
 
         Args:
-            pretrained_model_name_or_path (`str`): a folder or a Hub repository.
-            config (`ComedianConfig`, *optional*): the stored one by default.
-            kwargs: fields of the configuration that differ (`image_size=[112, 200]`, `num_frames=64`) and the arguments
-                of [`transformers.PreTrainedModel.from_pretrained`].
+            pretrained_model_name_or_path (`str`): a folder or a Hub repository; of an adapter of PEFT, too, which is loaded
+                on its base model. `None` with `state_dict`.
+            config (`ComedianConfig` or `str`, *optional*): the stored one by default; an object or where it is.
+            kwargs: fields of the configuration that differ (`image_size=[112, 200]`, `num_frames=64`, other labels with
+                `id2label` or `num_labels` and `ignore_mismatched_sizes=True`) and the arguments of
+                [`transformers.PreTrainedModel.from_pretrained`].
 
         Returns:
             The model in eval mode.
 
         Raises:
+            OSError: there is no configuration.
             ValueError: a weight is not finite.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        stored = cls.config_class.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
+        if isinstance(config, str | os.PathLike):
+            config, kwargs = cls.config_class.from_pretrained(config, return_unused_kwargs=True, **kwargs)
+            kwargs |= hub_arguments
+        if pretrained_model_name_or_path is None:
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        adapter = find_adapter_config_file(pretrained_model_name_or_path, **hub_arguments)
+        if adapter is not None:
+            return cls._from_adapter(pretrained_model_name_or_path, adapter, *model_args, config=config, **kwargs)
+        stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **hub_arguments)
+        if not stored:
+            if config is None:
+                raise OSError(f"`{pretrained_model_name_or_path}` has no config.json; give `config`")
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        stored = cls.config_class.from_dict(stored)
         stored_sizes = {name: getattr(stored, name) for name in RESAMPLED_FIELDS}
         if config is None:
             wanted = {name: kwargs.pop(name, size) for name, size in stored_sizes.items()}
@@ -205,6 +242,23 @@ class ComedianPreTrainedModel(PreTrainedModel):
                     "again with a lower learning rate"
                 )
 
+    @classmethod
+    def _from_adapter(cls, folder: str, adapter_config: str, *model_args, config=None, **kwargs):
+        """Load an adapter of PEFT on its base model; of configurations, the one beside the adapter comes first."""
+        if not is_peft_available():
+            raise ImportError(f"`{folder}` is an adapter of PEFT; `pip install peft` to load it")
+        hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if config is None and cls.config_class.get_config_dict(folder, **hub_arguments)[0]:
+            config, kwargs = cls.config_class.from_pretrained(
+                folder, return_unused_kwargs=True, **hub_arguments, **kwargs
+            )
+        shared = {name: value for name, value in hub_arguments.items() if name not in ("revision", "subfolder")}
+        loaded = cls.from_pretrained(base, *model_args, config=config, **shared, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.load_adapter(folder, adapter_kwargs=hub_arguments)
+        return loaded
+
     @torch.no_grad()
     def resize_position_tables(self, image_size: int | list[int], num_frames: int) -> None:
         """Resample the learned position tables to other input sizes, in place, and note the sizes in the config.
@@ -228,6 +282,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
                 module.resize_position_tables(self.config)
             elif isinstance(module, ComedianTemporalEncoder):
                 module.resize_position_table(self.config.num_tokens)
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """What a moving average of a module follows: its weights, and the running statistics of its batch norms."""
+    norms = [part for part in module.modules() if isinstance(part, ComedianBatchNorm)]
+    return [*module.parameters(), *(buffer for norm in norms for buffer in norm.buffers())]
 
 
 def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:
@@ -254,6 +314,9 @@ class ComedianModel(ComedianPreTrainedModel):
         self.spatial_encoder = SPATIAL_ENCODER_CLASSES[config.spatial_encoder](config)
         self.temporal_encoder = ComedianTemporalEncoder(config)
         self.post_init()
+        if config.use_pretrained_backbone:
+            self.spatial_encoder.load_pretrained(config.backbone)
+            config.use_pretrained_backbone = False
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the tubelet embeddings."""
@@ -316,13 +379,34 @@ class ComedianModel(ComedianPreTrainedModel):
         noise = torch.rand(batch_size, num_tubelets, device=device)
         return keep_tubelets(noise, self.config.temporal_mask_ratio)
 
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward_spatial(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
+        """Encode clips of one tubelet, without the temporal encoder, as stage 1 does.
+
+        Args:
+            clips (`torch.Tensor` of shape `(batch_size, tubelet_size, channels, height, width)`): normalised pixels.
+            kwargs: `output_spatial_hidden_states` and `output_spatial_attentions`.
+
+        Returns:
+            [`ComedianModelOutput`] with `spatial_tokens` of shape `(batch_size, 1, hidden_size)` and what was asked for.
+        """
+        tubelets = self.split_tubelets(clips)
+        return ComedianModelOutput(spatial_tokens=self._encode_tubelets(tubelets, **kwargs))
+
+    def _encode_tubelets(self, tubelets: Tensor, **kwargs) -> Tensor:
+        """`(batch, num_tubelets, tubelet_size, channels, height, width)` to `(batch, num_tubelets, hidden_size)`."""
+        output_attentions = kwargs.get("output_spatial_attentions", False)
+        every_patch = output_attentions or kwargs.get("output_spatial_hidden_states", False)
+        tokens = self.spatial_encoder(tubelets.flatten(0, 1), output_attentions, every_patch)
+        return tokens.unflatten(0, tubelets.shape[:2])
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         pixel_values_videos: Tensor,
         kept_tubelets: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ComedianModelOutput:
         """Encode windows of video.
 
@@ -342,11 +426,7 @@ class ComedianModel(ComedianPreTrainedModel):
             kept_tubelets = self.draw_kept_tubelets(batch_size, num_tubelets, tubelets.device)
         if kept_tubelets is not None:
             tubelets = tubelets[torch.arange(batch_size, device=tubelets.device)[:, None], kept_tubelets]
-        output_attentions = kwargs.get("output_spatial_attentions", False)
-        every_patch = output_attentions or kwargs.get("output_spatial_hidden_states", False)
-        spatial_tokens = self.spatial_encoder(tubelets.flatten(0, 1), output_attentions, every_patch)
-        spatial_tokens = spatial_tokens.unflatten(0, tubelets.shape[:2])
-        tokens = spatial_tokens
+        tokens = spatial_tokens = self._encode_tubelets(tubelets, **kwargs)
         if kept_tubelets is not None:
             tokens = self.temporal_encoder.restore(spatial_tokens, kept_tubelets, num_tubelets)
         temporal_tokens = self.temporal_encoder(tokens, kwargs.get("output_attentions", False))
@@ -397,7 +477,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             raise ValueError(
                 f"`sound` is {tuple(sound.shape)}; must be {(*temporal_tokens.shape[:2], 'mel_frames', NUM_MELS)}"
             )
-        return temporal_tokens + self.sound_encoder(sound.to(self.sound_encoder.projection.weight.dtype))
+        return temporal_tokens + self.sound_encoder(sound.to(temporal_tokens.dtype))
 
     def classify(self, temporal_tokens: Tensor) -> Tensor:
         """`(batch_size, num_tokens, hidden_size)` to logits `(batch_size, num_tokens * logits_per_token, num_labels)`."""
@@ -455,7 +535,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         mixup_offset_targets_s: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
         sound: Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ComedianSpottingOutput:
         """Score every token of windows of video.
 
@@ -474,7 +554,12 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
 
         Returns:
             [`ComedianSpottingOutput`]
+
+        Raises:
+            ValueError: a tensor of another shape, or `offset_targets_s` without `labels`.
         """
+        if offset_targets_s is not None and labels is None:
+            raise ValueError("`offset_targets_s` is given without `labels`; give both or neither")
         # `return_dict=False`, of the caller or of the configuration, is for what leaves this model
         outputs = self.comedian(pixel_values_videos, kept_tubelets=kept_tubelets, return_dict=True, **kwargs)
         temporal_tokens = self.fuse_sound(outputs.last_hidden_state, sound)

@@ -1,5 +1,6 @@
 """Names of models: which is a folder, which a repository of the Hugging Face Hub, and what is there. Decided here alone."""
 
+import logging
 import os
 import shlex
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from huggingface_hub.utils import validate_repo_id
 from comedian.data.hub_errors import hub_errors, hub_url
 from comedian.errors import InputError
 from comedian.files import read_json
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE_NAME = "config.json"
 # of an adapter of PEFT
@@ -281,6 +284,13 @@ def _download(repo_id: str, file_name: str) -> Path | None:
     except LocalEntryNotFoundError as error:
         # offline: a cached repository is taken for the whole of it
         if isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE_NAME), str):
+            if file_name.startswith(f"{ENSEMBLE_FOLDER}/") and try_to_load_from_cache(repo_id, file_name) is None:
+                logger.warning(
+                    "offline: the cache does not show whether `%s` has `%s`; if it is an ensemble, its other models are "
+                    "left out",
+                    repo_id,
+                    file_name,
+                )
             return None
         raise InputError(
             f"`{hub_url(repo_id, 'model')}` is not in the cache and cannot be reached; see to the network, or unset "

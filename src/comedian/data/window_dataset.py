@@ -16,6 +16,7 @@ from comedian.data.feature_bank import FeatureBank
 from comedian.data.frame_store import FrameStore, HalfFrames
 from comedian.data.windows import (
     disjoint_starts,
+    edge_starts,
     part_starts,
     random_starts,
     token_offsets_s,
@@ -25,7 +26,7 @@ from comedian.data.windows import (
 from comedian.errors import InputError
 
 IGNORE_INDEX = -100
-SAMPLINGS = ("disjoint", "parts", "random")
+SAMPLINGS = ("disjoint", "parts", "random", "edges")
 
 
 class HalfDataset(Dataset):
@@ -113,7 +114,8 @@ class WindowShape:
         num_frames: frames of a window at the model's rate.
         tubelet_size: frames of a token.
         windows_per_half: windows drawn from each half in an epoch.
-        sampling: `"disjoint"`, `"parts"` or `"random"`, see [`disjoint_starts`], [`part_starts`] and [`random_starts`].
+        sampling: `"disjoint"`, `"parts"`, `"random"` or `"edges"`: see [`disjoint_starts`], [`part_starts`],
+            [`random_starts`] and [`edge_starts`].
     """
 
     num_frames: int
@@ -183,6 +185,8 @@ class FrameWindows(Dataset):
         length, window = self.halves[index].num_frames, self.shape.num_frames * self.halves.frame_step
         if self.shape.sampling == "random":
             return random_starts(length, window, self.shape.windows_per_half, rng)
+        if self.shape.sampling == "edges":
+            return edge_starts(length, window, self.shape.windows_per_half, rng)
         if self.shape.sampling == "parts":
             return part_starts(length, window, self.shape.windows_per_half, rng)
         return disjoint_starts(length, window, rng, self.shape.windows_per_half)

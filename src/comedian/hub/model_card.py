@@ -32,7 +32,7 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 SPOTTING = "ComedianForActionSpotting"
 # the pipeline of the model's own code; transformers' "video-classification" does not apply to it
 TASK = "action-spotting"
-ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin"}
+ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin", "convolutional": "A convolutional COMEDIAN"}
 # fields of a configuration that other parts of the card tell, or that tell nobody anything
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
 UNTOLD_FIELDS |= {

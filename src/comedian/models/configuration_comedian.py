@@ -20,7 +20,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, lo
 
 logger = logging.get_logger(__name__)
 
-SPATIAL_ENCODERS = ("vivit", "viswin", "backbone")
+SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
 MERGES = ("max", "mean")
 NMS_TYPES = ("soft", "hard")
@@ -33,6 +33,8 @@ MAX_SIZES = {
     "spatial_hidden_size": 2**16,
     "spatial_depths": 1000,
     "temporal_depth": 1000,
+    "temporal_convolutions": 1000,
+    "temporal_kernel_size": 10**4,
     "image_size": 2**14,
     "num_frames": 10**6,
     "fps": 1000,
@@ -45,7 +47,7 @@ OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dt
 NEGATIVES = ("window", "batch", "queue")
 # fields that hold for one set of weights, and for no other labels
 CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
-# fields whose values belong to the labels
+# fields whose values belong to the labels: of suppression windows, only a list, one a label
 FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
 # score from which an event is reported by a model without `label_thresholds`
 DEFAULT_THRESHOLD = 0.3
@@ -213,17 +215,22 @@ class ComedianConfig(PreTrainedConfig):
     The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
 
     Args:
-        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean) or
-            `"backbone"` (an image model of transformers on each frame), which `backbone` or `backbone_config` set.
-        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage for ViSwin; of a
+        spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean),
+            `"convolutional"` (residual network, mean), which learns from fewer matches, or `"backbone"` (an image model of
+            transformers on each frame), which `backbone` or `backbone_config` set.
+        spatial_hidden_size (`int`, defaults to 192): Width of the spatial encoder (of its first stage but for ViViT; of a
             backbone, that which its features are projected to).
         spatial_depths (`int` or `list[int]`, defaults to `[12]`): Layers of each stage; ViViT has one stage.
-        spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage.
+        spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage; a convolutional encoder
+            has none and takes no notice.
         spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
         temporal_depth (`int`, defaults to 6): Layers of the temporal encoder.
         temporal_num_heads (`int`, defaults to 3): Attention heads of the temporal encoder.
+        temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before those layers.
+        temporal_kernel_size (`int`, defaults to 5): Tokens that each of them sees, an odd number.
         image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
-        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4).
+        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional encoder
+            halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
         tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
         num_frames (`int`, defaults to 128): Frames of a window.
         fps (`float`, defaults to 2.0): Frames per second of the model's input.
@@ -312,6 +319,8 @@ class ComedianConfig(PreTrainedConfig):
     spatial_window_size: int = 7
     temporal_depth: int = 6
     temporal_num_heads: int = 3
+    temporal_convolutions: int = 0
+    temporal_kernel_size: int = 5
     image_size: int | list[int] | tuple[int, ...] = (224, 224)
     patch_size: int = 16
     tubelet_size: int = 2
@@ -401,8 +410,11 @@ class ComedianConfig(PreTrainedConfig):
         replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         labels = _label_names(config_dict)
         if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
-            of_labels = {*FIELDS_OF_LABELS, "id2label", "label2id"}
-            config_dict = {name: value for name, value in config_dict.items() if name not in of_labels}
+            config_dict = {
+                name: value
+                for name, value in config_dict.items()
+                if name not in ("id2label", "label2id") and not _is_of_labels(name, value)
+            }
         return super().from_dict(config_dict | replaced, **kwargs)
 
     @property
@@ -414,9 +426,10 @@ class ComedianConfig(PreTrainedConfig):
     def num_labels(self, num_labels: int) -> None:
         if self.num_labels == num_labels:
             return
-        if self.id2label is not None:
+        # while a configuration is being made, nothing is reset that was given with the labels
+        if getattr(self, "_post_init_done", False):
             for field in dataclasses.fields(self):
-                if field.name in FIELDS_OF_LABELS:
+                if _is_of_labels(field.name, getattr(self, field.name)):
                     setattr(self, field.name, field.default)
         self.id2label = {index: f"LABEL_{index}" for index in range(num_labels)}
         self.label2id = {label: index for index, label in self.id2label.items()}
@@ -612,12 +625,14 @@ class ComedianConfig(PreTrainedConfig):
     def _check_sizes(self):
         """Refuse sizes that are not positive or out of their range."""
         for field in (
-            "spatial_hidden_size spatial_window_size temporal_num_heads patch_size tubelet_size "
+            "spatial_hidden_size spatial_window_size temporal_num_heads temporal_kernel_size patch_size tubelet_size "
             "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token sound_hidden_size"
         ).split():
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
-        for field in "temporal_depth initializer_range focal_gamma nms_threshold offset_loss_weight".split():
+        for field in (
+            "temporal_depth temporal_convolutions initializer_range focal_gamma nms_threshold offset_loss_weight"
+        ).split():
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(f"`{field}` is {getattr(self, field)}; must be 0 or more")
         for field in "focal_alpha nms_min_weight".split():
@@ -652,6 +667,9 @@ class ComedianConfig(PreTrainedConfig):
             raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
         if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `vivit` has one stage")
+        if self.spatial_encoder == "convolutional":
+            self._check_convolutions()
+            return
         if len(self.spatial_depths) != len(self.spatial_num_heads):
             raise ValueError(
                 f"`spatial_depths` {self.spatial_depths} and `spatial_num_heads` {self.spatial_num_heads} must have "
@@ -669,8 +687,22 @@ class ComedianConfig(PreTrainedConfig):
         if len(self.spatial_depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
+    def _check_convolutions(self):
+        """Refuse patches that halving does not lead to, and widths that cannot be halved as often."""
+        if self.patch_size < 2 or self.patch_size & (self.patch_size - 1):
+            raise ValueError(
+                f"`patch_size` is {self.patch_size}; `convolutional` halves its pictures: give 2, 4, 8, ..."
+            )
+        if self.spatial_hidden_size % (self.patch_size // 2):
+            raise ValueError(
+                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: give a "
+                f"multiple of {self.patch_size // 2}"
+            )
+
     def _check_temporal_encoder(self):
-        """Refuse windows and heads that do not fit the tokens."""
+        """Refuse windows, heads and kernels that do not fit the tokens."""
+        if self.temporal_kernel_size % 2 == 0:
+            raise ValueError(f"`temporal_kernel_size` is {self.temporal_kernel_size}; must be odd")
         if self.num_frames % self.tubelet_size:
             raise ValueError(f"`num_frames` {self.num_frames} is not a multiple of `tubelet_size` {self.tubelet_size}")
         if self.hidden_size % self.temporal_num_heads:
@@ -746,6 +778,11 @@ def _flat(value):
             yield from _flat(item)
     else:
         yield value
+
+
+def _is_of_labels(name: str, value: object) -> bool:
+    """Whether a field's value holds for its labels alone."""
+    return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))
 
 
 def _label_names(fields: dict) -> list[str] | None:

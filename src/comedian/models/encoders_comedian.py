@@ -10,7 +10,6 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .backbone_comedian import ComedianBackboneEncoder
 from .configuration_comedian import ComedianConfig
 from .sound_comedian import NUM_MELS
 
@@ -446,15 +445,31 @@ class ComedianSwinEncoder(nn.Module):
         return self.norm(hidden_states).mean(dim=(1, 2))
 
 
-SPATIAL_ENCODER_CLASSES = {
-    "vivit": ComedianViTEncoder,
-    "viswin": ComedianSwinEncoder,
-    "backbone": ComedianBackboneEncoder,
-}
+class ComedianTemporalConvolution(nn.Module):
+    """Residual convolution over a window's tokens: what changes from one to the next is seen before any attention."""
+
+    def __init__(self, config: ComedianConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.convolution = nn.Conv1d(
+            width, width, config.temporal_kernel_size, padding=config.temporal_kernel_size // 2
+        )
+        self.activation = ACT2FN[config.hidden_act]
+        self.projection = ComedianResidualProjection(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`(batch, num_tokens, hidden_size)` to the same; beyond a window's ends there is 0."""
+        neighbours = self.convolution(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
+        return tokens + self.projection(self.activation(neighbours))
+
+
+class ComedianResidualProjection(nn.Linear):
+    """Back to the tokens (its own class because it starts at 0: the layer begins as the identity)."""
 
 
 class ComedianTemporalEncoder(nn.Module):
-    """Transformer over the spatial tokens of a window."""
+    """Transformer over the spatial tokens of a window, after convolutions over neighbours where the model has them."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__()
@@ -462,6 +477,9 @@ class ComedianTemporalEncoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.time_embeddings = nn.Parameter(torch.zeros(1, config.num_tokens, width))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.convolutions = nn.ModuleList(
+            ComedianTemporalConvolution(config) for _ in range(config.temporal_convolutions)
+        )
         self.layers = nn.ModuleList(
             ComedianTemporalLayer(
                 config, ComedianTemporalAttention(config, width, config.temporal_num_heads), width, rate
@@ -493,6 +511,8 @@ class ComedianTemporalEncoder(nn.Module):
                 f"{tokens.shape[1]} tokens are more than the {self.time_embeddings.shape[1]} of a window: cut them into "
                 "windows, or load the model with a larger `num_frames`"
             )
+        for convolution in self.convolutions:
+            tokens = convolution(tokens)
         tokens = self.dropout(tokens + self.time_embeddings[:, : tokens.shape[1]])
         for layer in self.layers:
             tokens = layer(tokens, output_attentions)

@@ -16,9 +16,17 @@ from transformers.utils import ModelOutput, TransformersKwargs, find_adapter_con
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .backbone_comedian import ComedianBackboneEncoder
 from .configuration_comedian import ComedianConfig
+from .convolutional_comedian import (
+    ComedianBatchNorm,
+    ComedianConvolution,
+    ComedianConvolutionalEncoder,
+    ComedianConvolutionalLayer,
+    init_convolutional_weights,
+)
 from .encoders_comedian import (
-    SPATIAL_ENCODER_CLASSES,
+    ComedianResidualProjection,
     ComedianSoundEncoder,
     ComedianSoundProjection,
     ComedianSpatialAttention,
@@ -34,6 +42,12 @@ from .encoders_comedian import (
 from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 from .sound_comedian import NUM_MELS
 
+SPATIAL_ENCODER_CLASSES = {
+    "vivit": ComedianViTEncoder,
+    "viswin": ComedianSwinEncoder,
+    "convolutional": ComedianConvolutionalEncoder,
+    "backbone": ComedianBackboneEncoder,
+}
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
 # of the first class token; that of the published system is about 0
@@ -54,11 +68,11 @@ class ComedianModelOutput(ModelOutput):
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): temporal attention weights of shape
             `(batch_size, num_heads, num_tokens, num_tokens)`.
         spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches after
-            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin:
-            `(batch_size * num_tubelets, rows, columns, width)`.
+            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin and
+            convolutional: `(batch_size * num_tubelets, rows, columns, width)`.
         spatial_attentions (`tuple[torch.Tensor]`, returned when `output_spatial_attentions=True`): spatial attention
             weights of shape `(batch_size * num_tubelets, num_heads, 1 + num_patches, 1 + num_patches)`; ViSwin:
-            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`.
+            `(batch_size * num_tubelets, num_windows * num_heads, window**2, window**2)`; a convolutional encoder has none.
     """
 
     last_hidden_state: Tensor | None = None
@@ -107,7 +121,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # mean losses: the Trainer must divide them over accumulated micro-batches
     accepts_loss_kwargs = False
-    _no_split_modules = ["ComedianSpatialLayer", "ComedianTemporalLayer"]
+    _no_split_modules = ["ComedianSpatialLayer", "ComedianConvolutionalLayer", "ComedianTemporalLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -115,7 +129,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {
         "hidden_states": ComedianTemporalLayer,
         "attentions": OutputRecorder(ComedianTemporalAttention, index=1),
-        "spatial_hidden_states": ComedianSpatialLayer,
+        "spatial_hidden_states": [ComedianSpatialLayer, ComedianConvolutionalLayer],
         "spatial_attentions": [
             OutputRecorder(ComedianSpatialAttention, index=1),
             OutputRecorder(ComedianWindowAttention, index=1),
@@ -128,14 +142,14 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
         class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
-        half the range for the classifier.
+        half the range for the classifier; that of He et al. (2015) for convolutions.
         """
         std = self.config.initializer_range
-        if isinstance(module, ComedianSoundProjection):
+        if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
-            # the sound's: too few layers for the small weights of a transformer
+            # over sound or tokens: too few layers for the small weights of a transformer
             init.kaiming_normal_(module.weight, nonlinearity="relu")
             init.zeros_(module.bias)
         elif isinstance(module, ComedianClassifier):
@@ -156,6 +170,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, ComedianConvolution | ComedianBatchNorm):
+            init_convolutional_weights(module)
         elif isinstance(module, ComedianViTEncoder):
             init.normal_(module.class_token, std=CLASS_TOKEN_STD)
             init.trunc_normal_(module.position_embeddings, std=std)
@@ -220,7 +236,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
             ValueError: names the first weight with a NaN or an infinite value.
         """
         for name, tensor in self.state_dict().items():
-            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+            # a tensor of a library for quantisation has no such operation
+            plain = type(tensor) is Tensor and tensor.is_floating_point() and not tensor.is_meta
+            if plain and not torch.isfinite(tensor).all():
                 raise ValueError(
                     f"the weight `{name}` is not finite, as its training diverged; take an earlier checkpoint, or train "
                     "again with a lower learning rate"
@@ -268,6 +286,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
                 module.resize_position_tables(self.config)
             elif isinstance(module, ComedianTemporalEncoder):
                 module.resize_position_table(self.config.num_tokens)
+
+
+def averaged_tensors(module: nn.Module) -> list[Tensor]:
+    """What a moving average of a module follows: its weights, and the running statistics of its batch norms."""
+    norms = [part for part in module.modules() if isinstance(part, ComedianBatchNorm)]
+    return [*module.parameters(), *(buffer for norm in norms for buffer in norm.buffers())]
 
 
 def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:
@@ -360,7 +384,7 @@ class ComedianModel(ComedianPreTrainedModel):
         return keep_tubelets(noise, self.config.temporal_mask_ratio)
 
     @capture_outputs(tie_last_hidden_states=False)
-    def encode_clips(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
+    def forward_spatial(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
         """Encode clips of one tubelet, without the temporal encoder, as stage 1 does.
 
         Args:

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
@@ -333,7 +333,14 @@ def autocast(model: PreTrainedModel) -> torch.autocast:
     """Return bfloat16 autocast for float32 weights where it pays: accelerators, CPUs with bfloat16 instructions."""
     device = model.device.type
     fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and model.dtype == torch.float32)
+    plain = model.dtype == torch.float32 and not is_quantized(model)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and plain)
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a layer holds its weight in another form than a floating-point table, whatever library made it so."""
+    weights = (getattr(module, "weight", None) for module in model.modules())
+    return any(weight is not None and type(weight) not in (nn.Parameter, Tensor) for weight in weights)
 
 
 def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:

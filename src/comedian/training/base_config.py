@@ -244,11 +244,12 @@ class WindowConfig(StageConfig):
         windows_per_half (`int`): Windows drawn from each half in an epoch.
         sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at random
             starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal parts of the
-            half. `"random"`: one start in each equal part of all possible starts; windows may overlap.
+            half. `"random"`: one start in each equal part of all possible starts; windows may overlap. `"edges"`: the same,
+            with the edges of a half in about as many windows as its middle.
     """
 
     windows_per_half: int = field(default=25, metadata={"help": "Windows drawn from each half in an epoch."})
-    sampling: str = field(default="disjoint", metadata={"help": "`disjoint`, `parts` or `random` windows."})
+    sampling: str = field(default="disjoint", metadata={"help": "`disjoint`, `parts`, `random` or `edges`."})
 
     def __post_init__(self):
         super().__post_init__()

@@ -29,6 +29,7 @@ from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.models import ComedianConfig, ComedianVideoProcessor
+from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.run_record import RunClock, record_stage
@@ -172,9 +173,14 @@ class StageTrainer(Trainer):
         return super().create_scheduler(steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
-        """Augment the windows on the device, then step as usual."""
+        """Augment the windows on the device, then step as usual; processes share the statistics of batch norms."""
         loss = super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
         self._step_losses.append(loss)
+        if self.args.world_size > 1:
+            for norm in self.model.modules():
+                if isinstance(norm, ComedianBatchNorm):
+                    for statistics in norm.buffers():
+                        statistics.copy_(self.accelerator.reduce(statistics, "mean"))
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
@@ -430,7 +436,7 @@ class EpochOfSampler(TrainerCallback):
 class AfterOptimizerStep(TrainerCallback):
     """Once an update of the weights, not once a micro-batch."""
 
-    def __init__(self, trainer: QueuedTrainer):
+    def __init__(self, trainer: StageTrainer):
         self.trainer = trainer
 
     def on_optimizer_step(self, args, state, control, **kwargs):

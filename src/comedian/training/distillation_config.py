@@ -26,7 +26,7 @@ class DistillationConfig(WindowConfig):
     warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps, or a share of all steps below 1."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept."})
     windows_per_half: int = field(default=38, metadata={"help": "Windows drawn from each half in an epoch."})
-    sampling: str = field(default="parts", metadata={"help": "`disjoint`, `parts` or `random` windows."})
+    sampling: str = field(default="parts", metadata={"help": "`disjoint`, `parts`, `random` or `edges`."})
     brightness: float = field(default=0.8, metadata={"help": "Range of the brightness factor around 1."})
     contrast: float = field(default=0.8, metadata={"help": "Range of the contrast factor around 1."})
     hue: float = field(default=0.2, metadata={"help": "Range of the hue shift in turns of the colour circle."})

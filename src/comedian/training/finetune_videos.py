@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 TRAINING = {
     "num_train_epochs": 20,
     "per_device_train_batch_size": 4,
-    "sampling": "random",
+    "sampling": "edges",
     "base_learning_rate": None,
     "learning_rate": 2e-4,
 }

@@ -15,6 +15,8 @@ class SpottingConfig(WindowConfig):
 
     Args:
         layer_decay (`float`, *optional*): Factor of the learning rate from one layer to the one below (layer-wise decay).
+        average_decay (`float`, *optional*): Score and save a moving average of the weights, of which this share stays at a
+            step, such as 0.99. It finds more than the last weights while the learning rate is high.
         freeze_backbone (`bool`, defaults to `False`): Train the classifier alone (stage 3a); the backbone stays in
             evaluation mode, without temporal masking and stochastic depth.
         label_radius_s (`float`, defaults to 0.5): A frame within this time of an event carries its label.
@@ -36,9 +38,17 @@ class SpottingConfig(WindowConfig):
     layer_decay: float | None = field(
         default=None, metadata={"help": "Learning rate factor from a layer to the one below it."}
     )
+    average_decay: float | None = field(
+        default=None, metadata={"help": "Score and save a moving average of the weights that keeps this share a step."}
+    )
     freeze_backbone: bool = field(default=False, metadata={"help": "Train the classifier alone (stage 3a)."})
     label_radius_s: float = field(default=0.5, metadata={"help": "Seconds around an event that carry its label."})
     label_falloff_s: float = field(
         default=0.0, metadata={"help": "Seconds beyond the radius in which the target falls to 0."}
     )
     mixup_alpha: float = field(default=0.1, metadata={"help": "Beta parameter of mixup; 0 for none."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.average_decay is not None and not 0 < self.average_decay < 1:
+            raise ValueError(f"`average_decay` is {self.average_decay}; must be between 0 and 1, or left out")

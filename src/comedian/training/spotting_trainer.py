@@ -1,5 +1,6 @@
 """Trainer of stage 3: windows from a frame store, augmentation on the device, average-mAP on whole halves."""
 
+import copy
 import json
 import logging
 import re
@@ -9,9 +10,10 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EvalPrediction
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from comedian.data.augmentation import mix_neighbours
 from comedian.data.window_dataset import HalfDataset, WindowDataset
@@ -28,16 +30,21 @@ from comedian.files import atomic_write_text
 from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.modeling_comedian import keep_tubelets
-from comedian.training.base_trainer import StageTrainer, planes_of
+from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
+from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
 
 logger = logging.getLogger(__name__)
 
+# in a checkpoint, beside their average: what training goes on from
+TRAINED_WEIGHTS = "trained_weights.safetensors"
+
 
 class SpottingTrainer(StageTrainer):
     """Fine-tune [`ComedianForActionSpotting`].
+
+    With `average_decay`, what is scored and saved is a moving average of the weights.
 
     Args:
         model: the model.
@@ -71,6 +78,45 @@ class SpottingTrainer(StageTrainer):
             **kwargs,
         )
         self._finished_at_step: int | None = None
+        self._average: ComedianForActionSpotting | None = None
+        if args.average_decay is not None:
+            if self.is_fsdp_enabled:
+                raise InputError(
+                    "`training.average_decay` needs whole weights, which FSDP shares out; leave one of them out"
+                )
+            self._average = copy.deepcopy(self.model).requires_grad_(False)
+            self.add_callback(AfterOptimizerStep(self))
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Move the average towards the weights; at first it forgets faster, so that random weights do not linger."""
+        step = self.state.global_step + 1
+        decay = min(self.args.average_decay, step / (step + 9))
+        torch._foreach_lerp_(averaged_tensors(self._average), averaged_tensors(self.model), 1 - decay)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the average as the model, and what training goes on from beside it."""
+        if self._average is None:
+            return super()._save(output_dir, state_dict)
+        super()._save(output_dir, self._average.state_dict())
+        with storage_errors(self.args.output_dir):
+            save_file(self.model.state_dict(), Path(output_dir or self.args.output_dir) / TRAINED_WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the average, and what training goes on from."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load_state_dict(self.model.state_dict())
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS))
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """Train; at the end the model is the best average, or the last one where none is chosen."""
+        output = super().train(*args, **kwargs)
+        if self._average is not None:
+            if not self.args.load_best_model_at_end:
+                self.model.load_state_dict(self._average.state_dict())
+            self._average = None
+        return output
 
     def call_model_init(self, trial=None) -> ComedianForActionSpotting:
         """Make a model with `model_init`; `freeze_backbone` holds for it too."""
@@ -223,7 +269,7 @@ class SpottingTrainer(StageTrainer):
 
     def spot_halves(self, halves: HalfDataset) -> dict[int, list[dict]]:
         """Every candidate of every half, on every process."""
-        model = self.whole_model()
+        model = self._average or self.whole_model()
         training = model.training
         model.eval()
         mine = range(self.args.process_index, len(halves), self.args.world_size)
@@ -280,7 +326,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
         elif "merging" in name:
             stage = name[: name.index("merging")]
             depths[name] = max(depth for depth, prefix in enumerate(prefixes, start=1) if prefix.startswith(stage))
-        elif "spatial_encoder.norm" in name or "mask_token" in name or "time_embeddings" in name:
+        elif re.search(r"spatial_encoder\.norm|mask_token|time_embeddings|temporal_encoder\.convolutions", name):
             depths[name] = first_temporal
         else:
             depths[name] = len(prefixes) + 1

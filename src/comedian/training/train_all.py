@@ -61,6 +61,7 @@ class FeatureSource:
 
     Attributes:
         teacher: recipe of a short-window spotting model to train on the training split first.
+        teacher_start: `pretrain`, whose model the teacher starts from; from scratch by default.
         model: a model of transformers, by name or folder.
         clip_s, fps, hop_s: its clips, see `load_extractor`.
         published: files in the match folders, see `import_features`.
@@ -68,6 +69,7 @@ class FeatureSource:
     """
 
     teacher: str | None = None
+    teacher_start: str | None = None
     model: str | None = None
     clip_s: float | None = None
     fps: float | None = None
@@ -158,6 +160,11 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     for stage in stages:
         if stage not in plan.stages:
             raise InputError(f"`{run.folder}` has no stage `{stage}`; it has {', '.join(plan.stages)}")
+    source = plan.features
+    if "distill" in stages and source and source.teacher_start not in (None, *stages[: stages.index("distill")]):
+        raise InputError(
+            f"the teacher starts from `{source.teacher_start}`, which is not among the stages before `distill`"
+        )
     if "finetune" not in stages:
         raise InputError("`finetune` is not among the stages: there would be no model to score")
     _check_recipes(run, plan, stages)
@@ -165,9 +172,11 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
         run.data = replace(run.data, frames=str(run.output / "frames"))
         on_main_process(lambda: prepare(run.data.root, run.data.frames, plan.frames, sound=plan.sound))
     if "distill" in stages:
-        run.data = replace(run.data, features=str(make_features(run, plan.features)))
+        run.data = replace(run.data, features=str(bank_of(run, plan.features)))
     checkpoint = None
     for stage in stages:
+        if stage == "distill":
+            make_features(run, plan.features)
         run_stage(run, stage, STAGES[stage], checkpoint)
         checkpoint = run.output / stage
     return report(run, stages)
@@ -214,14 +223,20 @@ def _check_recipes(run: Run, plan: Plan, stages: Sequence[str]) -> None:
         check_settings(_load_recipe(run, stage, None, file_name).training, SETTINGS.get(stage, SpottingConfig))
 
 
-def make_features(run: Run, source: FeatureSource | None) -> Path:
-    """Make the feature bank of the training split, and reduce it; return its folder."""
+def bank_of(run: Run, source: FeatureSource | None) -> Path:
+    """The folder that the features of stage 2 go to."""
     if source is None:
         raise InputError(f"`{run.folder / 'train.yaml'}` says nothing of `features`, which `distill` needs")
+    return run.output / ("features" if source.dim is None else "features_reduced")
+
+
+def make_features(run: Run, source: FeatureSource) -> None:
+    """Make the feature bank of the training split, and reduce it."""
     model = source.model
     if source.teacher is not None:
         model = run.output / TEACHER
-        run_stage(run, TEACHER, finetune, None, source.teacher)
+        start = None if source.teacher_start is None else run.output / source.teacher_start
+        run_stage(run, TEACHER, finetune, start, source.teacher)
     bank, reduced = run.output / "features", run.output / "features_reduced"
 
     def fill() -> None:
@@ -242,7 +257,6 @@ def make_features(run: Run, source: FeatureSource | None) -> Path:
             reduce_features(bank, reduced, source.dim, video_ids)
 
     on_main_process(fill)
-    return bank if source.dim is None else reduced
 
 
 def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
