@@ -209,7 +209,7 @@ def score_windows(
     window = model.config.num_tokens
     if len(tokens) < window:
         tokens = torch.cat([tokens, tokens[-1:].expand(window - len(tokens), -1)])
-    windows, heard = tokens.unfold(0, window, 1), None
+    windows, heard = tokens.to(model.dtype).unfold(0, window, 1), None
     if sound is not None:
         heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), model.config.token_rate)).to(tokens.device)
         heard = heard.unfold(0, window, 1)
