@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_utils import PILImageResampling
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
 from comedian.data.feature_bank import HalfFeatures
@@ -56,6 +57,25 @@ def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
     return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
 
 
+def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -> None:
+    """Refuse a processor that makes other pixels of a frame than training does, which augments planes itself.
+
+    Raises:
+        InputError: a setting other than resizing to the model's size (bilinear), scaling to [0, 1] and normalising.
+    """
+    height, width = config.image_size
+    wanted = {"do_center_crop": False, "do_resize": True, "do_rescale": True, "do_normalize": True}
+    wanted |= {"resample": PILImageResampling.BILINEAR, "rescale_factor": 1 / 255}
+    found = {name: getattr(processor, name, None) for name in wanted}
+    wanted["size"], found["size"] = {"height": height, "width": width}, dict(processor.size)
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise InputError(
+                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be given "
+                "other pixels than it was trained on; set it so"
+            )
+
+
 class StageTrainer(Trainer):
     """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given.
 
@@ -85,6 +105,7 @@ class StageTrainer(Trainer):
             )
         if self.processing_class is None:
             self.processing_class = build_processor(self.model.config)
+        check_processor(self.processing_class, self.model.config)
         self.add_callback(EpochOfSampler(self))
         self.add_callback(RunClock())
         self._start = record_of_start(self.model.config.name_or_path)
