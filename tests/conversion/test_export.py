@@ -27,7 +27,6 @@ VIT = {
     "intermediate_size": 32,
 }
 VIT |= {"image_size": 16, "patch_size": 4}
-RESNET = {
     "model_type": "resnet",
     "hidden_sizes": [8, 12],
     "depths": [1, 1],
@@ -48,9 +47,8 @@ MODELS = {
         "label_calibration": [[0.5, 0.1], [1.0, -1.0], [2.0, 0.0]],
     },
     "convolutional": {"temporal_depth": 1},
-    # image models of transformers
+    # an image model of transformers
     "vit": {"spatial_encoder": "backbone", "backbone_config": VIT, "temporal_depth": 1},
-    "resnet": {"spatial_encoder": "backbone", "backbone_config": RESNET, "temporal_depth": 1},
 }
 
 

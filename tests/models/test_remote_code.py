@@ -49,7 +49,8 @@ AUTO_MAPS = {
     "spotting": BACKBONE | {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
 }
 BACKBONE_CODE = {
-    f"{name}_comedian.py" for name in ("backbone", "configuration", "encoders", "loss", "modeling", "sound")
+    f"{name}_comedian.py"
+    for name in "backbone configuration convolutional encoders loss modeling sound timeline".split()
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
@@ -62,8 +63,8 @@ def make_models() -> dict[str, torch.nn.Module]:
     torch.nn.init.normal_(spotting.sound_encoder.projection.weight)
     contrastive = tiny_config(contrastive_config=ComedianContrastiveConfig(predictor_sizes=[8], **heads))
     return {
-        "spatial": ComedianModel(tiny_config(backbone_config=VIT)),
-        "backbone": ComedianModel(tiny_config()),
+        "spatial": ComedianModel(tiny_config(spatial_encoder="convolutional")),
+        "backbone": ComedianModel(tiny_config(backbone_config=VIT)),
         "contrastive": ComedianForContrastivePretraining(contrastive),
         "distillation": ComedianForFeatureDistillation(
             tiny_config(distillation_config=ComedianDistillationConfig(**heads))

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from chromium import file_pages
@@ -189,16 +190,16 @@ def test_sound_before_the_picture_is_in_the_players_times_alone(tmp_path, pages)
     expect_position(page, "early.mp4", 6.2 + offset_s)
     at = page.locator(".playhead:visible").evaluate("head => parseFloat(head.style.getPropertyValue('--at'))")
     assert at == pytest.approx(62, abs=0.2)
-    shown = page.evaluate(
+    page.evaluate(
         """async () => {
-          const video = document.querySelector("video"), canvas = document.createElement("canvas");
+          const video = document.querySelector("video");
+          video.controls = false;
+          video.style.cssText = "width: 384px; height: 256px; object-fit: fill; aspect-ratio: auto; border-radius: 0";
           if (video.seeking) await new Promise((done) => video.addEventListener("seeked", done));
-          [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-          canvas.getContext("2d").drawImage(video, 0, 0);
-          return canvas.toDataURL("image/png").split(",")[1];
         }"""
     )
-    assert frame_number(np.asarray(report_image(shown).convert("RGB"))) in (61, 62)
+    shown = Image.open(io.BytesIO(page.locator("video").screenshot())).convert("RGB")
+    assert frame_number(np.asarray(shown)) in (61, 62)
     begin = f"00:00:{6.2 + offset_s:06.3f}"
     assert export(page, "SRT subtitles")[1].splitlines()[1].startswith(begin.replace(".", ","))
     assert export(page, "WebVTT chapters")[1].splitlines()[2].startswith(begin)
@@ -311,14 +312,14 @@ def test_exports_hold_what_is_shown(page):
         f"1\n00:00:02,250 --> 00:00:05,250\nGoal (0.75)\n\n2\n00:00:02,250 --> 00:00:05,250\n{HOSTILE} (0.50)\n\n",
     )
     escaped = HOSTILE.replace("<", "&lt;").replace(">", "&gt;")
-    assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.350 --> 00:00:12.000\nGoal, {escaped}\n"
+    assert export(page, "WebVTT chapters, half 1")[1] == f"WEBVTT\n\n00:00:02.250 --> 00:00:12.000\nGoal, {escaped}\n"
     page.locator("#score").fill("0.1")
     assert [row["label"] for row in csv.DictReader(io.StringIO(export(page, "CSV")[1]))] == [
         spot["label"] for spot in SPOTS
     ]
     chapters = export(page, "WebVTT chapters, half 1")[1]
-    assert "00:00:02.350 --> 00:00:07.350\n" in chapters
-    assert "00:00:07.350 --> 00:00:12.000\nCorner, short\n" in chapters
+    assert "00:00:02.250 --> 00:00:07.250\n" in chapters
+    assert "00:00:07.250 --> 00:00:12.000\nCorner, short\n" in chapters
 
 
 def test_exported_chapters_are_read_by_the_browser(page, pages, tmp_path):
@@ -356,7 +357,6 @@ def test_pictures_are_the_events_frames(match):
 
 
 def report_image(content):
-    from PIL import Image
 
     return Image.open(io.BytesIO(base64.b64decode(content)))
 

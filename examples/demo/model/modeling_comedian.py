@@ -298,8 +298,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
 def averaged_tensors(module: nn.Module) -> list[Tensor]:
     """What a moving average of a module follows: its weights, and the running statistics of its batch norms."""
-    norms = [part for part in module.modules() if isinstance(part, ComedianBatchNorm)]
-    return [*module.parameters(), *(buffer for norm in norms for buffer in norm.buffers())]
+    return [*module.parameters(), *(buffer for buffer in module.buffers() if buffer.is_floating_point())]
 
 
 def keep_tubelets(noise: Tensor, mask_ratio: float) -> Tensor | None:

@@ -21,6 +21,7 @@ COMMANDS = {
     "finetune": "train a model to spot actions (stage 3)",
     "train": "all stages of a recipe folder, one after the other",
     "spot": "find the events of one or more videos",
+    "label": "make a page to label videos on, or to correct a model's events",
     "clips": "cut clips around events, and a reel",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
     "average": "make one model of several checkpoints of a run: the mean of their weights",

@@ -50,6 +50,8 @@ MAX_REORDERED = 16
 # how far behind the picture in a file its sound may be
 INTERLEAVING_S = 2.0
 MAX_LABEL_LETTERS = 60
+# of a copy for a browser: enough to label by
+COPY_HEIGHT = 360
 # what AAC in an MP4 is at; sound at other rates is resampled
 AAC_RATES = frozenset((8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000))
 DEFAULT_AAC_RATE = 48_000
@@ -202,6 +204,27 @@ def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool
             raise InputError(f"`{segments[0].video}` cannot be cut: {error.strerror}; is it complete?") from error
 
 
+def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] = lambda time_s: None) -> None:
+    """Write a whole video as a small MP4 (H.264 and AAC) that browsers play; its time 0 is the video's first shown frame.
+
+    Args:
+        path: the file, written atomically.
+        video: what to copy.
+        progress: called with the time in the video that has been reached, in seconds.
+
+    Raises:
+        InputError: the video cannot be read or its frames not be encoded.
+    """
+    segment = Segment(video, 0.0, probe(video).duration_s)
+    with atomic_path(path) as partial:
+        try:
+            _write(partial, [segment], _encode, max_height=COPY_HEIGHT, progress=progress)
+        except av.error.FFmpegError as error:
+            if error.errno in STORAGE_ERRORS:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise InputError(f"`{video}` cannot be copied: {error.strerror}; is it complete?") from error
+
+
 # ---- one output, many segments ----
 
 
@@ -214,12 +237,16 @@ class _Output:
     formats: dict[str, tuple] = field(default_factory=dict)
     last_dts: dict[str, int] = field(default_factory=dict)
     next_s: Fraction = Fraction(0)
+    max_height: int | None = None
+    progress: Callable[[float], None] | None = None
 
 
-def _write(path: Path, segments: Sequence[Segment], add: Callable[[_Output, InputContainer, Segment], float]) -> float:
+def _write(
+    path: Path, segments: Sequence[Segment], add: Callable[[_Output, InputContainer, Segment], float], **options: Any
+) -> float:
     begins_s = []
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        output = _Output(container)
+        output = _Output(container, **options)
         for segment in segments:
             with open_video(segment.video) as source:
                 begins_s.append(add(output, source, segment))
@@ -397,13 +424,15 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
     _, first_s, first = early[-1]
     turns = quarter_turns(first)
     if not output.streams:
-        output.streams = _encoders(output.container, sources, is_sideways=turns % 2 == 1)
+        output.streams = _encoders(output.container, sources, turns % 2 == 1, output.max_height)
     sound = output.streams.get("audio")
     resampler = av.AudioResampler("fltp", sound.layout, sound.rate) if sound else None
     for kind, time_s, frame in chain(early, frames):
         place_s = time_s - Fraction(segment.begin_s) + output.next_s
         if kind == "video":
             _encode_frame(output, kind, _upright(frame, turns, output.streams[kind]), place_s)
+            if output.progress is not None:
+                output.progress(float(time_s))
         elif resampler:
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(place_s / frame.time_base)
@@ -499,12 +528,16 @@ def _frames_from_key_frame(
             return
 
 
-def _encoders(container: OutputContainer, sources: Mapping[str, Stream], is_sideways: bool) -> dict[str, Stream]:
+def _encoders(
+    container: OutputContainer, sources: Mapping[str, Stream], is_sideways: bool, max_height: int | None
+) -> dict[str, Stream]:
     picture = sources["video"]
     rate, aspect = picture.average_rate or picture.guessed_rate or Fraction(25), pixel_aspect(picture)
     video = container.add_stream("libx264", rate, options={"crf": "18", "preset": "veryfast"})
     sides = (picture.height, picture.width) if is_sideways else (picture.width, picture.height)
-    video.width, video.height, video.pix_fmt = sides[0] // 2 * 2, sides[1] // 2 * 2, "yuv420p"
+    scale = min(1.0, (max_height or sides[1]) / sides[1])
+    video.width, video.height = (max(2, 2 * round(scale * side / 2)) if scale < 1 else side // 2 * 2 for side in sides)
+    video.pix_fmt = "yuv420p"
     video.codec_context.sample_aspect_ratio = 1 / aspect if is_sideways else aspect
     video.codec_context.time_base = Fraction(1, 90_000)
     if "audio" not in sources:

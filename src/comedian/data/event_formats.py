@@ -68,7 +68,7 @@ def detect_format(path: str | Path) -> str:
     if isinstance(content, dict):
         videos = content.get("videos")
         first = videos[0] if isinstance(videos, list) and videos and isinstance(videos[0], dict) else {}
-        if "annotations" in content:
+        if "annotations" in content or "predictions" in content:
             return "soccernet"
         if "data" in content or any(key.startswith("path") for key in first):
             return "osl"

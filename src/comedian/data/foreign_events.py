@@ -22,6 +22,7 @@ from comedian.data.annotations import (
     find_label_file,
     find_matches,
     game_time,
+    parse_events,
     read_annotations,
     read_label_list,
 )
@@ -90,8 +91,11 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     splits = _splits(path, file_name) if path.is_dir() else {}
     for video_id, label_file in matches.items():
         try:
-            annotations = read_annotations(label_file)
             content = read_json(label_file)
+            if isinstance(content, dict) and "predictions" in content:
+                videos += _predicted(video_id, label_file, content, reading)
+                continue
+            annotations = read_annotations(label_file)
             reading.ignore(content, "UrlLocal", "annotations")
             for annotation in content["annotations"]:
                 reading.ignore(annotation, *ANNOTATION_FIELDS)
@@ -103,6 +107,19 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
             videos.append(EventVideo(video_id, half, splits.get(video_id), events=events_of_half(annotations, half)))
     labels = path / LABELS_FILE_NAME
     return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
+
+
+def _predicted(video_id: str, path: Path, content: dict[str, Any], reading: Reading) -> list[EventVideo]:
+    """The parts of a match in a `results_spotting.json`, such as `comedian spot` writes: events with scores."""
+    reading.ignore(content, "UrlLocal", "predictions")
+    halves: dict[int, list[Event]] = {}
+    for index, spot in enumerate(parse_events(content, "predictions", f"`{path}`")):
+        position_ms = round(1000 * spot["timestamp_s"])
+        event = Event(spot["label"], position_ms, score=spot["score"], source=f"predictions[{index}]")
+        halves.setdefault(spot["half"], []).append(event)
+    return [EventVideo(video_id, half, events=tuple(halves[half])) for half in sorted(halves)] or [
+        EventVideo(video_id, 1)
+    ]
 
 
 def _match_name(content: Any) -> str:

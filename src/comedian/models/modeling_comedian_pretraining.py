@@ -14,7 +14,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
 from .encoders_comedian import ComedianUniformLinear
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
-from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel, averaged_tensors
+from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel
 
 
 @dataclass
@@ -200,9 +200,9 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         self.train()
 
     def _momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights and statistics of the momentum branch, and those of the online branch that they follow."""
-        momentum = averaged_tensors(self.momentum_encoder) + averaged_tensors(self.momentum_projector)
-        return momentum, averaged_tensors(self.comedian.spatial_encoder) + averaged_tensors(self.projector)
+        """Weights of the momentum branch, and those of the online branch that they follow."""
+        momentum = [*self.momentum_encoder.parameters(), *self.momentum_projector.parameters()]
+        return momentum, [*self.comedian.spatial_encoder.parameters(), *self.projector.parameters()]
 
     def _momentum_buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Buffers of the momentum branch, such as a batch norm's statistics, and those of the online branch."""

@@ -113,7 +113,7 @@ def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | N
     return {
         "half": half,
         "duration_s": len(scores) / config.score_rate,
-        "video": video and {"name": video.name, "src": _relative_url(video, page), "offset_s": _offset_s(video)},
+        "video": video and {"name": video.name, "src": relative_url(video, page), "offset_s": _offset_s(video)},
         # the mean of its steps' times; of steps shorter than a frame, the first is before the first frame
         "curve_begin_s": steps_per_point / 2 / config.score_rate - 0.5 / config.fps,
         "curve_step_s": steps_per_point / config.score_rate,
@@ -131,7 +131,7 @@ def _offset_s(video: Path) -> float:
     return round(max(timing.first_s - timing.player_s, 0.0), 6)
 
 
-def _relative_url(video: Path, page: Path) -> str:
+def relative_url(video: Path, page: Path) -> str:
     """Address of a video as the page's own folder sees it."""
     try:
         relative = os.path.relpath(video.absolute(), page.absolute().parent)

@@ -199,8 +199,8 @@ class StageTrainer(Trainer):
         self._step_losses.append(loss)
         if self.args.world_size > 1:
             for norm in self.model.modules():
-                if isinstance(norm, ComedianBatchNorm):
-                    for statistics in norm.buffers():
+                if isinstance(norm, ComedianBatchNorm | nn.BatchNorm2d):
+                    for statistics in filter(torch.is_floating_point, norm.buffers()):
                         statistics.copy_(self.accelerator.reduce(statistics, "mean"))
         return loss
 

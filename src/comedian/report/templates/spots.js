@@ -1,32 +1,10 @@
-const data = JSON.parse(document.getElementById("data").textContent);
-const find = (id) => document.getElementById(id);
 const halfOf = new Map(data.halves.map((half) => [half.half, half]));
 const hasTruth = data.truths !== null;
 const RESULTS = { hit: "hit", alarm: "false alarm", miss: "miss" };
 const SUBTITLE_S = 3;
 
-function make(name, properties = {}, ...children) {
-  const { style = {}, ...others } = properties;
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(others)) {
-    if (key in made) made[key] = value; else made.setAttribute(key, value);
-  }
-  for (const [key, value] of Object.entries(style)) made.style.setProperty(key, value);
-  made.append(...children);
-  return made;
-}
-
-const two = (number) => String(number).padStart(2, "0");
-function clock(time_s, digits = 0) {
-  // in whole units of the last digit, so that 59.96 becomes 1:00.0
-  const units = Math.round(time_s * 10 ** digits), perMinute = 60 * 10 ** digits;
-  const hours = Math.floor(units / perMinute / 60), minutes = Math.floor(units / perMinute) % 60;
-  const seconds = ((units % perMinute) / 10 ** digits).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
-  return hours ? `${hours}:${two(minutes)}:${seconds}` : `${minutes}:${seconds}`;
-}
 const partName = (half) => (data.halves.length > 1 ? `Half ${half}` : "Video");
 const hue = (label) => ((label * 137.5 + 250) % 360).toFixed(1);
-const percent = (part, whole) => `${(100 * Math.max(0, Math.min(part / whole, 1))).toFixed(3)}%`;
 
 // Every event and every missed annotation is an item with a row in the table and a mark on the timeline.
 const items = data.spots.map((spot) => ({ ...spot, truth: null }));
@@ -240,11 +218,6 @@ function countResults(labels) {
 // ---- export ----
 const shownSpots = () => items.filter((item) => item.isShown && item.score !== null);
 const ofCurrent = () => shownSpots().filter((item) => item.half === current.half);
-function save(name, type, text) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
 function stamp(time_s, point) {
   const ms = Math.round(time_s * 1000), seconds = Math.floor(ms / 1000);
   return `${two(Math.floor(seconds / 3600))}:${two(Math.floor(seconds / 60) % 60)}:${two(seconds % 60)}${point}${String(ms % 1000).padStart(3, "0")}`;
@@ -252,7 +225,6 @@ function stamp(time_s, point) {
 const oneLine = (text) => text.replace(/\s+/g, " ");
 const asJson = () => JSON.stringify({ UrlLocal: data.video_id, predictions: shownSpots().map((item) => item.prediction) }, null, 4) + "\n";
 function asCsv() {
-  const cell = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
   const rows = shownSpots().map(({ half, prediction, timestamp_s }) => [half, prediction.label, Number(timestamp_s.toFixed(3)), prediction.gameTime.split(" - ")[1], prediction.confidence]);
   return [["half", "label", "timestamp_s", "game_time", "score"], ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
 }

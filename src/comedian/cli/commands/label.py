@@ -1,0 +1,166 @@
+"""Make a page to label videos on: from nothing, or by correcting a model's events.
+
+The page is one file that needs no network: play, step by frames, add events with one key a label, drag, relabel, delete,
+undo, and export the events as CSV or JSON. Every change is kept in the browser. Train on what it exports with
+`comedian finetune --videos FOLDER --events events.csv --model START --output RUN`.
+
+  comedian label friday.mp4 --labels labels.txt --output friday.html
+  comedian label match/*.mp4 --model RUN/model --suggest 20 --output match.html
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from comedian.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command-line arguments of `comedian label`."""
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos, each labelled on its own")
+    parser.add_argument("--output", metavar="PAGE", type=Path, required=True, help="the page, a .html file")
+    start = parser.add_argument_group("events to begin with").add_mutually_exclusive_group()
+    start.add_argument(
+        "--model", metavar="MODEL", help="spot the videos with this model: its events are shown for review"
+    )
+    start.add_argument(
+        "--events",
+        metavar="FILE",
+        type=Path,
+        help="a file of events, such as an export of this page, or what `comedian spot` wrote; events with a score are "
+        "shown for review",
+    )
+    labels = parser.add_argument_group("labels and suggestions")
+    labels.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="one label a line; default: the labels of the model or the events; the page takes further ones",
+    )
+    labels.add_argument(
+        "--suggest",
+        metavar="COUNT",
+        type=int,
+        help="with --model: list so many moments that the model is least certain of, spread over the videos",
+    )
+    parser.add_argument(
+        "--device", help="with --model: such as cpu or cuda:1; default: an accelerator if there is one"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Find the events to begin with, and write the page."""
+    if args.output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {args.output}: give a name that ends in .html")
+    if args.output.is_dir():
+        raise InputError(f"`{args.output}` is a folder; give another name for the page")
+    if args.suggest is not None and args.suggest < 1:
+        raise InputError(f"--suggest {args.suggest}: give a number of moments, 1 or more")
+    if args.suggest is not None and args.model is None:
+        raise InputError("--suggest needs --model, whose scores tell what to label next")
+
+    from tqdm import tqdm
+
+    from comedian.data.annotations import read_label_list
+    from comedian.data.decoding import probe
+    from comedian.errors import printable
+    from comedian.report.label import write_label_page
+
+    videos = name_videos(args.videos)
+    for video in videos.values():
+        probe(video)
+    labels: tuple[str, ...] = read_label_list(args.labels) if args.labels else ()
+    events, known, moments = [], (), []
+    if args.model is not None:
+        events, known, moments = _events_of_model(args, list(videos.values()))
+    elif args.events is not None:
+        events, known = events_of_file(args.events, videos)
+    labels = labels or tuple(known)
+    labels += tuple(sorted({event.label for event in events}.difference(labels)))
+
+    def progress(name: str, duration_s: float):
+        bar = tqdm(total=round(duration_s), desc=f"copy of {printable(name)} for the browser", unit="s")
+
+        def reached(time_s: float) -> None:
+            bar.update(max(0, round(time_s) - bar.n))
+
+        return reached
+
+    copies = write_label_page(args.output, videos, labels, events, moments, progress)
+    for copy in copies:
+        print(f"{copy}: a copy that browsers play")
+    print(f"{args.output}: {len(videos)} videos, {len(events)} events; open it in a browser")
+
+
+def name_videos(paths: list[Path]) -> dict[str, Path]:
+    """Return name -> video; the names are relative to the folder that holds all of them, as `--videos FOLDER` takes them.
+
+    Raises:
+        InputError: a video does not exist, or is given twice.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"`{path}` does not exist or is not a file; give videos")
+    folder = os.path.commonpath([path.absolute().parent for path in paths])
+    names = [Path(os.path.relpath(path.absolute(), folder)).as_posix() for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"`{name}` is given twice; give each video once")
+    return dict(zip(names, paths, strict=True))
+
+
+def events_of_file(path: Path, videos: dict[str, Path]) -> tuple[list, tuple[str, ...]]:
+    """Read the events of the videos, and the labels of their file.
+
+    Raises:
+        InputError: the file cannot be read, or has events of another video.
+    """
+    from comedian.data.event_formats import read_events
+    from comedian.data.own_videos import find_file
+    from comedian.report.label import LabelEvent
+
+    indices = {video.resolve(): index for index, video in enumerate(videos.values())}
+    folder = Path(os.path.commonpath([video.absolute().parent for video in videos.values()]))
+    found, events = read_events(path), []
+    for video in found.videos:
+        try:
+            index = indices.get(find_file(folder, video).resolve())
+        except ValueError as error:
+            raise InputError(f"`{path}`: {error}") from None
+        if index is None:
+            raise InputError(f"`{path}` has events of `{video.name}`, which is not among the videos; add it")
+        events += [
+            LabelEvent(
+                index,
+                event.label,
+                event.position_ms / 1000,
+                event.score,
+                "confirmed" if event.score is None else "proposed",
+                "" if event.team == "not applicable" else event.team,
+                event.visibility,
+                event.comment,
+            )
+            for event in video.events
+        ]
+    return events, found.labels
+
+
+def _events_of_model(args: argparse.Namespace, videos: list[Path]) -> tuple[list, tuple[str, ...], list[Any]]:
+    """Spot each video on its own."""
+    from comedian.inference.spotter import ActionSpotter
+    from comedian.inference.suggestions import uncertain_moments
+    from comedian.report.label import LabelEvent
+
+    spotter = ActionSpotter.from_pretrained(args.model, device=args.device)
+    events, candidates = [], []
+    for index, video in enumerate(videos):
+        scores = [spotter.score(video, progress=True)]
+        events += [
+            LabelEvent(index, spot["label"], spot["timestamp_s"], spot["score"], "proposed")
+            for spot in spotter.spots(scores)
+        ]
+        candidates.append(spotter.spots(scores, threshold=0.0))
+    thresholds = dict(zip(spotter.config.label_names, spotter.config.label_thresholds or (), strict=False))
+    moments = uncertain_moments(candidates, thresholds, args.suggest) if args.suggest else []
+    return events, tuple(spotter.config.label_names), moments
