@@ -27,12 +27,6 @@ VIT = {
     "intermediate_size": 32,
 }
 VIT |= {"image_size": 16, "patch_size": 4}
-    "model_type": "resnet",
-    "hidden_sizes": [8, 12],
-    "depths": [1, 1],
-    "embedding_size": 8,
-    "layer_type": "basic",
-}
 # ViSwin with windows that are shifted and padded, scores that move, and probabilities
 MODELS = {
     "vivit": {"spatial_depths": [1], "temporal_depth": 1, "scores_per_token": 2, "merge": "mean"},
