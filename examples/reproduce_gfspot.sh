@@ -50,7 +50,7 @@ for model in "$@"; do
     # shellcheck disable=SC2046
     fine_tune stages12_ "$seed" $(from pretrained_distilled)
   done
-  comedian spot --scores "$out"/stages12_?-scores --all --output "$out/ensemble.zip"
+  comedian spot --scores "$out"/stages12_?-scores --keep-all --output "$out/ensemble.zip"
   comedian evaluate "$gfspot" "$out/ensemble.zip" --labels "$gfspot/labels.txt" --split test \
     --metric tight loose at1 --output "$out/ensemble.json"
   python "$here/results_table.py" --labels "$gfspot/labels.txt" "$out"/stages12_?.json

@@ -70,7 +70,7 @@ def run_here(monkeypatch, capsys, tmp_path):
 def demo_events():
     """What the demo's model spots in each half."""
     spotter = ActionSpotter.from_pretrained(DEMO / "model")
-    return spotter([DEMO / "match" / "1_224p.mkv", DEMO / "match" / "2_224p.mkv"])
+    return spotter((DEMO / "match" / "1_224p.mkv", DEMO / "match" / "2_224p.mkv"))
 
 
 def found_by_auto_classes(printed: str) -> list[tuple[str, str, str]]:

@@ -99,7 +99,7 @@ def test_default_output_all_and_threshold(spot, videos, tmp_path):
     assert confidences(tmp_path / "events.json") == [score for score in candidates if score >= 0.7]
     assert len(events) < len(candidates)
     code, out, _ = spot(videos[0], "--threshold", "1")
-    assert code == 0 and out == "no events above the thresholds; --all lists every candidate\n"
+    assert code == 0 and out == "no events above the thresholds; --keep-all lists every candidate\n"
     assert predictions(tmp_path / "events.json") == []
 
 
@@ -301,6 +301,7 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
     [
         ([], "no video"),
         (["missing.mkv"], "missing.mkv"),
+        (["https://example.org/match.mp4"], "download the video first, or add --live"),
         (["{good}", "bad.mkv"], "bad.mkv"),
         (["{root}", "{good}"], "one folder alone"),
         (["{good}", "--output", "e.txt"], ".json or .zip"),

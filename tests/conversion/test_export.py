@@ -19,6 +19,14 @@ from video_factory import write_video
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spot_without_torch.py"
 LABELS = ["Goal", "Ball out of play", "Yellow->red, card"]
 WINDOW = 4
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+VIT |= {"image_size": 16, "patch_size": 4}
 # ViSwin with windows that are shifted and padded, scores that move, and probabilities
 MODELS = {
     "vivit": {"spatial_depths": [1], "temporal_depth": 1, "scores_per_token": 2, "merge": "mean"},
@@ -33,6 +41,8 @@ MODELS = {
         "label_calibration": [[0.5, 0.1], [1.0, -1.0], [2.0, 0.0]],
     },
     "convolutional": {"temporal_depth": 1},
+    # an image model of transformers
+    "vit": {"spatial_encoder": "backbone", "backbone_config": VIT, "temporal_depth": 1},
 }
 
 
@@ -41,7 +51,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     for name, fields in MODELS.items():
         torch.manual_seed(0)
-        config = tiny_config(spatial_encoder=name, initializer_range=0.5, id2label=dict(enumerate(LABELS)), **fields)
+        config = tiny_config(
+            **{"spatial_encoder": name} | fields, initializer_range=0.5, id2label=dict(enumerate(LABELS))
+        )
         ComedianForActionSpotting(config).save_pretrained(folder / name)
         size = {"height": 16, "width": 16}
         ComedianVideoProcessor(size=size, image_mean=[0.4, 0.5, 0.6]).save_pretrained(folder / name)

@@ -46,7 +46,7 @@ def make_tuner(case, **options):
 
 
 def predictions_of(case, choice, match):
-    """The predictions of a match as `comedian spot --all` writes them."""
+    """The predictions of a match as `comedian spot --keep-all` writes them."""
     config, _, scores = case
     config = with_settings(
         config, {name: value for name, value in choice.settings().items() if name.startswith("nms")}

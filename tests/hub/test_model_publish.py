@@ -331,7 +331,8 @@ def test_the_card_tells_what_was_measured(folder):
     assert measured == {
         ("validation", metric): ("Flashes", round(100 * scores[metric]["a_mAP"], 2)) for metric in ("tight", "loose")
     }
-    assert card.data.license == "cc-by-4.0" and card.data.pipeline_tag == "video-classification"
+    assert card.data.license == "cc-by-4.0" and card.data.pipeline_tag == "action-spotting"
+    assert "task:\n      type: action-spotting" in str(card)
     row = f"| validation | {100 * scores['tight']['a_mAP']:.1f} | {100 * scores['loose']['a_mAP']:.1f} |"
     assert row in card.text
     for index, label in enumerate(LABELS):

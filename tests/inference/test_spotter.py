@@ -41,7 +41,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def videos(folder):
-    return [write_video(folder / f"{half}.mkv", num_frames=130 + 50 * half, fps=10) for half in (1, 2)]
+    return tuple(write_video(folder / f"{half}.mkv", num_frames=130 + 50 * half, fps=10) for half in (1, 2))
 
 
 def test_a_video_is_its_frames_on_the_evaluators_road(model, videos):
@@ -68,6 +68,18 @@ def test_halves_and_thresholds(model, videos):
     assert 0 < len(events) < len(candidates)
     assert spot(videos, threshold=0.7) == [found for found in candidates if found["score"] >= 0.7]
     assert spot.spots([spot.score(video) for video in videos]) == events
+    # a list is a batch of matches
+    assert spot([videos[0], videos]) == [spot(videos[0]), events]
+    for changed in ({"nms_type": "hard"}, {"nms_window_s": 8.0}, {"nms_window_s": [0.0, 8.0, 4.0]}):
+        other = ActionSpotter.from_pretrained(model, device="cpu")
+        other.use_settings(changed)
+        assert spot(videos, **changed) == other(videos) != events
+    with pytest.raises(InputError, match="tuple of paths"):
+        spot([list(videos)])
+    with pytest.raises(InputError, match="empty tuple"):
+        spot(())
+    with pytest.raises(InputError, match="nms_type"):
+        spot(videos, nms_type="none")
 
 
 def test_an_ensemble_is_the_mean_and_decodes_once_a_size(model, folder, videos, monkeypatch):

@@ -10,6 +10,7 @@ from transformers import (
     RegNetConfig,
     ResNetConfig,
     SwinConfig,
+    TimmWrapperConfig,
     ViTConfig,
 )
 
@@ -68,6 +69,31 @@ def test_a_token_is_the_projected_mean_over_patches_and_frames(name, pixels):
             expected = encoder.projection((means[0] + means[1]) / 2)
             torch.testing.assert_close(tokens[:, tubelet], expected)
     assert tokens[:, 0].std() > 0
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_transformers_of_timm_are_pooled_over_rows_and_columns(layout, pixels, monkeypatch):
+    pytest.importorskip("timm")
+    options = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    name = "swin_tiny_patch4_window7_224" if layout == "NHWC" else "resnet10t"
+    backbone = TimmWrapperConfig(architecture=name, model_args=options if layout == "NHWC" else {})
+    torch.manual_seed(0)
+    model = ComedianModel(tiny_config(backbone_config=backbone.to_dict(), image_size=[32, 32])).eval()
+    encoder, frames = model.spatial_encoder, torch.randn(1, 2, 3, 32, 32)
+    with torch.no_grad():
+        features = encoder.backbone.timm_model.forward_features(frames[0])
+        width = encoder.backbone.timm_model.num_features
+        means = torch.stack(
+            [of.reshape(-1, width).mean(0) if layout == "NHWC" else of.mean((1, 2)) for of in features]
+        )
+        torch.testing.assert_close(model.encode_spatial(frames)[0, 0], encoder.projection(means.mean(0)))
+
+
+def test_features_of_an_unknown_layout_are_refused(pixels):
+    encoder = ComedianModel(config_with("resnet")).spatial_encoder
+    for shape in ((2, 4, 4, 12), (2, 12), (2, 5, 7)):
+        with pytest.raises(ValueError, match="features of shape"):
+            encoder.pool(torch.zeros(shape))
 
 
 @each_backbone

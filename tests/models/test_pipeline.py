@@ -1,9 +1,14 @@
 """`pipeline("action-spotting")` finds what `ActionSpotter` finds, from paths, parts and decoded frames."""
 
+import gc
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import BitsAndBytesConfig, pipeline
 
 from comedian import ActionSpotter
 from comedian.data.decoding import iter_frames
@@ -37,7 +42,7 @@ def folder(tmp_path_factory):
 def videos(tmp_path_factory):
     path = tmp_path_factory.mktemp("videos")
     # 35 and 46 frames at the model's rate: the last tubelet of the first is not full
-    return [str(write_video(path / f"{half}.mkv", num_frames=120 + 55 * half, fps=10)) for half in (1, 2)]
+    return tuple(str(write_video(path / f"{half}.mkv", num_frames=120 + 55 * half, fps=10)) for half in (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,54 @@ def test_a_generator_is_many_matches(spot, spotter, videos):
     assert list(spot(match for match in (videos[0], videos))) == [spotter(videos[0]), spotter(videos)]
 
 
+def test_a_list_is_a_batch_of_matches(spot, videos):
+    assert spot([videos[1], videos]) == [spot(videos[1]), spot(videos)]
+    assert spot([videos[0]]) == [spot(videos[0])]
+
+
+@pytest.fixture
+def server(videos):
+    """Serves the folder of the videos; `/short` breaks off before the end that it announces."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=Path(videos[0]).parent)
+
+        def do_GET(self):
+            if self.path != "/short":
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 10)
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_addresses_are_downloaded(spot, videos, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert spot((f"{server}/1.mkv", videos[1])) == spot(videos)
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+    for name, reason in (("none.mkv", "404"), ("short", "last 990 bytes are missing")):
+        with pytest.raises(ValueError, match=f"{name}` cannot be downloaded: .*{reason}"):
+            spot(f"{server}/{name}")
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_video_classification_is_refused_in_one_line(folder, videos):
+    with pytest.raises(ValueError, match='use `pipeline."action-spotting".`') as caught:
+        pipeline("video-classification", model=str(folder), device="cpu")(videos[0])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_video_shorter_than_a_window(spot, spotter, tmp_path):
     video = write_video(tmp_path / "short.mkv", num_frames=15)
     assert spot(video, threshold=0.0) == spotter(video, threshold=0.0) != []
@@ -81,7 +134,10 @@ def test_parameters_of_a_call_and_of_the_pipeline(folder, spot, spotter, videos)
     assert strict(videos[0], threshold=0.0) == candidates
 
     scores, config = spotter.score(videos[0]), spotter.config
-    for changed, given in (({"nms_type": "hard"}, {"nms": "hard"}), ({"nms_window_s": 8.0}, {"nms_window_s": 8.0})):
+    for changed, given in (
+        ({"nms_type": "hard"}, {"nms_type": "hard"}),
+        ({"nms_window_s": 8.0}, {"nms_window_s": 8.0}),
+    ):
         settings = type(config).from_dict(config.to_dict() | changed)
         expected = spots_of_half(scores, settings, 1, config.label_thresholds)
         assert spot(videos[0], **given) == expected != spot(videos[0])
@@ -143,7 +199,7 @@ def test_decoded_frames_are_spotted_as_the_evaluator_does(spot, spotter):
     expected = spots_of_half(scores, model.config, 1, model.config.label_thresholds)
     assert spot(frames) == expected != []
     second = [{**event, "half": 2} for event in expected]
-    assert spot([frames, frames]) == expected + second
+    assert spot((frames, frames)) == expected + second and spot([frames, frames]) == [expected, expected]
 
 
 def test_weights_in_bfloat16(folder, spot, videos):
@@ -179,8 +235,11 @@ def test_a_saved_pipeline_is_whole(spot, videos, tmp_path):
 
 
 WRONG_INPUTS = {
-    "URL": "https://example.org/match.mkv",
-    "no file": "/nowhere/match.mkv",
+    "not an http or https URL": "rtsp://example.org/match.mkv",
+    "halves of one match as a tuple": [["1.mkv", "2.mkv"]],
+    "an empty tuple": [()],
+    "a video is a int": 3,
+    "not a file": "/nowhere/match.mkv",
     "empty": [],
     "must be uint8": np.zeros((4, 8, 8, 3), np.float32),
     r"\(4, 3, 8, 8\)": np.zeros((4, 3, 8, 8), np.uint8),
@@ -196,13 +255,20 @@ def test_inputs_that_are_refused(spot, message, videos):
 
 def test_the_last_half_is_looked_for_before_the_first_is_scored(spot, videos, monkeypatch):
     monkeypatch.setattr(ActionSpottingPipeline, "encode", lambda *args: pytest.fail("scored"))
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match="not a file"):
+        spot((videos[0], "/nowhere/match.mkv"))
+    with pytest.raises(ValueError, match="not a file"):
         spot([videos[0], "/nowhere/match.mkv"])
 
 
 @pytest.mark.parametrize(
     "parameters, message",
-    [({"nms": "none"}, "`nms`"), ({"nms_window_s": -1}, "`nms_window_s`"), ({"batch_size": -1}, "`batch_size`")],
+    [
+        ({"nms_type": "none"}, "`nms_type`"),
+        ({"nms_window_s": [1.0]}, "`nms_window_s`"),
+        ({"nms_window_s": -1}, "`nms_window_s`"),
+        ({"batch_size": -1}, "`batch_size`"),
+    ],
 )
 def test_parameters_that_are_refused(spot, videos, parameters, message):
     with pytest.raises(ValueError, match=message):
@@ -271,3 +337,39 @@ def test_finer_models_are_spotted_alike(tmp_path, videos, settings):
     steps = steps * settings["scores_per_token"] - 0.5
     np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
     assert len(set(steps.round() % settings["scores_per_token"])) == settings["scores_per_token"]
+
+
+def quantized(folder, kind):
+    """A model of the folder, its linear layers in 8 or 4 bits."""
+    if kind == "torch":
+        model = ComedianForActionSpotting.from_pretrained(folder)
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    pytest.importorskip("bitsandbytes")
+    dtype = torch.bfloat16 if kind == "4-bit, bfloat16" else torch.float32
+    options = {"load_in_8bit": True} if kind == "8-bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
+    settings = BitsAndBytesConfig(llm_int8_skip_modules=["classifier"], **options)
+    return ComedianForActionSpotting.from_pretrained(
+        folder, quantization_config=settings, device_map="cpu", dtype=dtype
+    )
+
+
+@pytest.mark.parametrize("kind, least", [("torch", 0.97), ("8-bit", 0.97), ("4-bit", 0.7), ("4-bit, bfloat16", 0.7)])
+def test_quantized_models_are_spotted_with(tmp_path, monkeypatch, kind, least):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    torch.manual_seed(0)
+    config = tiny_config(spatial_hidden_size=64, patch_size=8, initializer_range=0.1)
+    ComedianForActionSpotting(config).save_pretrained(tmp_path)
+    processor = ComedianVideoProcessor(size={"height": 16, "width": 16})
+    frames = np.random.default_rng(0).integers(0, 255, (35, 16, 16, 3), np.uint8)
+    original = ComedianForActionSpotting.from_pretrained(tmp_path)
+    expected = score_half(original, encode_half(original, processor, frames))
+    model = quantized(tmp_path, kind)
+    device = {} if getattr(model, "hf_device_map", None) else {"device": "cpu"}
+    spot = pipeline(TASK, model=model, video_processor=processor, **device)
+    with torch.no_grad():
+        scores = spot.score(spot.encode(iter(frames), 4), 4)
+    assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > least
+    # a model that has been used is not changed by making a spotter of it
+    spotter = ActionSpotter([model], [processor])
+    again = score_half(spotter.models[0], encode_half(spotter.models[0], processor, frames))
+    np.testing.assert_allclose(again, scores, atol=0.05 if kind == "torch" else 0.01)

@@ -31,6 +31,15 @@ from testing_utils import tiny_config
 from video_factory import write_video
 
 BACKBONE = {"AutoConfig": "configuration_comedian.ComedianConfig", "AutoModel": "modeling_comedian.ComedianModel"}
+# an image model of transformers as the spatial encoder
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+VIT |= {"image_size": 16, "patch_size": 4}
 PRETRAINING = "modeling_comedian_pretraining"
 AUTO_MAPS = {
     "spatial": BACKBONE,
@@ -55,7 +64,7 @@ def make_models() -> dict[str, torch.nn.Module]:
     contrastive = tiny_config(contrastive_config=ComedianContrastiveConfig(predictor_sizes=[8], **heads))
     return {
         "spatial": ComedianModel(tiny_config(spatial_encoder="convolutional")),
-        "backbone": ComedianModel(tiny_config()),
+        "backbone": ComedianModel(tiny_config(backbone_config=VIT)),
         "contrastive": ComedianForContrastivePretraining(contrastive),
         "distillation": ComedianForFeatureDistillation(
             tiny_config(distillation_config=ComedianDistillationConfig(**heads))

@@ -101,10 +101,9 @@ def test_spotter_pipeline_and_evaluator_hear_the_same(data, hearing):
     spotter = ActionSpotter.from_pretrained(hearing[0], device="cpu")
     model, processor = spotter.models[0], spotter.processors[0]
     videos = [video_of(data, half) for half in (1, 2)]
-    spots = spotter(videos, threshold=0.0)
-    assert (
-        pipeline("action-spotting", model=str(hearing[0]), device="cpu")(list(map(str, videos)), threshold=0) == spots
-    )
+    spots = spotter(tuple(videos), threshold=0.0)
+    spot = pipeline("action-spotting", model=str(hearing[0]), device="cpu")
+    assert spot(tuple(map(str, videos)), threshold=0) == spots
 
     recipe = load_recipe(hearing[0] / "recipe.yaml")
     (halves,) = load_halves(recipe.data, model.config, ["validation"])

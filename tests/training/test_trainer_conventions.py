@@ -7,11 +7,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainingArguments
 
+from comedian.data.augmentation import AugmentationSettings
 from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.errors import InputError
-from comedian.models import ComedianContrastiveConfig, ComedianForActionSpotting, ComedianForContrastivePretraining
+from comedian.models import (
+    ComedianContrastiveConfig,
+    ComedianDistillationConfig,
+    ComedianForActionSpotting,
+    ComedianForContrastivePretraining,
+    ComedianForFeatureDistillation,
+    ComedianVideoProcessor,
+)
 from comedian.training.base_trainer import RunClock
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
@@ -104,6 +112,34 @@ def test_predictions_metrics_and_several_sets(halves, tmp_path):
         trainer.finish()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"do_center_crop": True, "crop_size": {"height": 16, "width": 16}},
+        {"resample": 3},
+        {"do_resize": False},
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_normalize": False},
+        {"size": {"shortest_edge": 16}},
+        {"size": {"height": 32, "width": 16}},
+    ],
+)
+def test_a_processor_that_training_does_not_follow_is_refused(setting, tmp_path):
+    processor = ComedianVideoProcessor(**({"size": {"height": 16, "width": 16}} | setting))
+    with pytest.raises(InputError, match=f"`processing_class` has {next(iter(setting))}="):
+        make_trainer(tmp_path, processing_class=processor)
+
+
+def test_mean_and_deviation_of_the_processor_are_followed(tmp_path):
+    processor = ComedianVideoProcessor(size={"height": 16, "width": 16}, image_mean=[0.1] * 3, image_std=[0.5] * 3)
+    trainer = make_trainer(tmp_path, processing_class=processor)
+    planes, seeds = torch.full((8, 3, 16, 16), 51, dtype=torch.uint8), torch.tensor([0])
+    pixels, _ = trainer.augment_planes([planes], seeds, AugmentationSettings(flip_prob=0, jitter_prob=0, blur_prob=0))
+    expected = processor(planes, return_tensors="pt")["pixel_values_videos"]
+    torch.testing.assert_close(pixels.float(), expected)
+
+
 def test_without_a_processor_there_is_the_default_one(tmp_path):
     processor = make_trainer(tmp_path, model=make_model(image_size=[16, 24])).processing_class
     assert dict(processor.size) == {"height": 16, "width": 24}
@@ -184,3 +220,24 @@ def test_stage_1_under_the_stock_trainer_keeps_bounded_memory(tmp_path):
     Trainer(model, args, train_dataset=Views()).train()
     kept = sum(keys.shape[0] * keys.shape[1] for keys in model._waiting_keys)
     assert kept <= 2 * len(model.queue)
+
+
+class WindowsWithFeatures(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        pixels = torch.randn(8, 3, 16, 16, generator=generator)
+        return {"pixel_values_videos": pixels, "teacher_features": torch.randn(4, 8, generator=generator)}
+
+
+def test_stage_2_under_the_stock_trainer_keeps_bounded_memory(tmp_path):
+    args = TrainingArguments(
+        str(tmp_path), max_steps=12, per_device_train_batch_size=2, save_strategy="no", report_to="none", use_cpu=True
+    )
+    heads = ComedianDistillationConfig(projector_sizes=[12, 8], queue_size=8)
+    model = ComedianForFeatureDistillation(tiny_config(distillation_config=heads))
+    Trainer(model, args, train_dataset=WindowsWithFeatures()).train()
+    kept = sum(keys.shape[0] * keys.shape[1] for keys in model._waiting_keys)
+    assert 0 < kept <= 2 * len(model.queue)

@@ -19,6 +19,8 @@ from comedian.files import read_json
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE_NAME = "config.json"
+# of an adapter of PEFT
+ADAPTER_FILE_NAME = "adapter_config.json"
 # what the authors' code saves
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt")
 # of an ensemble, the models beside the first one, in folders `1`, `2`, ...
@@ -34,13 +36,15 @@ class FoundModel:
         name: as it was given.
         source: a folder or a repository, as `from_pretrained` takes it.
         subfolder: of the repository; empty for its top, and for a folder on disk.
-        config: content of its `config.json`.
+        config: content of its `config.json`; of an adapter without, that of its base model.
+        base: folder or repository of the base model of such an adapter.
     """
 
     name: str
     source: str
     subfolder: str
     config: dict[str, Any]
+    base: str | None = None
 
 
 def is_hub_name(name: str) -> bool:
@@ -197,10 +201,16 @@ def _find(name: str, is_member: bool = False) -> FoundModel | None:
             check_name(name)
         user, repository, *folders = name.rstrip("/").split("/")
         source, subfolder = f"{user}/{repository}", "/".join(folders)
-    path = _file_of(source, f"{subfolder}/{CONFIG_FILE_NAME}".removeprefix("/"))
+    path, base = _file_of(source, f"{subfolder}/{CONFIG_FILE_NAME}".removeprefix("/")), None
+    if path is None and not is_member:
+        adapter = _file_of(source, f"{subfolder}/{ADAPTER_FILE_NAME}".removeprefix("/"))
+        base = None if adapter is None else base_of_adapter(adapter)
+        path = None if base is None else _file_of(base, CONFIG_FILE_NAME)
     if path is None:
         if is_member:
             return None
+        if base is not None:
+            raise InputError(f"`{name}` is an adapter of `{base}`, which holds no {CONFIG_FILE_NAME}; {REMEDY}")
         if found := [] if subfolder else checkpoints_of(source):
             raise InputError(
                 f"`{name}` holds checkpoints of the authors' code ({', '.join(found)}); convert them first, with "
@@ -213,7 +223,26 @@ def _find(name: str, is_member: bool = False) -> FoundModel | None:
         raise InputError(f"{error}; {REMEDY}") from error
     if not isinstance(config, dict):
         raise InputError(f"`{path}` is not a configuration; {REMEDY}")
-    return FoundModel(name, source, subfolder, config)
+    return FoundModel(name, source, subfolder, config, base)
+
+
+def base_of_adapter(path: Path) -> str:
+    """Folder or repository of the model that an adapter belongs to.
+
+    Args:
+        path: the `adapter_config.json` of PEFT.
+
+    Raises:
+        InputError: it names none that exists.
+    """
+    content = read_json(path)
+    base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(base, str) or not (os.path.isdir(base) or is_hub_name(base)):
+        raise InputError(
+            f"`{path}` has {base!r} as `base_model_name_or_path`, which is neither a folder nor a Hub repository; write "
+            "there what the adapter was trained on"
+        )
+    return base
 
 
 def _refuse_file(name: str) -> None:

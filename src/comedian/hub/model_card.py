@@ -30,6 +30,8 @@ ENSEMBLE_PREFIX = "ensemble_"
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 SPOTTING = "ComedianForActionSpotting"
+# the pipeline of the model's own code; transformers' "video-classification" does not apply to it
+TASK = "action-spotting"
 ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin", "convolutional": "A convolutional COMEDIAN"}
 # fields of a configuration that other parts of the card tell, or that tell nobody anything
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
@@ -183,7 +185,7 @@ def render_card(
         license_note=facts.license_note,
         data_note=facts.data_note,
     )
-    metadata = _metadata(repo_id, facts, record, scores)
+    metadata = _metadata(repo_id, facts, record, scores, config.architectures[0] == SPOTTING)
     # blocks that say nothing leave blank lines behind
     text = re.sub(r"\n{3,}", "\n\n", text)
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
@@ -248,7 +250,7 @@ def _template() -> jinja2.Template:
 
 
 def _metadata(
-    repo_id: str, facts: CardFacts, record: ModelRecord, scores: Mapping[str, Mapping[str, dict]]
+    repo_id: str, facts: CardFacts, record: ModelRecord, scores: Mapping[str, Mapping[str, dict]], spots: bool
 ) -> ModelCardData:
     rows = [
         (split, metric, 100 * of["a_mAP"], {}) for split, of_split in scores.items() for metric, of in of_split.items()
@@ -259,7 +261,7 @@ def _metadata(
             rows += [(row["split"], metric, row[metric], source) for metric in ("tight", "loose")]
     results = [
         EvalResult(
-            task_type="video-classification",
+            task_type=TASK,
             task_name="Action spotting",
             dataset_type=facts.dataset_id or re.sub(r"\W+", "-", facts.dataset.lower()),
             dataset_name=facts.dataset,
@@ -276,7 +278,7 @@ def _metadata(
     return ModelCardData(
         license=facts.license,
         library_name="transformers",
-        pipeline_tag="video-classification",
+        pipeline_tag=TASK if spots else None,
         tags=["action-spotting", "comedian", "sports", "video"],
         datasets=[facts.dataset_id] if facts.dataset_id else None,
         base_model=start if start and "/" in start else None,

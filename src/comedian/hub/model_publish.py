@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from comedian import models
 from comedian.data.hub_errors import hub_errors
-from comedian.data.model_names import ENSEMBLE_FOLDER, find_models
+from comedian.data.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_models
 from comedian.errors import InputError
 from comedian.files import inside, read_json, read_yaml
 from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
@@ -22,12 +22,14 @@ from comedian.models import ComedianVideoProcessor
 
 RECIPE_FILE_NAME = "recipe.yaml"
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREDICTIONS = "predictions_*.zip"
 # of a repository, what an earlier publication or a Trainer left and this one no longer has
 REPLACED = (
     "*.py",
     "*.safetensors",
     WEIGHTS_INDEX,
+    ADAPTER_FILE_NAME,
     f"*{SCORES_SUFFIX}",
     PREDICTIONS,
     CURVE_FILE_NAME,
@@ -131,11 +133,19 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
     """
     folder = Path(folder)
     architecture = read_config(folder).architectures[0]
-    if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
+    if (folder / ADAPTER_FILE_NAME).is_file():
+        base = base_of_adapter(folder / ADAPTER_FILE_NAME)
+        if Path(base).is_dir():
+            raise InputError(
+                f"`{folder}` is an adapter of the folder `{base}`, which nobody else has; merge it first "
+                "(`merge_and_unload` of PEFT), or publish the base and write its name into "
+                f"`{folder / ADAPTER_FILE_NAME}` as `base_model_name_or_path`"
+            )
+    elif not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
     try:
         _, loading = getattr(models, architecture).from_pretrained(
-            folder, output_loading_info=True, local_files_only=True
+            folder, output_loading_info=True, local_files_only=not (folder / ADAPTER_FILE_NAME).is_file()
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InputError(f"the weights in `{folder}` do not load: {' '.join(str(error).split())[:300]}") from None
@@ -164,6 +174,8 @@ def _model_files(folder: Path) -> dict[str, Content]:
 
 
 def _weight_names(folder: Path) -> list[str]:
+    if (folder / ADAPTER_FILE_NAME).is_file():
+        return [ADAPTER_FILE_NAME, ADAPTER_WEIGHTS]
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
         return [WEIGHTS] if (folder / WEIGHTS).is_file() else []

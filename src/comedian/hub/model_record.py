@@ -14,7 +14,8 @@ from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 
 RECORD_FILE_NAME = "model_record.json"
-WEIGHT_FILES = "model*.safetensors"
+# of a model, or of an adapter of PEFT
+WEIGHT_FILES = "*model*.safetensors"
 
 
 @dataclass(frozen=True)

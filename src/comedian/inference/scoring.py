@@ -14,6 +14,7 @@ from torch import Tensor
 from comedian.data.windows import cover_starts
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.pipeline_comedian import is_quantized
 from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
 from comedian.models.sound_comedian import sound_of_tokens
 
@@ -31,7 +32,7 @@ def autocast(model: ComedianForActionSpotting) -> torch.autocast:
     """Return bfloat16 autocast where it pays: on accelerators and on CPUs with bfloat16 instructions."""
     device = model.device.type
     fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and not is_quantized(model))
 
 
 def decoder_threads(model: ComedianForActionSpotting) -> int:
@@ -208,7 +209,7 @@ def score_windows(
     window = model.config.num_tokens
     if len(tokens) < window:
         tokens = torch.cat([tokens, tokens[-1:].expand(window - len(tokens), -1)])
-    windows, heard = tokens.unfold(0, window, 1), None
+    windows, heard = tokens.to(model.dtype).unfold(0, window, 1), None
     if sound is not None:
         heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), model.config.token_rate)).to(tokens.device)
         heard = heard.unfold(0, window, 1)

@@ -42,7 +42,8 @@ class ActionSpotter:
     """Finds the events of videos.
 
         spotter = ActionSpotter.from_pretrained("my-model")
-        spots = spotter(["half_1.mkv", "half_2.mkv"])
+        spots = spotter(("half_1.mkv", "half_2.mkv"))  # the halves of one match
+        spots_of_each = spotter(["match_1.mkv", "match_2.mkv"])  # a batch
 
     With several models, the scores are the mean of theirs; `merge_configs` tells which settings hold.
 
@@ -99,33 +100,45 @@ class ActionSpotter:
 
     def __call__(
         self,
-        videos: str | Path | Sequence[str | Path],
+        videos: str | Path | tuple[str | Path, ...] | list,
         *,
         keep_all: bool = False,
         threshold: float | str | None = None,
+        nms_type: str | None = None,
+        nms_window_s: float | list[float] | None = None,
         progress: bool = False,
-    ) -> list[dict]:
-        """Find the events of a match.
+    ) -> list[dict] | list[list[dict]]:
+        """Find the events of a match, or of each match of a batch, as `pipeline("action-spotting")` takes them.
 
         Args:
-            videos: one video, or the halves of a match in order.
+            videos: a match, or a list of matches. A match is a video, or a tuple of the videos of its halves in order.
             keep_all: keep every candidate with its raw score, as the metric wants them.
             threshold: smallest score of an event, for all labels, or such as `"precision=0.9"` or `"recall=0.8"`, as
                 measured on validation; the model's own thresholds by default.
+            nms_type: `"soft"` or `"hard"` suppression; the model's by default.
+            nms_window_s: full width of the suppression in seconds, for all labels or one a label; the model's by default.
             progress: show a bar with the speed.
 
         Returns:
             Spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from the half's
             first video frame, `half` from 1. With a calibrated model, `score` is the probability that the event is right.
+            Of a list of matches: a list of such lists.
 
         Raises:
-            InputError: a video cannot be decoded, or `threshold` cannot be.
+            InputError: a video cannot be decoded, or another argument is invalid.
         """
+        # refused before the work
         if isinstance(threshold, str):
-            thresholds_at(threshold, self.config)  # refused before the work
-        videos = [videos] if isinstance(videos, str | os.PathLike) else videos
-        scores = [self.score(video, progress=progress) for video in videos]
-        return self.spots(scores, keep_all=keep_all, threshold=threshold)
+            thresholds_at(threshold, self.config)
+        suppression = {"nms_type": nms_type, "nms_window_s": nms_window_s}
+        suppression = {name: value for name, value in suppression.items() if value is not None}
+        config = with_settings(self.config, suppression)
+        matches = [_halves_of(match) for match in (videos if isinstance(videos, list) else [videos])]
+        found = []
+        for halves in matches:
+            scores = {half: self.score(video, progress=progress) for half, video in enumerate(halves, 1)}
+            found.append(spots_of_match(scores, config, keep_all=keep_all, threshold=threshold))
+        return found if isinstance(videos, list) else found[0]
 
     def score(self, video: str | Path, *, progress: bool = False) -> np.ndarray:
         """Score every step of a video, in memory that hardly grows with its length.
@@ -224,6 +237,19 @@ class ActionSpotter:
     def weights_fingerprint(self) -> list[str]:
         """Hash of each model's weights alone, which no setting changes."""
         return [_hash_weights(model) for model in self.models]
+
+
+def _halves_of(match: str | Path | tuple[str | Path, ...]) -> tuple[str | Path, ...]:
+    halves = match if isinstance(match, tuple) else (match,)
+    for video in halves:
+        if not isinstance(video, str | os.PathLike):
+            raise InputError(
+                f"a video is a {type(video).__name__}; give its path, the halves of one match as a tuple of paths, and "
+                "several matches as a list"
+            )
+    if not halves:
+        raise InputError("a match is an empty tuple; give at least one video")
+    return halves
 
 
 def _hash_weights(model: ComedianForActionSpotting) -> str:
@@ -370,7 +396,8 @@ def load_found_model(
         )
         height, width = model.config.image_size
         size = {"height": height, "width": width}
-        processor = ComedianVideoProcessor.from_pretrained(source, subfolder=subfolder, size=size)
+        place = {"subfolder": subfolder} if found.base is None else {}
+        processor = ComedianVideoProcessor.from_pretrained(found.base or source, size=size, **place)
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             with hub_errors(source, "model"):

@@ -66,9 +66,31 @@ class ComedianBackboneEncoder(nn.Module):
         """
         frames = tubelets.flatten(0, 1).to(self.backbone.dtype)
         features = self.backbone(pixel_values=frames, return_dict=True, **self.options).last_hidden_state
-        # (frames, patches, width) of transformers, (frames, width, rows, columns) of convolutional networks
-        features = features.mean(dim=1) if features.ndim == 3 else features.mean(dim=(2, 3))
+        features = self.pool(features)
         return self.projection(features.unflatten(0, tubelets.shape[:2]).mean(dim=1))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Mean over the patches of each frame.
+
+        Args:
+            features: `(frames, patches, width)` of transformers, `(frames, width, rows, columns)` of convolutional networks,
+                or `(frames, rows, columns, width)` of those of timm that say so.
+
+        Returns:
+            `torch.Tensor` of shape `(frames, width)`.
+
+        Raises:
+            ValueError: the width is not where it is expected.
+        """
+        layout = getattr(getattr(self.backbone, "timm_model", None), "output_fmt", "NCHW")
+        if features.ndim == 4 and str(layout).endswith("NCHW"):
+            features = features.flatten(2).transpose(1, 2)
+        if features.ndim not in (3, 4) or features.shape[-1] != self.projection.in_features:
+            raise ValueError(
+                f"the image model gives features of shape {tuple(features.shape)}; must be (frames, patches, width) or "
+                f"(frames, width, rows, columns), with width {self.projection.in_features}"
+            )
+        return features.flatten(1, -2).mean(dim=1)
 
 
 def output_width(backbone: nn.Module) -> int:

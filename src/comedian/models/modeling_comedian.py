@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -235,12 +236,21 @@ class ComedianPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: names the first weight with a NaN or an infinite value.
         """
-        for name, tensor in self.state_dict().items():
-            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+        # not `state_dict`, which has bitsandbytes convert its weights; its tensors, and torchao's, have no `isfinite`
+        for name, tensor in self._stored_tensors():
+            plain = type(tensor) in (nn.Parameter, Tensor) and tensor.is_floating_point() and not tensor.is_meta
+            if plain and not torch.isfinite(tensor).all():
                 raise ValueError(
                     f"the weight `{name}` is not finite, as its training diverged; take an earlier checkpoint, or train "
                     "again with a lower learning rate"
                 )
+
+    def _stored_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.named_parameters()
+        for prefix, module in self.named_modules():
+            for name, tensor in module.named_buffers(prefix, recurse=False):
+                if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                    yield name, tensor
 
     @classmethod
     def _from_adapter(cls, folder: str, adapter_config: str, *model_args, config=None, **kwargs):
@@ -248,7 +258,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
         if not is_peft_available():
             raise ImportError(f"`{folder}` is an adapter of PEFT; `pip install peft` to load it")
         hub_arguments = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        base = json.loads(Path(adapter_config).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(Path(adapter_config).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise ValueError(f"`{adapter_config}` has no `base_model_name_or_path`; write there what was adapted")
         if config is None and cls.config_class.get_config_dict(folder, **hub_arguments)[0]:
             config, kwargs = cls.config_class.from_pretrained(
                 folder, return_unused_kwargs=True, **hub_arguments, **kwargs

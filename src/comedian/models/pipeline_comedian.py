@@ -1,14 +1,18 @@
 """`pipeline("action-spotting")`: a video -> events, with nothing but the files of the model's own folder."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import nullcontext
+from http.client import HTTPException
 from itertools import islice
+from tempfile import NamedTemporaryFile
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
@@ -30,13 +34,18 @@ logger = logging.get_logger(__name__)
 MODEL_CLASS = "ComedianForActionSpotting"
 # tubelets, and windows, given to the model at once: the default `batch_size`
 BATCH_SIZE = 16
+# without an answer from a server
+TIMEOUT_S = 60
+
+Video = str | os.PathLike | np.ndarray
 
 
 class ActionSpottingPipeline(Pipeline):
     """Finds the events of videos with a [`ComedianForActionSpotting`].
 
         spotter = pipeline("action-spotting", model="my-model", trust_remote_code=True)
-        spots = spotter(["half_1.mkv", "half_2.mkv"])
+        spots = spotter(("half_1.mkv", "half_2.mkv"))  # the halves of one match
+        spots_of_each = spotter(["match_1.mkv", "match_2.mkv"])  # a batch
 
     Without `trust_remote_code` where the package is installed and `comedian.models` was imported. Weights in float32 run
     in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run in it.
@@ -69,35 +78,39 @@ class ActionSpottingPipeline(Pipeline):
             self.video_processor = ComedianVideoProcessor.from_pretrained(self.model.name_or_path)
 
     def __call__(
-        self, videos: str | os.PathLike | np.ndarray | Sequence, batch_size: int | None = None, **kwargs
-    ) -> list[dict] | Iterator[list[dict]]:
-        """Find the events of a match.
+        self, videos: Video | tuple[Video, ...] | Iterable, batch_size: int | None = None, **kwargs
+    ) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+        """Find the events of a match, or of each match of a batch.
 
         Args:
-            videos: a video, or the halves of one match in order. A video is the path of any file that FFmpeg reads, or
-                decoded frames: uint8 RGB `(num_frames, height, width, 3)` at the model's `fps`. A generator of matches is
-                worked off one by one.
+            videos: a match, or a list, a generator or a data set of matches. A match is a video, or a tuple of the videos
+                of its halves in order. A video is the path of any file that FFmpeg reads, its `http://` or `https://`
+                address, which is downloaded into a temporary file, or decoded frames: uint8 RGB
+                `(num_frames, height, width, 3)` at the model's `fps`.
             batch_size (`int`, *optional*): tubelets, and windows, given to the model at once.
             threshold (`float` or `str`, *optional*): smallest score of an event, for all labels, or such as
                 `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
                 where it has them, and else 0.3. 0 gives every candidate.
-            nms (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's `nms_type` by default.
-            nms_window_s (`float`, *optional*): full width of the suppression in seconds, for all labels; the model's by
-                default.
+            nms_type (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's by default.
+            nms_window_s (`float` or `list[float]`, *optional*): full width of the suppression in seconds, for all labels or
+                one a label; the model's by default.
 
         Returns:
             `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from
             the half's first video frame, `half` from 1. With a calibrated model, `score` is the probability that the event
-            is right. Of a generator: an iterator of such lists.
+            is right. Of a list of matches: a list of such lists; of a generator or data set: an iterator of them.
 
         Raises:
-            ValueError: no video, no file, a URL, frames of another type or shape, or a video that cannot be decoded.
+            ValueError: no video, a file that does not exist, an address that cannot be downloaded, frames of another type
+                or shape, or a video that cannot be decoded.
             ImportError: a path is given and PyAV is not installed.
         """
-        # to other pipelines a list is many inputs; here it is the halves of one match
-        videos = tuple(videos) if isinstance(videos, list) else videos
-        if isinstance(videos, tuple) and not videos:
+        if isinstance(videos, list | tuple) and not videos:
             raise ValueError("`videos` is empty; give at least one video")
+        # a wrong path is reported before the first match is scored
+        for match in videos if isinstance(videos, list) else []:
+            for video in halves_of(match):
+                check_video(video)
         return super().__call__(videos, tubelets_per_batch=batch_size or self.batch_size, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
@@ -108,50 +121,42 @@ class ActionSpottingPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         threshold: float | str | None = None,
-        nms: str | None = None,
-        nms_window_s: float | None = None,
+        nms_type: str | None = None,
+        nms_window_s: float | Sequence[float] | None = None,
         tubelets_per_batch: int | None = None,
     ) -> tuple[dict, dict, dict]:
-        if nms not in (None, "soft", "hard"):
-            raise ValueError(f"`nms` is {nms!r}; must be 'soft' or 'hard'")
-        if nms_window_s is not None and not 0 <= nms_window_s < float("inf"):
-            raise ValueError(f"`nms_window_s` is {nms_window_s}; must be 0 or more")
+        if nms_type not in (None, "soft", "hard"):
+            raise ValueError(f"`nms_type` is {nms_type!r}; must be 'soft' or 'hard'")
+        if nms_window_s is not None:
+            _check_windows(nms_window_s, self.model.config.num_labels)
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
         if isinstance(threshold, str):
             config = self.model.config
             threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
         forward = {"tubelets_per_batch": tubelets_per_batch}
-        spotting = {"threshold": threshold, "nms": nms, "nms_window_s": nms_window_s}
+        spotting = {"threshold": threshold, "nms_type": nms_type, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
 
-    def preprocess(self, videos: Any) -> dict[str, list[tuple[Iterator[np.ndarray], Callable]]]:
+    def preprocess(self, match: Video | tuple[Video, ...]) -> dict[str, list[tuple[Iterator[np.ndarray], Callable]]]:
         """Open the halves of a match; their frames are read as [`_forward`] draws them, their sound as it asks for it."""
-        halves = videos if isinstance(videos, list | tuple) else [videos]
-        return {"halves": [(self._frames_of(video), self._sound_of(video)) for video in halves]}
+        return {"halves": [self._open(video) for video in halves_of(match)]}
 
-    def _frames_of(self, video: str | os.PathLike | np.ndarray) -> Iterator[np.ndarray]:
+    def _open(self, video: Video) -> tuple[Iterator[np.ndarray], Callable[[], np.ndarray | None]]:
+        """Frames of a video, and what reads its sound for a model with an audio branch; decoded frames have none."""
+        check_video(video)
         if isinstance(video, np.ndarray):
-            if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) == 0:
-                raise ValueError(
-                    f"decoded frames are {video.dtype} {video.shape}; must be uint8 (num_frames, height, width, 3)"
-                )
-            return iter(video)
-        path = os.fspath(video)
-        if "://" in path:
-            raise ValueError(f"`{path}` is a URL; download the video and give its path")
-        if not os.path.isfile(path):
-            raise ValueError(f"`{path}` is no file; give the path of a video")
-        if av is None:
-            raise ImportError("reading videos needs PyAV: run `pip install av`, or give decoded frames")
-        height, width = self.model.config.image_size
-        return read_frames(path, self.model.config.fps, height, width)
+            return iter(video), lambda: None
+        path, config = os.fspath(video), self.model.config
+        file = download(path) if is_web_address(path) else None
+        path = file.name if file else path
+        frames = read_frames(path, config.fps, *config.image_size)
 
-    def _sound_of(self, video: str | os.PathLike | np.ndarray) -> Callable[[], np.ndarray | None]:
-        """What reads the sound of a video for a model that hears; decoded frames have none."""
-        if not self.model.config.sound or isinstance(video, np.ndarray):
-            return lambda: None
-        return partial(read_sound, os.fspath(video))
+        def sound() -> np.ndarray | None:
+            with file or nullcontext():  # the last use of a temporary file
+                return read_sound(path) if config.sound else None
+
+        return frames, sound
 
     def _forward(
         self,
@@ -169,8 +174,8 @@ class ActionSpottingPipeline(Pipeline):
         self,
         outputs: dict[str, list[np.ndarray]],
         threshold: float | list[float] | None = None,
-        nms: str | None = None,
-        nms_window_s: float | None = None,
+        nms_type: str | None = None,
+        nms_window_s: float | Sequence[float] | None = None,
     ) -> list[dict]:
         """Find the events in the scores of a match's halves."""
         config = self.model.config
@@ -188,7 +193,7 @@ class ActionSpottingPipeline(Pipeline):
                 config.label_names,
                 half,
                 score_rate=config.score_rate,
-                nms_type=nms or config.nms_type,
+                nms_type=nms_type or config.nms_type,
                 nms_window_s=config.nms_window_s if nms_window_s is None else nms_window_s,
                 nms_threshold=config.nms_threshold,
                 nms_min_weight=config.nms_min_weight,
@@ -258,11 +263,84 @@ class ActionSpottingPipeline(Pipeline):
         return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
 
 
+def halves_of(match: Video | tuple[Video, ...]) -> tuple[Video, ...]:
+    """Videos of the halves of a match.
+
+    Raises:
+        ValueError: a list, which is a batch of matches, or an empty tuple.
+    """
+    if isinstance(match, list):
+        raise ValueError(f"{match} is a list within a batch; give the halves of one match as a tuple")
+    if isinstance(match, tuple) and not match:
+        raise ValueError("a match is an empty tuple; give at least one video")
+    return match if isinstance(match, tuple) else (match,)
+
+
+def check_video(video: Video) -> None:
+    """Refuse what is not a video, before work begins.
+
+    Raises:
+        ValueError: frames of another type or shape, or a path without a file.
+        ImportError: a path, and PyAV is not installed.
+    """
+    if isinstance(video, np.ndarray):
+        if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) == 0:
+            raise ValueError(
+                f"decoded frames are {video.dtype} {video.shape}; must be uint8 (num_frames, height, width, 3)"
+            )
+        return
+    if not isinstance(video, str | os.PathLike):
+        raise ValueError(f"a video is a {type(video).__name__}; must be a path, an address or a uint8 array of frames")
+    path = os.fspath(video)
+    if "://" in path and not is_web_address(path):
+        raise ValueError(f"`{path}` is not an http or https URL; download the video and give its path")
+    if not is_web_address(path) and not os.path.isfile(path):
+        raise ValueError(f"`{path}` is not a file; give the path of a video")
+    if av is None:
+        raise ImportError("reading videos needs PyAV: run `pip install av`, or give decoded frames")
+
+
+def is_web_address(path: str) -> bool:
+    """Whether a video is to be downloaded."""
+    return path.lower().startswith(("http://", "https://"))
+
+
+def download(url: str) -> Any:
+    """Download a video.
+
+    Returns:
+        A temporary file, deleted when it is closed.
+
+    Raises:
+        ValueError: it cannot be downloaded to its end.
+    """
+    file = NamedTemporaryFile(prefix="comedian-")  # noqa: SIM115
+    try:
+        with urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310 http or https, see `check_video`
+            shutil.copyfileobj(response, file)
+            missing = response.length
+        file.flush()
+    except (OSError, HTTPException, ValueError) as error:
+        file.close()
+        raise ValueError(f"`{url}` cannot be downloaded: {error}; give the path of a video") from error
+    if missing:
+        file.close()
+        raise ValueError(f"`{url}` cannot be downloaded: the last {missing} bytes are missing; try again")
+    return file
+
+
 def autocast(model: PreTrainedModel) -> torch.autocast:
     """Return bfloat16 autocast for float32 weights where it pays: accelerators, CPUs with bfloat16 instructions."""
     device = model.device.type
     fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and model.dtype == torch.float32)
+    plain = model.dtype == torch.float32 and not is_quantized(model)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and plain)
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether a layer holds its weight in another form than a floating-point table, whatever library made it so."""
+    weights = (getattr(module, "weight", None) for module in model.modules())
+    return any(weight is not None and type(weight) not in (nn.Parameter, Tensor) for weight in weights)
 
 
 def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
@@ -352,6 +430,12 @@ def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
     except av.error.FFmpegError as error:
         logger.warning(f"`{path}` cannot be read to its end: {error.strerror}")
     yield None
+
+
+def _check_windows(windows_s: float | Sequence[float], num_labels: int) -> None:
+    windows_s = np.asarray(windows_s)
+    if windows_s.shape not in ((), (num_labels,)) or not ((windows_s >= 0) & np.isfinite(windows_s)).all():
+        raise ValueError(f"`nms_window_s` is {windows_s}; must be one number, or one a label, of 0 or more seconds")
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_utils import PILImageResampling
 
 from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
 from comedian.data.feature_bank import HalfFeatures
+from comedian.data.model_names import ADAPTER_FILE_NAME
 from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.errors import InputError
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
@@ -55,6 +57,25 @@ def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
     return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
 
 
+def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -> None:
+    """Refuse a processor that makes other pixels of a frame than training does, which augments planes itself.
+
+    Raises:
+        InputError: a setting other than resizing to the model's size (bilinear), scaling to [0, 1] and normalising.
+    """
+    height, width = config.image_size
+    wanted = {"do_center_crop": False, "do_resize": True, "do_rescale": True, "do_normalize": True}
+    wanted |= {"resample": PILImageResampling.BILINEAR, "rescale_factor": 1 / 255}
+    found = {name: getattr(processor, name, None) for name in wanted}
+    wanted["size"], found["size"] = {"height": height, "width": width}, dict(processor.size)
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise InputError(
+                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be given "
+                "other pixels than it was trained on; set it so"
+            )
+
+
 class StageTrainer(Trainer):
     """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given.
 
@@ -77,8 +98,14 @@ class StageTrainer(Trainer):
             if kwargs.get(name) is not None:
                 raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; leave it out")
         super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
+        if getattr(self.model, "_hf_peft_config_loaded", False):
+            raise InputError(
+                "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; train "
+                "`peft.get_peft_model(model, config)`, or `PeftModel.from_pretrained(base, folder, is_trainable=True)`"
+            )
         if self.processing_class is None:
             self.processing_class = build_processor(self.model.config)
+        check_processor(self.processing_class, self.model.config)
         self.add_callback(EpochOfSampler(self))
         self.add_callback(RunClock())
         self._start = record_of_start(self.model.config.name_or_path)
@@ -116,10 +143,14 @@ class StageTrainer(Trainer):
             super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = output_dir or self.args.output_dir
         with storage_errors(self.args.output_dir):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            self.record().save(output_dir or self.args.output_dir)
+            if (Path(folder) / ADAPTER_FILE_NAME).is_file():
+                # PEFT saves weights alone; labels and thresholds stand in the configuration
+                self.model.config.save_pretrained(folder)
+            self.record().save(folder)
 
     def _init_training_state(self, max_steps, num_update_steps_per_epoch, num_train_epochs, *args):
         """Train no further step where the checkpoint is of the last one: with `max_steps` an epoch may be left over."""

@@ -68,7 +68,7 @@ class SpottingTrainer(StageTrainer):
     ):
         args = args or SpottingConfig()
         if args.freeze_backbone and model is not None:
-            model.comedian.requires_grad_(False)
+            freeze_backbone(model)
         super().__init__(
             model,
             args,
@@ -122,7 +122,7 @@ class SpottingTrainer(StageTrainer):
         """Make a model with `model_init`; `freeze_backbone` holds for it too."""
         model = super().call_model_init(trial)
         if self.args.freeze_backbone:
-            model.comedian.requires_grad_(False)
+            freeze_backbone(model)
         return model
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -279,6 +279,19 @@ class SpottingTrainer(StageTrainer):
         if self.args.world_size > 1:
             scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)
+
+
+def freeze_backbone(model: ComedianForActionSpotting) -> None:
+    """Train the heads alone.
+
+    Raises:
+        InputError: the backbone holds an adapter of PEFT, which would be frozen too.
+    """
+    if any("lora_" in name for name, _ in model.comedian.named_parameters()):
+        raise InputError(
+            "`freeze_backbone` would freeze the backbone's adapter too, and PEFT freezes the rest; leave it out"
+        )
+    model.comedian.requires_grad_(False)
 
 
 def write_scores(

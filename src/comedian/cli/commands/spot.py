@@ -1,9 +1,9 @@
 """Find the events of one or more videos.
 
-VIDEO is one video, or the halves of a match in order. Videos that are named as SoccerNet names halves (`1_224p.mkv`) are the
-halves of their names, of the match that their folder is called. The events go to the terminal and, in SoccerNet's
-`results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was chosen for their
-label in training.
+VIDEO is one video, or the videos of the halves of one match in order. Videos that are named as SoccerNet names halves
+(`1_224p.mkv`) are the halves of their names, of the match that their folder is called. The events go to the terminal and,
+in SoccerNet's `results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was
+chosen for their label in training.
 
 A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
 server, with every candidate as the metric wants them. Where --save-scores was given, the same command goes on after an
@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="merging, suppression and thresholds from `comedian tune --output`",
     )
     kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--all", action="store_true", help="keep every candidate, as the metric wants them")
+    kept.add_argument(
+        "--keep-all", "--all", action="store_true", help="keep every candidate, as the metric wants them"
+    )
     kept.add_argument(
         "--threshold",
         metavar="SCORE",
@@ -108,6 +110,11 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"no model was named with --model; {_models_to_choose()}")
     if args.live:
         return _run_live(args)
+    for video in args.videos:
+        if "://" in video:
+            raise InputError(
+                f"`{video}` is an address; download the video first, or add --live to read it as a stream"
+            )
     args.videos = [Path(video) for video in args.videos]
     is_folder = len(args.videos) == 1 and args.videos[0].is_dir()
     output = args.output or Path("results.zip" if is_folder else "events.json")
@@ -142,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
     if len(scores) > 1:
         raise InputError(f"the scores are of {len(scores)} matches; give --output FILE.zip")
     [(video_id, halves)] = scores.items()
-    events = spots_of_match(halves, config, keep_all=args.all, threshold=args.threshold)
+    events = spots_of_match(halves, config, keep_all=args.keep_all, threshold=args.threshold)
     write_results(output, video_id, events)
     if args.csv:
         write_csv(args.csv, events)
@@ -192,7 +199,7 @@ def _tell_default_threshold(args: argparse.Namespace, config) -> None:
     """Say from which score events are reported, where neither the model nor the user does."""
     from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 
-    if config.label_thresholds is None and not args.all and args.threshold is None:
+    if config.label_thresholds is None and not args.keep_all and args.threshold is None:
         print(
             f"the model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on; "
             "--threshold SCORE sets another, `comedian tune` chooses one a label on matches with labels",
@@ -220,7 +227,7 @@ def _run_live(args: argparse.Namespace) -> None:
     models = _load(args)
     models.config = _with_settings(models.config, args.nms_type, args.nms_window)
     _tell_unreachable(args.threshold, models.config)
-    spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.all, threshold=args.threshold)
+    spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.keep_all, threshold=args.threshold)
     if models.hears:
         print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
     _tell_default_threshold(args, models.config)
@@ -394,7 +401,7 @@ def _table_lines(events: Sequence[dict]) -> list[str]:
     from comedian.data.annotations import game_time, position_ms_of
 
     if not events:
-        return ["no events above the thresholds; --all lists every candidate"]
+        return ["no events above the thresholds; --keep-all lists every candidate"]
     width = max(len(event["label"]) for event in events)
     lines = [f"{'Half':<6}{'Time':>6}  {'Label':<{width}}  Score"]
     for event in events:
