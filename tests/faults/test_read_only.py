@@ -86,7 +86,12 @@ def words_of(made: Path, out: Path) -> dict[str, list]:
 
 NAMES = list(words_of(Path(), Path()))
 # what finds nothing left to do; what never writes over anything; what consists of others
-DONE, KEPT, WHOLE = {"clips", "data convert to a folder"}, {"average", "export", "convert"}, {"finetune --videos"}
+# a finished run and what is there already are left as they are
+DONE, KEPT, WHOLE = (
+    {"clips", "data convert to a folder", "finetune"},
+    {"average", "export", "convert"},
+    {"finetune --videos"},
+)
 AGAIN = [name for name in NAMES if name not in WHOLE]
 
 

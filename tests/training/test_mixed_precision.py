@@ -92,8 +92,8 @@ def test_a_stage_trains_in_mixed_precision_as_in_float32(stage, precision, run, 
     expected_losses, expected, whole = run(stage)
     losses, weights, dtypes = run(stage, precision)
     assert whole == {torch.float32} and DTYPES[precision] in dtypes
-    # of rounded pixels and products, 8 bits: half a percent; without rounding not even the last digit
-    assert losses == pytest.approx(expected_losses, rel=5e-3)
+    # of rounded pixels and products, 8 bits: up to a percent; without rounding not even the last digit
+    assert losses == pytest.approx(expected_losses, rel=1e-2)
     rounded = DTYPES[precision] != torch.float32
     assert (losses != expected_losses) == rounded
     # two steps of Adam of at most 4 / 256 of 0.01: a weight whose gradient is about 0 may go the other way

@@ -209,12 +209,12 @@ def test_bad_input_is_one_line(data, tmp_path, capsys):
         (
             "distill",
             ["--model.config", "null", "--model.checkpoint", str(tmp_path)],
-            f"`{tmp_path}` has no configuration",
+            f"`{tmp_path}` holds no config.json",
         ),
         (
             "distill",
             ["--model.config", "null", "--model.checkpoint", "/nowhere/x"],
-            "`/nowhere/x` has no configuration",
+            "`/nowhere/x` does not exist",
         ),
     ):
         assert main([stage, "--config", recipes[stage], *words]) == 2

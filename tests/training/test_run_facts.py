@@ -156,7 +156,7 @@ def test_other_weights_to_start_from_are_noticed(folder, capsys):
 
 def test_a_finished_run_is_left_as_it_is_by_what_does_not_matter(folder, capsys):
     free = ["--training.dataloader_num_workers=1", "--training.logging_steps=1", "--training.report_to=none"]
-    free += ["--training.per_device_eval_batch_size=3", "--training.disable_tqdm=false", "--training.hub_model_id=a/b"]
+    free += ["--training.disable_tqdm=false", "--training.hub_model_id=a/b"]
     free += ["--training.save_total_limit=2", "--training.per_device_train_batch_size=2"]
     free += ["--training.gradient_accumulation_steps=2"]
     # data, output and working directory lie elsewhere than when it was trained; times of change are none of content

@@ -137,6 +137,11 @@ class ComedianPreTrainedModel(PreTrainedModel):
         ],
     }
 
+    def post_init(self) -> None:
+        """See [`transformers.PreTrainedModel.post_init`]; FSDP refuses names of layers that a model does not have."""
+        super().post_init()
+        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Start weights as the published system does; what it lacks, sound, by its own rules.
