@@ -788,7 +788,10 @@ def _is_of_labels(name: str, value: object) -> bool:
 def _label_names(fields: dict) -> list[str] | None:
     """Labels in the order of the logits, if `id2label` is there."""
     id2label = fields.get("id2label")
-    return id2label and [id2label[index] for index in sorted(id2label, key=int)]
+    try:
+        return id2label and [id2label[index] for index in sorted(id2label, key=int)]
+    except (TypeError, ValueError):  # refused where the fields are checked
+        return None
 
 
 def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:
