@@ -107,37 +107,37 @@ def test_a_visitor_finds_and_sees_the_events(page, server, tmp_path):
 
     rows = page.locator("#table tbody tr")
     find_events(page, VIDEO)
-    goal = rows.filter(has_text="Goal").filter(has_text="0:25.8")
-    expect(goal).to_have_count(1, timeout=60_000)
-    mark = page.locator("#timeline button[title^='Goal, 0:25.8']")
-    # 25.8 of 69 s
-    assert float(mark.evaluate("mark => mark.style.left").rstrip("%")) == pytest.approx(37.4, abs=0.2)
+    foul = rows.filter(has_text="Foul").filter(has_text="1:05.3")
+    expect(foul).to_have_count(1, timeout=60_000)
+    mark = page.locator("#timeline button[title^='Foul, 1:05.3']")
+    # 65.3 of 69 s
+    assert float(mark.evaluate("mark => mark.style.left").rstrip("%")) == pytest.approx(94.6, abs=0.2)
     num_events = rows.count()
 
     expect(page.locator("#player video")).to_have_js_property("readyState", 4, timeout=10_000)
     assert position_s(page) < 1
-    goal.click()
-    assert position_s(page) == pytest.approx(25.8, abs=0.05)
+    foul.click()
+    assert position_s(page) == pytest.approx(65.3, abs=0.05)
     page.locator("#timeline button[title^='Kick-off']").first.click()
-    assert position_s(page) == pytest.approx(34.6, abs=0.05)
+    assert position_s(page) == pytest.approx(34.5, abs=0.05)
     # the line over the timeline follows
     page.wait_for_function(
-        "getComputedStyle(document.querySelector('#timeline .head')).getPropertyValue('--at') > '50%'"
+        "getComputedStyle(document.querySelector('#timeline .head')).getPropertyValue('--at') > '40%'"
     )
 
     limit = page.locator("#limit input[type=number]")
     limit.fill("0.74")
     limit.press("Enter")
-    expect(goal).to_have_count(0)
+    expect(foul).to_have_count(0)
     expect(page.get_by_label("The model's own threshold")).not_to_be_checked()
     assert 0 < rows.count() < num_events
     limit.fill("0.1")
     limit.press("Enter")
     expect(rows.nth(num_events)).to_be_visible()
-    page.locator("#labels input").fill("Goal")
+    page.locator("#labels input").fill("Foul")
     page.locator("#labels input").press("Enter")
     page.locator("#labels input").press("Tab")
-    expect(rows.filter(has_not_text="Goal")).to_have_count(0)
+    expect(rows.filter(has_not_text="Foul")).to_have_count(0)
     page.get_by_label("The model's own threshold").check()
     expect(rows).to_have_count(1)
     assert server[1].read_text().count("model runs") == 1
@@ -149,9 +149,9 @@ def test_a_visitor_finds_and_sees_the_events(page, server, tmp_path):
         files[kind] = tmp_path / download.value.suggested_filename
         download.value.save_as(files[kind])
     prediction, *others = json.loads(files["JSON"].read_text())["predictions"]
-    assert (prediction["label"], prediction["position"], others) == ("Goal", "25801", [])
+    assert (prediction["label"], prediction["position"], others) == ("Foul", "65301", [])
     (event,) = csv.DictReader(files["CSV"].open())
-    assert (event["label"], float(event["timestamp_s"])) == ("Goal", pytest.approx(25.8))
+    assert (event["label"], float(event["timestamp_s"])) == ("Foul", pytest.approx(65.3))
 
 
 def test_a_file_that_is_no_video_is_told_in_one_line(page, tmp_path):

@@ -410,11 +410,8 @@ class ComedianConfig(PreTrainedConfig):
         replaced = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
         labels = _label_names(config_dict)
         if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
-            config_dict = {
-                name: value
-                for name, value in config_dict.items()
-                if name not in ("id2label", "label2id") and not _is_of_labels(name, value)
-            }
+            gone = ("id2label", "label2id")
+            config_dict = {k: v for k, v in config_dict.items() if k not in gone and not _is_of_labels(k, v)}
         return super().from_dict(config_dict | replaced, **kwargs)
 
     @property
