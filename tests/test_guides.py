@@ -48,7 +48,7 @@ NOT_RUN = "not-run:"
 # likewise, of what is printed: numbers may be others on another machine
 NUMBERS_DIFFER = "numbers-differ"
 # page -> blocks that are not run: no more of them without a look at this list
-NOT_RUN_BLOCKS = {"examples/guides/how_to/train.md": 1}
+NOT_RUN_BLOCKS = {"examples/guides/how_to/train.md": 3}
 
 # files that the pages name
 MY_EVENTS = "video,label,time_s\nfirst_half.mkv,Goal,0:07\nsecond_half.mkv,Corner,7.5\n"
@@ -270,6 +270,10 @@ def test_blocks_are_of_known_languages_and_few_are_not_run(path):
     assert len(not_run) == NOT_RUN_BLOCKS.get(name_of(path), 0)
     for block in not_run:
         assert block.info.partition(NOT_RUN)[2].strip(), f"line {block.line} does not say why it is not run"
+        if block.language == "python":
+            # `tests/training/test_adapters.py` does the same where peft is installed
+            compile(block.text, str(path), "exec")
+            continue
         for command in block.text.replace("\\\n", " ").splitlines():
             check_launch(shlex.split(command))
 
