@@ -1,6 +1,9 @@
 """Adapters of PEFT: trained with our trainers, saved, loaded, spotted with, published and merged."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +43,7 @@ from testing_utils import tiny_config
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.adapters
 
+GUIDE = Path(__file__).parents[2] / "examples" / "guides" / "how_to" / "train.md"
 FEATURE_DIM = 6
 PRETRAINING = {"pretrain": ComedianForContrastivePretraining, "distill": ComedianForFeatureDistillation}
 each_pretraining = pytest.mark.parametrize("stage", PRETRAINING)
@@ -185,6 +189,26 @@ def test_settings_that_would_freeze_the_adapter_are_refused(base, halves, tmp_pa
     added.add_adapter(lora())
     with pytest.raises(InputError, match="get_peft_model"):
         make_trainer(tmp_path, added, halves)
+
+
+def test_the_blocks_of_the_guide_run(base, halves, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base, "BASE")
+    train, merge = re.findall(r"```python not-run: needs peft\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    shape = WindowShape(num_frames=8, tubelet_size=2, windows_per_half=2, sampling="random")
+    names = {
+        "ComedianConfig": ComedianConfig,
+        "ComedianForActionSpotting": ComedianForActionSpotting,
+        "SpottingTrainer": SpottingTrainer,
+        "args": SpottingConfig(output_dir="ADAPTER", max_steps=2, learning_rate=0.01, disable_tqdm=True),
+        "windows": WindowDataset(halves["train"], shape, TargetSettings()),
+        "halves": halves["validation"],
+    }
+    exec(train + merge, names)
+    adapter, merged = (ComedianForActionSpotting.from_pretrained(name) for name in ("ADAPTER", "MERGED"))
+    pixels = torch.randn(1, 8, 3, 16, 16)
+    torch.testing.assert_close(merged(pixels).logits, adapter(pixels).logits)
+    assert merged.config.label_thresholds == names["model"].config.label_thresholds is not None
 
 
 @pytest.fixture(scope="module")
