@@ -19,11 +19,14 @@ from video_factory import write_video
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spot_without_torch.py"
 LABELS = ["Goal", "Ball out of play", "Yellow->red, card"]
 WINDOW = 4
-TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
-BACKBONES = {
-    "dinov2": {"model_type": "dinov2"} | TRANSFORMER,
-    "convnext": {"model_type": "convnext", "hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "patch_size": 2},
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
 }
+VIT |= {"image_size": 16, "patch_size": 4}
 # ViSwin with windows that are shifted and padded, scores that move, and probabilities
 MODELS = {
     "vivit": {"spatial_depths": [1], "temporal_depth": 1, "scores_per_token": 2, "merge": "mean"},
@@ -38,11 +41,8 @@ MODELS = {
         "label_calibration": [[0.5, 0.1], [1.0, -1.0], [2.0, 0.0]],
     },
     "convolutional": {"temporal_depth": 1},
-}
-# image models of transformers
-MODELS |= {
-    name: {"spatial_encoder": "backbone", "backbone_config": backbone, "temporal_depth": 1}
-    for name, backbone in BACKBONES.items()
+    # an image model of transformers
+    "vit": {"spatial_encoder": "backbone", "backbone_config": VIT, "temporal_depth": 1},
 }
 
 
@@ -86,7 +86,7 @@ def load_graphs(folder, name, file_format):
 
 @pytest.mark.parametrize(
     "name, file_format",
-    [*((name, "onnx") for name in MODELS), ("viswin", "torch-export")],
+    [("vivit", "onnx"), ("viswin", "onnx"), ("viswin", "torch-export"), ("convolutional", "onnx")],
 )
 def test_graphs_equal_the_model(folder, name, file_format):
     model = ComedianForActionSpotting.from_pretrained(folder / name)

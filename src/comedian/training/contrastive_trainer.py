@@ -35,8 +35,8 @@ class ContrastiveTrainer(QueuedTrainer):
                 self.model.reset_momentum_branch()
             except (RuntimeError, ValueError):
                 raise InputError(
-                    "the adapter is not the same in the momentum branch, which follows the online one; give `target_modules` "
-                    'that match both, such as ["qkv"]'
+                    "the adapter is not the same in the momentum branch, which follows the online one; give "
+                    '`target_modules` that match both, such as ["qkv"]'
                 ) from None
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
