@@ -10,17 +10,7 @@ import torch
 
 from comedian import ActionSpotter, InputError
 from comedian.cli.main import main
-from comedian.data.feature_bank import FeatureBank
-from comedian.data.frame_store import FrameStore
-from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import (
-    ClipDataset,
-    DistillationDataset,
-    HalfDataset,
-    TargetSettings,
-    WindowDataset,
-    WindowShape,
-)
+from comedian.features.bank import FeatureBank
 from comedian.hub.model_publish import check_weights, files_to_publish
 from comedian.models import (
     ComedianConfig,
@@ -31,12 +21,22 @@ from comedian.models import (
     ComedianForFeatureDistillation,
     ComedianVideoProcessor,
 )
+from comedian.samples.datasets import (
+    ClipDataset,
+    DistillationDataset,
+    HalfDataset,
+    TargetSettings,
+    WindowDataset,
+    WindowShape,
+)
+from comedian.soccernet.builder import SoccerNet
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
+from comedian.video.frame_store import FrameStore
 from match_factory import LABELS, write_stage_data
 from testing_utils import tiny_config
 
