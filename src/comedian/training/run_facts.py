@@ -6,6 +6,7 @@ either continues or repeats the same run, or is refused with the names of what d
 """
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,14 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
         "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
         "frames": asdict(FrameStore(recipe.data.frames).settings),
     }
+    parts = {"model": trainer.model, "trainer": trainer, "dataset": trainer.train_dataset}
+    # of your own: the package's are told by its version, PEFT's and wrappers are not what is trained
+    own = {
+        kind: type(part)
+        for kind, part in parts.items()
+        if not type(part).__module__.startswith(("comedian.", "peft."))
+    }
+    facts |= {"classes": {kind: source_of_class(found) for kind, found in own.items()}} if own else {}
     splits = trainer.recorded_halves()
     facts |= {split: list(dict.fromkeys(row["video_id"] for row in halves.rows)) for split, halves in splits.items()}
     facts["videos"] = _of_rows(splits, lambda row: content_of(Path(row["video_path"])))
@@ -119,6 +128,13 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
             for row, half in zip(splits["train"].rows, features, strict=True)
         }
     return facts
+
+
+def source_of_class(found: type) -> str:
+    """Return what distinguishes a class from others: its name and a hash of the file that defines it."""
+    path = inspect.getsourcefile(found)
+    source = b"" if path is None or not Path(path).is_file() else Path(path).read_bytes()
+    return f"{found.__module__}.{found.__name__} ({hashlib.sha256(source).hexdigest()[:12]})"
 
 
 def content_of(video: Path) -> dict[str, Any]:
