@@ -16,6 +16,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from comedian.data.frame_store import FrameStore, source_of
+from comedian.data.model_names import demo_or_name
 from comedian.data.window_dataset import HalfDataset
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
@@ -133,6 +134,7 @@ def hash_of(value: Any) -> str:
 
 def hash_start(checkpoint: str) -> str:
     """Hash the weights of a folder, or of a Hub repository's copy here, which is fetched if need be."""
+    checkpoint = demo_or_name(checkpoint)
     if Path(checkpoint).is_dir():
         return hash_weights(checkpoint)
     try:

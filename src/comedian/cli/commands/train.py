@@ -1,4 +1,6 @@
-"""Train a model through all stages of a recipe folder, such as `hub_configs/gfspot-viswin-nano`, and score it.
+"""Train a model through all stages of a recipe folder, and score it.
+
+    comedian train gfspot-viswin-nano --data MATCHES --labels labels.txt --output RUN
 
 The folder holds a recipe a stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, which says what frames and
 features they need. Given again, the same command skips the stages that are done and resumes one that was interrupted. Where
@@ -13,7 +15,12 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("recipe_dir", metavar="RECIPE_DIR", type=Path, help="folder with train.yaml and the recipes")
+    parser.add_argument(
+        "recipe_dir",
+        metavar="RECIPE_DIR",
+        type=Path,
+        help="folder with train.yaml and the recipes, or the name of a shipped one, such as gfspot-viswin-nano",
+    )
     parser.add_argument("--data", required=True, metavar="ROOT", help="matches in SoccerNet's layout")
     parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="where everything goes")
     parser.add_argument("--labels", metavar="FILE", help="one label a line; SoccerNet-v2's by default")
