@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test conformance audit lint demo clean
+.PHONY: install test test-fast conformance audit lint demo clean
 
 .venv/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,13 @@ install: .venv/.installed
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# rooms whose tests neither train nor compile models: under two minutes on two idle cores
+FAST := tests/data tests/evaluation tests/report/test_charts.py tests/report/test_page.py tests/cli/test_main.py \
+	tests/training/test_recipe_names.py tests/test_architecture.py tests/test_files.py tests/test_security.py
+
+test-fast: install
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(FAST)
+
 # transformers' own tests on our models, in the installed version; downloaded to build/conformance
 conformance: install
 	$(BIN)/python tests/conformance/run.py
@@ -28,7 +35,7 @@ audit: install
 	$(BIN)/pip-audit --requirement .ci/constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 15
 
 lint: install
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell
 
 demo: install
 	$(BIN)/python -W ignore examples/demo/demo.py

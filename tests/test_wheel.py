@@ -20,7 +20,9 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def run(*words: str | Path, folder: Path, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=folder, timeout=300, env=ENVIRONMENT)
+    done = subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, cwd=folder, timeout=300, env=ENVIRONMENT
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

@@ -59,7 +59,9 @@ def test_an_unknown_name_lists_the_recipes_in_one_line(words, capsys):
 
 
 def test_an_unknown_file_of_a_recipe_lists_its_files():
-    with pytest.raises(InputError, match="`gfspot-conv-small` has no file `tune.yaml`; it has card.yaml, distill.yaml, "):
+    with pytest.raises(
+        InputError, match="`gfspot-conv-small` has no file `tune.yaml`; it has card.yaml, distill.yaml, "
+    ):
         find_recipe("gfspot-conv-small/tune.yaml")
 
 

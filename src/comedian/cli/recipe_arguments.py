@@ -7,7 +7,8 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
     """Add the command's arguments; `required` is whether there must be a recipe."""
     parser.add_argument(
         "--config",
-        required=required, metavar="RECIPE",
+        required=required,
+        metavar="RECIPE",
         help="the YAML recipe: a file, or a shipped one by its name, such as gfspot-conv-small/finetune.yaml",
     )
     parser.add_argument(

@@ -66,7 +66,9 @@ def is_hub_name(name: str) -> bool:
 
 
 def demo_or_name(name: str) -> str:
-    """Return the folder of the demo's model for the name `demo`, unless there is a folder of that name; other names as they are.
+    """Return the folder of the demo's model for the name `demo`, and any other name as it is.
+
+    A folder `demo` comes before the name.
 
     Raises:
         InputError: `demo`, and the package is not installed from a clone of the repository.
