@@ -2,9 +2,9 @@
 
     comedian train gfspot-viswin-nano --data MATCHES --labels labels.txt --output RUN
 
-A recipe folder holds a YAML file for each stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, with the settings
-of their frames and features. When rerun, the command skips finished stages and resumes an interrupted one. If settings, data
-or an earlier stage have changed, it prints the differences, and needs --restart to train again.
+A recipe folder holds a YAML file for each stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, with the
+settings of their frames and features. When rerun, the command skips finished stages and resumes an interrupted one. If
+settings, data or an earlier stage have changed, it prints the differences, and needs --restart to train again.
 Override a field of a stage: `--finetune.training.num_train_epochs 3 --teacher.training.seed 1`.
 Several processes: `accelerate launch -m comedian.cli.main train RECIPE_DIR ...`.
 """
