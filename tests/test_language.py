@@ -12,6 +12,11 @@ from comedian.cli.main import COMMANDS
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "examples" / "guides"
 PAGES = [ROOT / "README.md", *(page for page in sorted(GUIDES.rglob("*.md")) if page.parent.name != "reference")]
+CARDS = [
+    *sorted(ROOT.glob("hub_configs/*/README.md")),
+    ROOT / "examples" / "demo" / "model" / "README.md",
+    ROOT / "src" / "comedian" / "hub" / "model_card_template.md",
+]
 # commands whose `--help` follows the rules; add a command when its texts are rewritten
 HELP = ("average", "clips", "convert", "evaluate", "export", "label", "train", "tune")
 
@@ -75,7 +80,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=name_of)
 def test_pages_use_the_usual_expressions(page):
     assert findings(prose_of(page.read_text())) == []
 
