@@ -1,6 +1,7 @@
 """Every code block of the README and of the guides runs as it stands, and the reference is the source's."""
 
 import argparse
+import ast
 import importlib.util
 import json
 import os
@@ -333,3 +334,24 @@ def test_the_reference_is_the_sources():
         f"{', '.join([*stale, *there])} in {name_of(REFERENCE)} is not what the docstrings say: run "
         "`python examples/guides/make_reference.py` and commit the pages"
     )
+
+
+def texts_of_the_source() -> str:
+    """All texts in the source of the package, parts of one message joined."""
+    texts = []
+    for path in (ROOT / "src" / "comedian").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_the_messages_of_the_troubleshooting_page_are_those_of_the_package():
+    page = (GUIDES / "how_to" / "troubleshooting.md").read_text()
+    source = texts_of_the_source()
+    # the first cell of a row; parts of a message that are computed stand between its quotes
+    cells = re.findall(r"^\| (`.*?`) \|", page.partition("## Results that look wrong")[0], re.MULTILINE)
+    assert len(cells) > 25
+    for cell in cells:
+        for message in re.findall(r"`(.*?)`(?= \.\.\. |$|, and| \(PyTorch)", cell):
+            assert message in source, f"no message of the package contains {message!r}"
