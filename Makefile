@@ -20,8 +20,9 @@ test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # rooms whose tests neither train nor compile models: under two minutes on two idle cores
-FAST := tests/data tests/evaluation tests/report/test_charts.py tests/report/test_page.py tests/cli/test_main.py \
-	tests/training/test_recipe_names.py tests/test_architecture.py tests/test_files.py tests/test_security.py
+FAST := tests/video tests/soccernet tests/events tests/features tests/samples tests/evaluation \
+	tests/report/test_charts.py tests/report/test_page.py tests/cli/test_main.py tests/training/test_recipe_names.py \
+	tests/test_architecture.py tests/test_files.py tests/test_security.py tests/test_language.py
 
 test-fast: install
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(FAST)

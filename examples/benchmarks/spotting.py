@@ -20,10 +20,10 @@ import torch
 from common import default_device, in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
 from torch.utils.flop_counter import FlopCounterMode
 
-from comedian.data.annotations import SOCCERNET_V2_LABELS
-from comedian.data.decoding import iter_frames
 from comedian.inference.scoring import autocast, decoder_threads, encode_half, score_half
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.soccernet.labels import SOCCERNET_V2_LABELS
+from comedian.video.decoding import iter_frames
 
 HALF_MIN = 45
 MODELS = ("vivit-tiny", "viswin-tiny")

@@ -11,7 +11,6 @@ import torch
 from transformers import BitsAndBytesConfig, pipeline
 
 from comedian import ActionSpotter
-from comedian.data.decoding import iter_frames
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
 from comedian.models import (
     ActionSpottingPipeline,
@@ -21,6 +20,7 @@ from comedian.models import (
     pipeline_comedian,
 )
 from comedian.models.pipeline_comedian import read_frames
+from comedian.video.decoding import iter_frames
 from testing_utils import tiny_config
 from video_factory import corrupt, truncate, write_video
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comedian.data.windows import cover_starts
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.pipeline_comedian import is_quantized
 from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
 from comedian.models.sound_comedian import sound_of_tokens
+from comedian.models.time_grid_comedian import cover_starts
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16

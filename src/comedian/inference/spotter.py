@@ -15,11 +15,9 @@ from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from comedian.data.decoding import iter_frames, probe
-from comedian.data.hub_errors import hub_errors
-from comedian.data.model_names import REMEDY, FoundModel, find_model, find_models
-from comedian.data.windows import cover_starts
 from comedian.errors import InputError
+from comedian.hub_errors import hub_errors
+from comedian.inference.model_names import REMEDY, FoundModel, find_model, find_models
 from comedian.inference.scoring import (
     WindowScores,
     decoder_threads,
@@ -33,6 +31,8 @@ from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianV
 from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
 from comedian.models.sound_comedian import read_sound
+from comedian.models.time_grid_comedian import cover_starts
+from comedian.video.decoding import iter_frames, probe
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
 BAR_FORMAT_WITHOUT_TOTAL = "{desc}: {n:.0f} s of video [{elapsed}{postfix}]"
