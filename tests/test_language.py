@@ -51,7 +51,8 @@ REPLACE = {
 # stems of the verbs and nouns of this field; a heading holds one of them
 FIELD = (
     "action adapter audio augment average bank bound bytes check class clip code combin command compare concept "
-    "confidence contribut convert correct curve data delay develop document domain download draw encod ensemble epoch error evaluat "
+    "confidence contribut convert correct curve data delay develop document domain download draw encod ensemble "
+    "epoch error evaluat "
     "event example export extract feature file fine-tune finetune fit footage format frame gpu grid guide hub image index "
     "install label learning licence load match measure memory merge mirror model next option page parity part pipeline "
     "precision predict prepare publish python quantise read recipe reference reliab report result resume run sampl score "
