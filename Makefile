@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test test-fast conformance audit lint demo clean
+.PHONY: install test test-fast conformance install-adapters test-adapters audit lint demo clean
 
 .venv/.installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -32,6 +32,20 @@ test-fast: install
 # transformers' own tests on our models, in the installed version; downloaded to build/conformance
 conformance: install
 	$(BIN)/python tests/conformance/run.py
+
+# LoRA of PEFT and quantised models. The libraries lie apart: where PEFT is installed, transformers looks for an adapter in
+# every `from_pretrained`. Without their dependencies, which `.venv` has.
+build/adapters/.installed: .venv/.installed
+	rm -rf build/adapters
+	$(BIN)/pip install --quiet --no-deps --constraint .ci/constraints.txt --target build/adapters \
+		peft torchao optimum-quanto bitsandbytes
+	touch $@
+
+install-adapters: build/adapters/.installed
+
+test-adapters: install-adapters
+	PYTHONPATH=build/adapters $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m adapters \
+		tests/models tests/training
 
 audit: install
 	$(BIN)/pip install --quiet pip-audit

@@ -286,7 +286,7 @@ def test_blocks_are_of_known_languages_and_few_are_not_run(path):
     for block in not_run:
         assert block.info.partition(NOT_RUN)[2].strip(), f"line {block.line} does not say why it is not run"
         if block.language == "python":
-            # `tests/training/test_adapters.py` does the same where peft is installed
+            # `tests/training/test_adapters.py` runs those that need peft
             compile(block.text, str(path), "exec")
             continue
         for command in block.text.replace("\\\n", " ").splitlines():
