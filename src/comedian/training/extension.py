@@ -44,20 +44,21 @@ def load_class(name: str, folder: Path) -> type:
 
     Args:
         name: `module.Class`.
-        folder: where the module may lie, beside what is installed.
+        folder: where the module may lie, as in the current folder or among what is installed.
 
     Raises:
         InputError: no such module or class.
     """
     module_name, _, class_name = name.rpartition(".")
-    # stays there for the processes that load data
-    if str(folder.resolve()) not in sys.path:
-        sys.path.insert(0, str(folder.resolve()))
+    # they stay there for the processes that load data
+    for place in (folder.resolve(), Path.cwd()):
+        if str(place) not in sys.path:
+            sys.path.insert(0, str(place))
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"the class `{name}` cannot be imported: {error}; write `module.Class`, with `module.py` in `{folder}`"
+            f"the class `{name}` cannot be imported: {error}; write `module.Class`, with `module.py` in the current folder or in `{folder}`"
         ) from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
