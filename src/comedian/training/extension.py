@@ -58,7 +58,8 @@ def load_class(name: str, folder: Path) -> type:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise InputError(
-            f"the class `{name}` cannot be imported: {error}; write `module.Class`, with `module.py` in the current folder or in `{folder}`"
+            f"the class `{name}` cannot be imported: {error}; write `module.Class`, with `module.py` in the current folder "
+            f"or in `{folder}`"
         ) from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
