@@ -1,7 +1,8 @@
 """Events in SoccerNet's files: a folder of matches with a `Labels-v2.json` (17 labels) or `Labels-ball.json` (2 or 12)
-each, or one such file."""
+each, one such file, or a zip for the challenge server."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,8 +21,16 @@ from comedian.events.events import (
 )
 from comedian.files import atomic_write_text, inside, read_json
 from comedian.soccernet.annotations import Annotation, game_time, parse_events, read_annotations
+from comedian.soccernet.json_tree import JsonTree
 from comedian.soccernet.labels import read_label_list
-from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves, find_label_file, find_matches
+from comedian.soccernet.layout import (
+    LABEL_FILE_NAMES,
+    RESULTS_FILE_NAME,
+    VIDEO_SUFFIXES,
+    find_halves,
+    find_label_file,
+    find_matches,
+)
 from comedian.soccernet.splits import SPLITS_FILE_NAME
 
 LABELS_FILE_NAME = "labels.txt"
@@ -29,6 +38,10 @@ LABELS_FILE_NAME = "labels.txt"
 
 # what is read of an annotation of SoccerNet's
 ANNOTATION_FIELDS = ("gameTime", "label", "position", "team", "visibility")
+
+
+# `league/season/match/1`, or OpenSportsLab's `league/season/match/1_224p.mkv`
+_HALF_OF_MATCH = re.compile(r"(.+)/([1-9][0-9]?)(?:_(?:[0-9]+p|HQ)(?:\.\w+)?)?")
 
 
 def read_soccernet(path: str | Path, file_name: str | None = None, problem: Problem = refuse) -> EventSet:
@@ -43,6 +56,8 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         InputError: there is no label file, or the splits cannot be told.
     """
     path, reading, videos = Path(path), Reading(path), []
+    if path.suffix.lower() == ".zip":
+        return _read_zip(path, reading)
     if path.is_file():
         content = read_json(path)
         try:
@@ -60,7 +75,7 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         try:
             content = read_json(label_file)
             if isinstance(content, dict) and "predictions" in content:
-                videos += _predicted(video_id, label_file, content, reading)
+                videos += _predicted(video_id, f"`{label_file}`", content, reading)
                 continue
             annotations = read_annotations(label_file)
             reading.ignore(content, "UrlLocal", "annotations")
@@ -76,14 +91,34 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
 
 
-def _predicted(video_id: str, path: Path, content: dict[str, Any], reading: Reading) -> list[EventVideo]:
+def _read_zip(path: Path, reading: Reading) -> EventSet:
+    """Read the `results_spotting.json` of each match of a zip, such as `comedian spot FOLDER` writes."""
+    tree, videos = JsonTree(path), []
+    for folder, names in sorted(tree.folders.items()):
+        if RESULTS_FILE_NAME not in names:
+            continue
+        source = f"`{path}/{folder}/{RESULTS_FILE_NAME}`"
+        content = tree.read(PurePosixPath(folder, RESULTS_FILE_NAME))
+        try:
+            told = check_name(_match_name(content))
+        except ValueError as error:
+            raise InputError(f"{source}: {error}") from None
+        # the matches may lie under a top folder, which their own names tell
+        name = told if told and f"/{folder}".endswith(f"/{told}") or folder == "." else check_name(folder)
+        videos += _predicted(name, source, content, reading)
+    if not videos:
+        raise InputError(f"`{path}` has no `{RESULTS_FILE_NAME}`; unpack a zip of other files and give the files")
+    return event_set(videos, (), reading.unread, path)
+
+
+def _predicted(video_id: str, source: str, content: Any, reading: Reading) -> list[EventVideo]:
     """The parts of a match in a `results_spotting.json`, such as `comedian spot` writes: events with scores."""
-    reading.ignore(content, "UrlLocal", "predictions")
     halves: dict[int, list[Event]] = {}
-    for index, spot in enumerate(parse_events(content, "predictions", f"`{path}`")):
+    for index, spot in enumerate(parse_events(content, "predictions", source)):
         position_ms = round(1000 * spot["timestamp_s"])
         event = Event(spot["label"], position_ms, score=spot["score"], source=f"predictions[{index}]")
         halves.setdefault(spot["half"], []).append(event)
+    reading.ignore(content, "UrlLocal", "predictions")
     return [EventVideo(video_id, half, events=tuple(halves[half])) for half in sorted(halves)] or [
         EventVideo(video_id, 1)
     ]
@@ -188,3 +223,9 @@ def to_json(content: Any) -> str:
 def part_name(video: EventVideo) -> str:
     """Return E2E-Spot's name of a video or part."""
     return video.name if video.half is None else f"{video.name}/{video.half}"
+
+
+def split_part_name(name: str) -> tuple[str, int | None]:
+    """Return the name and half of a video or part that is named as `part_name` does."""
+    match = _HALF_OF_MATCH.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
