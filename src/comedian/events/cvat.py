@@ -55,21 +55,21 @@ def _parse_file(path: Path, reading: Reading, fps: float | None) -> tuple[EventV
     # newer versions have it outside the task
     source = child_text(task, "source") or (root.findtext("meta/source") or "").strip()
 
-    def event(found: tuple[Element, str | None], place: str) -> Event:
-        element, number = found
+    def event(found: tuple[str | None, Element, str | None], place: str) -> Event:
+        label, element, number = found
         frame = parse_frame(int(number) if (number or "").isdecimal() else number)
-        fields = {"label": element.get("label")} | _attributes(element, reading)
+        fields = {"label": label} | _attributes(element, reading)
         return parse_event(fields, position_ms_of_frame(frame, fps), place)
 
     tagged = [
-        (f"image {image.get('id')}", (element, image.get("id")))
+        (f"image {image.get('id')}", (element.get("label"), element, image.get("id")))
         for image in root.findall("image")
         for element in image
     ]
     tracked = [
-        (f"track {track.get('id')}", (track, number))
+        (f"track {track.get('id')}", (track.get("label"), shape, shape.get("frame")))
         for track in root.findall("track")
-        if (number := _first_frame(track, reading)) is not None
+        if (shape := _first_shape(track, reading)) is not None
     ]
     events = reading.collect([*tagged, *tracked], event)
     labels = [child_text(label, "name") for label in task.findall("labels/label")]
@@ -78,18 +78,23 @@ def _parse_file(path: Path, reading: Reading, fps: float | None) -> tuple[EventV
     return EventVideo(media_name(source), None, None, fps, duration_s, tuple(events)), list(filter(None, labels))
 
 
-def _first_frame(track: Element, reading: Reading) -> str | None:
-    """Return the frame in which a track is first seen, as it is written; None for one that never is."""
-    shown = [shape.get("frame") or "" for shape in track if shape.get("outside") != "1"]
+def _first_shape(track: Element, reading: Reading) -> Element | None:
+    """Return the shape with which a track is first seen; None for one that never is."""
+    shown = [shape for shape in track if shape.get("outside") != "1"]
     if len(shown) > 1:
         reading.unread.add("tracks after their first frame")
-    return min(shown, key=lambda number: int(number) if number.isdecimal() else -1, default=None)
+    return min(shown, key=_frame_number, default=None)
+
+
+def _frame_number(shape: Element) -> int:
+    number = shape.get("frame") or ""
+    return int(number) if number.isdecimal() else -1  # told when it is read
 
 
 def _attributes(element: Element, reading: Reading) -> dict[str, str]:
-    """Return the fields that the attributes of a tag, or of a track's first shape, tell."""
-    fields, found = {}, element if element.tag != "track" else next(iter(element), element)
-    for attribute in found.findall("attribute"):
+    """Return the fields that the attributes of a tag or shape tell."""
+    fields = {}
+    for attribute in element.findall("attribute"):
         name, text = attribute.get("name", ""), (attribute.text or "").strip()
         if name in EVENT_FIELDS[1:]:
             fields[name] = text

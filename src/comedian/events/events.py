@@ -137,6 +137,13 @@ def event_set(
     return EventSet(by_time, (*labels, *sorted(unlisted)), frozenset(unread))
 
 
+def merge_events(sets: Sequence[EventSet]) -> EventSet:
+    """Return the videos, and the labels in the order in which they come, of several sets."""
+    labels = dict.fromkeys(label for events in sets for label in events.labels)
+    videos = tuple(video for events in sets for video in events.videos)
+    return EventSet(videos, tuple(labels), frozenset().union(*(events.unread for events in sets)))
+
+
 def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
     """Leave out the events of all other labels; the videos stay."""
     videos = (
@@ -270,17 +277,17 @@ def parse_split(fields: Mapping[str, Any]) -> str | None:
     return split_name(name) or None
 
 
-def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
+def read_csv(path: str | Path, problem: Problem = refuse, video: str | None = None) -> EventSet:
     """Read a table of events: the CSV of this module, or one with other delimiters, encodings and headers.
 
     Headers count in any case, and the needed ones by usual other names, such as `file`, `event`, `timestamp` or `time_ms`;
     the time may be in the columns `minute` and `second`. See `comedian.events.tables` for what a table may be. Columns that
-    are not known do not count. A table without videos, such as `comedian spot --csv` writes, is of the video that it is
-    called after.
+    are not known do not count. A table without videos, such as `comedian spot --csv` writes, is of one video.
 
     Args:
         path: the file.
         problem: told in one line of every row that will not do, which is then left out; raises by default.
+        video: the video of a table without videos; None takes the file's name without its ending.
 
     Raises:
         InputError: the file cannot be read, a column is missing, or two may be the same.
@@ -309,7 +316,7 @@ def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            part, event, split = _read_row({"video": Path(path).stem} | row, table, source)
+            part, event, split = _read_row({"video": video or Path(path).stem} | row, table, source)
             if split and splits.setdefault(part, split) != split:
                 raise ValueError(f"`split` of `{part[0]}` is {split}, and {splits[part]} above; a video is in one")
             videos.setdefault(part, []).extend([event] if event else [])

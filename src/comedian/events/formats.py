@@ -19,6 +19,7 @@ from comedian.events.events import (
     EventVideo,
     Problem,
     find_video,
+    merge_events,
     name_video,
     read_csv,
     read_event_json,
@@ -29,6 +30,7 @@ from comedian.events.events import (
 from comedian.events.frames import START_TIMECODE, frame_of, position_ms_of_frame
 from comedian.events.label_studio import read_label_studio, write_label_studio
 from comedian.events.longomatch import CATEGORY, read_longomatch
+from comedian.events.one_video import files_under
 from comedian.events.opensportslab import read_osl, write_osl
 from comedian.events.premiere import MARKER_COLUMNS, read_premiere, write_premiere
 from comedian.events.soccernet_files import read_soccernet, write_soccernet
@@ -37,7 +39,7 @@ from comedian.events.tables import read_table
 from comedian.events.via import read_via, write_via
 from comedian.events.xml_files import read_xml
 from comedian.events.youtube import CHAPTER, read_youtube, short_chapters, write_youtube
-from comedian.files import read_json, walk
+from comedian.files import existing, read_json
 from comedian.soccernet.annotations import NO_TEAM, VISIBLE
 from comedian.soccernet.layout import LABEL_FILE_NAMES, find_matches
 from comedian.soccernet.splits import SPLIT_NAMES
@@ -128,15 +130,21 @@ def _format_of_folder(path: Path) -> str:
     if any((path / f"{split}.json").is_file() for split in SPLIT_NAMES):
         return "e2e-spot"
     if not find_matches(path):
-        files = sorted(
-            folder / name
-            for folder, names in walk(path)
-            for name in names
-            if name.lower().endswith(tuple(ONE_VIDEO.values())) and not name.startswith(".")
-        )
-        found = (name for file in files if (name := detect_format(file)) in {*ONE_VIDEO, "longomatch"})
+        files = sorted(file for suffix in {*ONE_VIDEO.values()} for file in files_under(path, suffix))
+        found = (name for file in files if (name := detect_format(file)) in {*ONE_VIDEO, "longomatch", "csv"})
         return next(found, "soccernet")
     return "soccernet"
+
+
+def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
+    """Read a table, or all `.csv` under a folder, such as one a video that `comedian spot --csv` wrote."""
+    path = Path(path)
+    if not path.is_dir():
+        return read_csv(path, problem)
+    files = sorted(files_under(path, ".csv"))
+    if not files:
+        raise InputError(f"`{path}` has no file that ends in `.csv`; give another folder")
+    return merge_events([read_csv(file, problem, file.relative_to(path).with_suffix("").as_posix()) for file in files])
 
 
 def _format_of_table(path: Path) -> str:
@@ -198,7 +206,7 @@ def read_events(
     options = options or ReadOptions()
     lead, start = {"lead_s": options.lead_s}, {"start_timecode": options.start_timecode}
     readers: dict[str, Callable[..., EventSet]] = {
-        "csv": read_csv,
+        "csv": _read_csvs,
         "json": read_event_json,
         "soccernet": read_soccernet,
         "soccernet-ball": partial(read_soccernet, file_name=BALL_FILE_NAME),
@@ -263,7 +271,9 @@ def write_events(
 
 
 def measure(events: EventSet, videos: str | Path | None = None, fps: float | None = None) -> EventSet:
-    """Complete rates and lengths by what the video files say.
+    """Complete rates and lengths by what the video files say, and names of videos that are called half 1 of themselves.
+
+    That is what `comedian spot` calls a video that is alone.
 
     Args:
         events: what is known.
@@ -279,6 +289,8 @@ def measure(events: EventSet, videos: str | Path | None = None, fps: float | Non
         if file:
             info = probe(file)
             video = replace(video, fps=info.fps, duration_s=info.duration_s)
+            if video.half and not existing(videos, video.name).is_dir():
+                video = replace(video, name=file.relative_to(videos).as_posix(), half=None)
         measured.append(replace(video, fps=fps or video.fps))
     return replace(events, videos=tuple(measured))
 
@@ -312,7 +324,7 @@ def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> 
 
 def _lost_names(videos: Sequence[EventVideo], path: Path) -> list[str]:
     """Return what is lost of a video's name by a file whose own name stands for it."""
-    is_kept = all(video.half is None and path.stem in (video.name, Path(video.name).stem) for video in videos)
+    is_kept = all(video.half in (None, 1) and path.stem in (video.name, Path(video.name).stem) for video in videos)
     return [] if is_kept else ["the video's name"]
 
 

@@ -35,7 +35,7 @@ def read_one_video_files(path: str | Path, suffix: str, parse: ParseFile, proble
         InputError: a file cannot be read, or the folder has no such file.
     """
     path, videos, labels, unread = Path(path), [], {}, set()
-    files = sorted(_files_under(path, suffix)) if path.is_dir() else [path]
+    files = sorted(files_under(path, suffix)) if path.is_dir() else [path]
     if not files:
         raise InputError(f"`{path}` has no file that ends in `{suffix}`; give another folder")
     for file in files:
@@ -119,7 +119,8 @@ def note_ends(reading: Reading, clips: Sequence[tuple[int, int | None]]) -> None
         reading.unread.add("ends of clips")
 
 
-def _files_under(folder: Path, suffix: str) -> list[Path]:
+def files_under(folder: Path, suffix: str) -> list[Path]:
+    """Return the files under a folder that have an ending and are not hidden."""
     return [
         found / name
         for found, names in walk(folder)

@@ -25,7 +25,6 @@ from comedian.soccernet.json_tree import JsonTree
 from comedian.soccernet.labels import read_label_list
 from comedian.soccernet.layout import (
     LABEL_FILE_NAMES,
-    RESULTS_FILE_NAME,
     VIDEO_SUFFIXES,
     find_halves,
     find_label_file,
@@ -57,7 +56,9 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     """
     path, reading, videos = Path(path), Reading(path), []
     if path.suffix.lower() == ".zip":
-        return _read_zip(path, reading)
+        if not (events := _read_predictions(path, reading)).videos:
+            raise InputError(f"`{path}` holds no predictions; unpack a zip of other files and give the files")
+        return events
     if path.is_file():
         content = read_json(path)
         try:
@@ -69,6 +70,8 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         found = ((video_id, find_label_file(path / video_id, file_name)) for video_id in find_matches(path))
         matches = {video_id: label_file for video_id, label_file in found if label_file}
         if not matches:
+            if (events := _read_predictions(path, reading)).videos:
+                return events
             raise InputError(f"`{path}` holds no match with {file_name or LABEL_FILE_NAMES[0]}; give another folder")
     splits = _splits(path, file_name) if path.is_dir() else {}
     for video_id, label_file in matches.items():
@@ -91,24 +94,29 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
 
 
-def _read_zip(path: Path, reading: Reading) -> EventSet:
-    """Read the `results_spotting.json` of each match of a zip, such as `comedian spot FOLDER` writes."""
+def _read_predictions(path: Path, reading: Reading) -> EventSet:
+    """Read the predictions in a folder or zip, such as `comedian spot` writes: `results_spotting.json`, or any name."""
     tree, videos = JsonTree(path), []
     for folder, names in sorted(tree.folders.items()):
-        if RESULTS_FILE_NAME not in names:
-            continue
-        source = f"`{path}/{folder}/{RESULTS_FILE_NAME}`"
-        content = tree.read(PurePosixPath(folder, RESULTS_FILE_NAME))
-        try:
-            told = check_name(_match_name(content))
-        except ValueError as error:
-            raise InputError(f"{source}: {error}") from None
-        # the matches may lie under a top folder, which their own names tell
-        name = told if told and f"/{folder}".endswith(f"/{told}") or folder == "." else check_name(folder)
-        videos += _predicted(name, source, content, reading)
-    if not videos:
-        raise InputError(f"`{path}` has no `{RESULTS_FILE_NAME}`; unpack a zip of other files and give the files")
+        for name in sorted(names):
+            member = PurePosixPath(folder, name)
+            source, content = f"`{path}/{member}`", tree.read(member)
+            if not isinstance(content, dict) or "predictions" not in content:
+                continue
+            try:
+                video_id = _name_in(folder, check_name(_match_name(content)) or member.stem)
+            except ValueError as error:
+                raise InputError(f"{source}: {error}") from None
+            videos += _predicted(video_id, source, content, reading)
     return event_set(videos, (), reading.unread, path)
+
+
+def _name_in(folder: str, told: str) -> str:
+    """Return the name of a match whose file lies in `folder` and says that it is called `told`."""
+    if f"/{folder}".endswith(f"/{told}"):
+        return told
+    # the matches may lie under a top folder; of a folder's other files each is of a video beside the others
+    return check_name(PurePosixPath(folder, told).as_posix()) if "/" not in told else told
 
 
 def _predicted(video_id: str, source: str, content: Any, reading: Reading) -> list[EventVideo]:

@@ -18,6 +18,8 @@ FORMATS += ("label-studio", "edl", "premiere", "youtube")
 READ_FORMATS = (*FORMATS, "longomatch")
 # endings that only one format has
 FORMAT_OF_SUFFIX = {".csv": "csv", ".eaf": "elan", ".edl": "edl"}
+# what the videos tell
+MEASURED = ("fps", "duration_s")
 # findings of a kind that are printed
 MAX_SHOWN = 10
 
@@ -194,9 +196,11 @@ def convert_events(args: argparse.Namespace) -> None:
         events = keep_labels(events, args.labels)
     is_folder_of_matches = source.startswith("soccernet") and Path(args.input).is_dir()
     videos = args.videos or (args.input if is_folder_of_matches else None)
-    if to in ("json", "osl", *BY_FRAME):
+    known = lost_fields(events, to, args.output)
+    if args.videos or to in ("json", "osl", *BY_FRAME):
         events = measure(events, videos, args.fps)
-    lost = lost_fields(events, to, args.output)
+    # what was measured, and not read, is no loss
+    lost = [what for what in lost_fields(events, to, args.output) if what in known or what not in MEASURED]
     write_events(events, args.output, to, videos, args.start_timecode)
     count = sum(len(video.events) for video in events.videos)
     print(f"{args.output}: {len(events.videos)} videos or parts, {count} events, {len(events.labels)} labels")
