@@ -137,13 +137,6 @@ def event_set(
     return EventSet(by_time, (*labels, *sorted(unlisted)), frozenset(unread))
 
 
-def merge_events(sets: Sequence[EventSet]) -> EventSet:
-    """Return the videos, and the labels in the order in which they come, of several sets."""
-    labels = dict.fromkeys(label for events in sets for label in events.labels)
-    videos = tuple(video for events in sets for video in events.videos)
-    return EventSet(videos, tuple(labels), frozenset().union(*(events.unread for events in sets)))
-
-
 def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
     """Leave out the events of all other labels; the videos stay."""
     videos = (

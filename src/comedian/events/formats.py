@@ -18,8 +18,8 @@ from comedian.events.events import (
     EventSet,
     EventVideo,
     Problem,
+    event_set,
     find_video,
-    merge_events,
     name_video,
     read_csv,
     read_event_json,
@@ -144,7 +144,9 @@ def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
     files = sorted(files_under(path, ".csv"))
     if not files:
         raise InputError(f"`{path}` has no file that ends in `.csv`; give another folder")
-    return merge_events([read_csv(file, problem, file.relative_to(path).with_suffix("").as_posix()) for file in files])
+    found = [read_csv(file, problem, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+    unread = {name for events in found for name in events.unread}
+    return event_set([video for events in found for video in events.videos], unread=unread)
 
 
 def _format_of_table(path: Path) -> str:
