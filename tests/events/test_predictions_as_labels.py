@@ -12,6 +12,7 @@ from comedian.events.formats import detect_format, read_events
 from comedian.events.own_videos import import_videos
 from comedian.inference.outputs import write_csv, write_results_zip
 from comedian.soccernet.annotations import read_annotations, write_results
+from comedian.soccernet.layout import find_halves
 from video_factory import write_video
 
 SPOTS = {
@@ -113,6 +114,8 @@ def test_importing_predictions(events_file, videos, tmp_path, capsys):
             ("Goal", 1, 1500),
             ("Corner", 1, 2250),
         ]
+        assert set(find_halves(tmp_path / "out/friday")) == {1}
+        assert set(find_halves(tmp_path / "out/cup/final")) == {1, 2}
         shutil.rmtree(tmp_path / "out")
     assert main([*words, "--min-score", "0.5"]) == 0
     assert (

@@ -22,7 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from comedian.errors import InputError, printable
 from comedian.events.events import Event, EventSet, EventVideo, find_video, keep_scores, score_note
@@ -168,8 +168,9 @@ def import_videos(
 
 
 def _target_name(part: Part) -> str:
-    # the parts of a match are named as they must be already
-    return part.file.name if part.video.half else f"1_{part.file.name}"
+    # the parts of a match are named as they must be already, but `comedian spot` calls a video that is alone half 1 of itself
+    is_alone = part.video.half == 1 and part.file.stem == PurePosixPath(match_of(part.video.name)).name
+    return part.file.name if part.video.half and not is_alone else f"1_{part.file.name}"
 
 
 def _check_halves(targets: Iterable[Path]) -> None:
