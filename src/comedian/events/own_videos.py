@@ -168,7 +168,7 @@ def import_videos(
 
 
 def _target_name(part: Part) -> str:
-    # the parts of a match are named as they must be already, but `comedian spot` calls a video that is alone half 1 of itself
+    # The parts of a match are named as they must be already. `comedian spot` calls a single video half 1 of itself.
     is_alone = part.video.half == 1 and part.file.stem == PurePosixPath(match_of(part.video.name)).name
     return part.file.name if part.video.half and not is_alone else f"1_{part.file.name}"
 
