@@ -364,8 +364,10 @@ def test_youtube(tmp_path):
         "lines that are no chapters",
         "the chapter at 0:00",
     ]
-    near = event_set([EventVideo("a", events=(Event("x", 12_500), Event("x", 22_400)))])
+    near = event_set([EventVideo("a", events=(Event("x", 12_500), Event("x", 22_900)))])
     assert lost_fields(near, "youtube") == ["parts of a second"]
+    write_events(near, tmp_path / "near.txt", "youtube")  # a chapter begins before its event
+    assert (tmp_path / "near.txt").read_text() == "0:00 Start\n0:12 x\n0:22 x\n"
     near = event_set([EventVideo("a", events=(Event("x", 12_000), Event("x", 21_000)))])
     assert [what.split(",")[0] for what in lost_fields(near, "youtube")] == ["chapters on YouTube itself"]
     with pytest.raises(InputError, match="'x' is in the first second of `a`"):

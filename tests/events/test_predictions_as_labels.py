@@ -92,6 +92,18 @@ def test_one_file_is_of_the_video_that_it_is_called_after_or_that_is_said(videos
     assert "2 of 2 events are predictions with scores; 1 with a score below 0.5 are left out" in told
 
 
+def test_one_json_is_checked(videos, tmp_path, capsys):
+    write_results(tmp_path / "events.json", "friday", SPOTS["friday"])
+    assert main(["data", "check", str(videos), "--events", str(tmp_path / "events.json"), "--min-score", "0.5"]) == 1
+    assert "1 videos, 1 events: 2 video without labels" in capsys.readouterr().out
+
+
+def test_a_match_that_says_its_whole_name_may_lie_anywhere(tmp_path):
+    (tmp_path / "top/x").mkdir(parents=True)
+    write_results(tmp_path / "top/x/results_spotting.json", "league/one", SPOTS["friday"])
+    assert {video.name for video in read_events(tmp_path).videos} == {"league/one"}
+
+
 def test_checking_predictions_says_that_nobody_has_reviewed_them(events_file, videos, capsys):
     assert main(["data", "check", str(videos), "--events", str(events_file)]) == 1
     told = capsys.readouterr().out
