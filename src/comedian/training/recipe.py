@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, parse_yaml, read_yaml
 from comedian.models import ComedianConfig
+from comedian.training.recipe_names import find_recipe
 
 OVERRIDE_PREFIX = "--"
 
@@ -76,13 +77,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
-        path: the YAML file, with the sections `model`, `data` and `training`.
+        path: the YAML file, with the sections `model`, `data` and `training`, or the name of a shipped one, such as
+            `gfspot-conv-small/finetune.yaml`, see `find_recipe`.
         overrides: words such as `--training.num_train_epochs 3` or `--data.root=FOLDER`; values are YAML.
 
     Raises:
-        InputError: no YAML, an unknown section or field, an override without a value.
+        InputError: no such file, no YAML, an unknown section or field, an override without a value.
     """
-    path = Path(path)
+    path = find_recipe(path)
     return make_recipe(read_sections(path), path.parent, overrides)
 
 

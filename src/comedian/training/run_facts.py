@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
+from comedian.inference.model_names import demo_or_name
 from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
@@ -133,6 +134,7 @@ def hash_of(value: Any) -> str:
 
 def hash_start(checkpoint: str) -> str:
     """Hash the weights of a folder, or of a Hub repository's copy here, which is fetched if need be."""
+    checkpoint = demo_or_name(checkpoint)
     if Path(checkpoint).is_dir():
         return hash_weights(checkpoint)
     try:

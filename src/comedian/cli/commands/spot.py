@@ -168,8 +168,8 @@ def _models_to_choose() -> str:
     nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
     repository = "juliendenize/COMEDIAN-ViViT-tiny"
     return (
-        f"{nearby}the demo's: `examples/demo/model` of the repository; published weights for soccer broadcasts: `comedian "
-        f"convert {repository} COMEDIAN`, then `--model COMEDIAN`"
+        f"{nearby}in a clone of the repository, `--model demo` (`examples/demo/model`); published weights for soccer "
+        f"broadcasts: `comedian convert {repository} COMEDIAN`, then `--model COMEDIAN`"
     )
 
 
