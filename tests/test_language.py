@@ -53,7 +53,7 @@ FIELD = (
     "action adapter audio augment average bank bound bytes check class clip code combin command compare concept "
     "confidence contribut convert correct curve data delay develop document domain download draw encod ensemble "
     "epoch error evaluat "
-    "event example export extract feature file fine-tune finetune fit footage format frame gpu grid guide hub image index "
+    "event example export extend extract feature file fine-tune finetune fit footage format frame gpu grid guide hub image index "
     "install label learning licence load match measure memory merge mirror model next option page parity part pipeline "
     "precision predict prepare publish python quantise read recipe reference reliab report result resume run sampl score "
     "see setting speed split spot stage stitch stream suppress table teacher temporal test threshold time token train "
