@@ -26,7 +26,7 @@ ARROWS = {
     "inference": {"data", "models"},
     "evaluation": {"inference", "data", "models"},
     "training": {"hub", "evaluation", "inference", "data", "models"},
-    "conversion": {"hub", "data", "models"},
+    "conversion": {"hub", "evaluation", "inference", "data", "models"},
     "hub": {"inference", "data", "models"},
     "report": {"evaluation", "inference", "data", "models"},
     "cli": {"report", "training", "conversion", "hub", "evaluation", "inference", "data", "models"},

@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.data.decoding import iter_frames
-from comedian.inference.scoring import autocast, decoder_threads, encode_half, score_half
+from comedian.inference.scoring import encode_half, score_half
+from comedian.inference.torch_model import TorchModel, autocast
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 
 HALF_MIN = 45
@@ -54,12 +55,12 @@ def decode(video: Path, folder: Path) -> None:
 
 def score_frames(video: Path, folder: Path, device: str) -> float:
     """Seconds from the frames of a whole video, decoded before and held in memory, to its scores."""
-    model = ComedianForActionSpotting.from_pretrained(folder).eval().to(device)
     processor = ComedianVideoProcessor.from_pretrained(folder)
+    model = TorchModel(ComedianForActionSpotting.from_pretrained(folder).to(device), processor)
     frames = [frame for _, frame in iter_frames(video, model.config.fps, tuple(model.config.image_size))]
 
     def score(some: list[np.ndarray]) -> np.ndarray:
-        return score_half(model, encode_half(model, processor, some))
+        return score_half(model, encode_half(model, some))
 
     score(frames[: model.config.num_frames])
     start_s = time.perf_counter()
@@ -141,7 +142,7 @@ def main() -> None:
         ideal_s = 60 * minutes * operations_a_second_of_video(model) / rate
         used = f"{ideal_s:.1f} s at {rate / 1e9:.0f} billion a second in {dtype}; that is "
         used += f"{100 * ideal_s / walls['ours']:.0f} % of ours, {100 * ideal_s / alone_s:.0f} % from frames in memory"
-        print(f"\nspatial encoder's operations: {used}; decoder threads {decoder_threads(model)}\n")
+        print(f"\nspatial encoder's operations: {used}; decoder threads {TorchModel(model, ComedianVideoProcessor()).decoder_threads}\n")
     print(machine(args.device))
 
 

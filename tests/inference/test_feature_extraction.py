@@ -24,7 +24,7 @@ from transformers import (
 from comedian.data.decoding import iter_frames
 from comedian.data.feature_bank import FeatureBank, features_path
 from comedian.errors import InputError
-from comedian.inference import feature_extraction, pretrained_extractor
+from comedian.inference import pretrained_extractor, torch_model
 from comedian.inference.feature_extraction import central_features, extract_features, load_extractor
 from comedian.inference.pretrained_extractor import Preprocessing, centred_clips
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
@@ -48,9 +48,8 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    for module in (feature_extraction, pretrained_extractor):
+    for module in (torch_model, pretrained_extractor):
         monkeypatch.setattr(module, "autocast", lambda model: torch.autocast("cpu", enabled=False))
-    monkeypatch.setattr("comedian.inference.scoring.autocast", lambda model: torch.autocast("cpu", enabled=False))
 
 
 def save(model, folder, **processor):
@@ -90,7 +89,8 @@ def test_a_token_comes_from_the_window_in_which_it_is_most_central(length, num_f
     window = model.config.num_tokens
     tokens = torch.randn(length, 16)
     padded = torch.cat([tokens, tokens[-1:].repeat(window, 1)])[: max(length, window)]
-    found = central_features(model, tokens, batch_size)
+    encoder = torch_model.TorchEncoder(model, ComedianVideoProcessor())
+    found = torch.from_numpy(central_features(encoder, tokens.numpy(), batch_size))
     assert found.shape == (length, 16) and found.dtype == torch.float32
     for k in range(length):
         start = min(max(k - window // 2, 0), len(padded) - window)

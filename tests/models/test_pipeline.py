@@ -13,6 +13,7 @@ from transformers import BitsAndBytesConfig, pipeline
 from comedian import ActionSpotter
 from comedian.data.decoding import iter_frames
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
+from comedian.inference.torch_model import TorchModel
 from comedian.models import (
     ActionSpottingPipeline,
     ComedianForActionSpotting,
@@ -148,7 +149,7 @@ def test_a_calibrated_model_gives_the_same_probabilities(folder, videos):
     model.config.label_calibration = [[0.5, -1.0], [1.5, 0.5], [1.0, 0.3]]
     model.config.label_curves = [[[0.4, 0.9, 0.3], [0.3, 0.6, 0.6]], [[0.8, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    spotter, spot = ActionSpotter([model], [processor]), pipeline(TASK, model=model, video_processor=processor)
+    spotter, spot = ActionSpotter([TorchModel(model, processor)]), pipeline(TASK, model=model, video_processor=processor)
     for threshold in (None, 0.0, 0.5, "precision=0.9", "recall=0.5"):
         assert spot(videos, threshold=threshold) == spotter(videos, threshold=threshold) != []
     assert spot(videos, threshold=0.0) != spotter(videos, keep_all=True)
@@ -194,8 +195,8 @@ def test_frames_are_read_as_the_model_draws_them(spot, videos, monkeypatch):
 
 def test_decoded_frames_are_spotted_as_the_evaluator_does(spot, spotter):
     frames = np.random.default_rng(0).integers(0, 255, (35, 20, 24, 3), np.uint8)
-    model, processor = spotter.models[0], spotter.processors[0]
-    scores = score_half(model, encode_half(model, processor, frames))
+    model = spotter.models[0]
+    scores = score_half(model, encode_half(model, frames))
     expected = spots_of_half(scores, model.config, 1, model.config.label_thresholds)
     assert spot(frames) == expected != []
     second = [{**event, "half": 2} for event in expected]
@@ -221,7 +222,7 @@ def test_one_threshold_for_a_model_without(folder, videos, monkeypatch):
     assert not model.training
     warnings = []
     monkeypatch.setattr(pipeline_comedian.logger, "warning_once", warnings.append)
-    spotter, found = ActionSpotter([model], [processor]), spot(videos[0])
+    spotter, found = ActionSpotter([TorchModel(model, processor)]), spot(videos[0])
     assert found == spotter(videos[0]) == spotter(videos[0], threshold=0.3)
     assert len(warnings) == 1 and "0.3" in warnings[0] and "comedian tune" in warnings[0]
     candidates = spot(videos[0], threshold=0)
@@ -361,8 +362,8 @@ def test_quantized_models_are_spotted_with(tmp_path, monkeypatch, kind, least):
     ComedianForActionSpotting(config).save_pretrained(tmp_path)
     processor = ComedianVideoProcessor(size={"height": 16, "width": 16})
     frames = np.random.default_rng(0).integers(0, 255, (35, 16, 16, 3), np.uint8)
-    original = ComedianForActionSpotting.from_pretrained(tmp_path)
-    expected = score_half(original, encode_half(original, processor, frames))
+    original = TorchModel(ComedianForActionSpotting.from_pretrained(tmp_path), processor)
+    expected = score_half(original, encode_half(original, frames))
     model = quantized(tmp_path, kind)
     device = {} if getattr(model, "hf_device_map", None) else {"device": "cpu"}
     spot = pipeline(TASK, model=model, video_processor=processor, **device)
@@ -370,6 +371,6 @@ def test_quantized_models_are_spotted_with(tmp_path, monkeypatch, kind, least):
         scores = spot.score(spot.encode(iter(frames), 4), 4)
     assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > least
     # a model that has been used is not changed by making a spotter of it
-    spotter = ActionSpotter([model], [processor])
-    again = score_half(spotter.models[0], encode_half(spotter.models[0], processor, frames))
+    spotter = ActionSpotter([TorchModel(model, processor)])
+    again = score_half(spotter.models[0], encode_half(spotter.models[0], frames))
     np.testing.assert_allclose(again, scores, atol=0.05 if kind == "torch" else 0.01)

@@ -11,6 +11,7 @@ from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.data.soccernet import SoccerNet
 from comedian.data.window_dataset import HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.hub.model_publish import check_weights, files_to_publish
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
@@ -92,7 +93,7 @@ def test_the_folder_spots_as_the_trained_model_does(trained, root, tmp_path, mon
     thresholds = trainer.model.config.label_thresholds
     assert spotter.config.label_thresholds == thresholds is not None
     video = next(root.rglob("1_224p.mkv"))
-    expected = ActionSpotter([trainer.model.get_base_model()], [trainer.processing_class])
+    expected = ActionSpotter([TorchModel(trainer.model.get_base_model(), trainer.processing_class)])
     assert spotter(video, keep_all=True) == expected(video, keep_all=True) != []
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert spotter(video, keep_all=True) != ActionSpotter.from_pretrained(base, device="cpu")(video, keep_all=True)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from comedian.data.window_dataset import HalfDataset
 from comedian.data.windows import token_targets
-from comedian.inference.scoring import autocast
+from comedian.inference.torch_model import autocast
 from comedian.models import ComedianModel, ComedianVideoProcessor
 
 CLIPS_PER_BATCH = 64

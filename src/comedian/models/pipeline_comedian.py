@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .configuration_comedian import DEFAULT_THRESHOLD
+from .settings_comedian import DEFAULT_THRESHOLD
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
 from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
 from .timeline_comedian import Timeline
