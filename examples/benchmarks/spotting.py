@@ -6,10 +6,12 @@ Videos of 398 x 224 pixels at 25 fps are made of GF-Spot's (see `common.make_vid
 same. Each run is a process of its own, imports included. The straightforward way is what the published implementation does:
 windows of 64 s every 32 s, each put through spatial and temporal encoder whole, with attention as two matrix products around
 a softmax, a Conv3d for the patches and the last spatial layer for every patch; `--fused-attention` gives it our attention.
+`--openvino` adds the exported graphs, and `--int8` those with an int8 spatial encoder, calibrated on frames of the first video.
 Limits: the decoder alone, and the operations of the spatial encoder at the measured rate of a large matrix product.
 """
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from common import default_device, in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
 from torch.utils.flop_counter import FlopCounterMode
 
+from comedian.conversion.openvino_export import calibration_frames, export_openvino, quantize
 from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.data.decoding import iter_frames
 from comedian.inference.scoring import encode_half, score_half
@@ -77,6 +80,19 @@ def make_model(size: str, folder: Path) -> ComedianForActionSpotting:
     return model
 
 
+def make_graphs(folder: Path, video: Path, int8: bool) -> dict[str, Path]:
+    """Export a model for OpenVINO; return the folder of each way."""
+    graphs = {"OpenVINO": folder.with_name(f"{folder.name}-openvino")}
+    shutil.rmtree(graphs["OpenVINO"], ignore_errors=True)
+    export_openvino(str(folder), graphs["OpenVINO"])
+    if int8:
+        graphs["OpenVINO, int8"] = folder.with_name(f"{folder.name}-int8")
+        shutil.copytree(graphs["OpenVINO"], graphs["OpenVINO, int8"], dirs_exist_ok=True)
+        config = ComedianConfig.from_pretrained(folder)
+        quantize(graphs["OpenVINO, int8"], config, calibration_frames([video], config))
+    return graphs
+
+
 def operations_a_second_of_video(model: ComedianForActionSpotting) -> float:
     """Of the spatial encoder, two for each multiply and add."""
     config = model.config
@@ -95,6 +111,8 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-straightforward", action="store_true", help="which takes minutes")
+    parser.add_argument("--openvino", action="store_true", help="the graphs of `comedian export --format openvino` too")
+    parser.add_argument("--int8", action="store_true", help="with --openvino: in int8 too")
     parser.add_argument("--device", default=default_device(), help="for the model, of all ways")
     parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     parser.add_argument("--way", choices=("whole_windows", "decode"), help=argparse.SUPPRESS)
@@ -128,6 +146,10 @@ def main() -> None:
         }
         if args.skip_straightforward:
             del ways["whole windows, float32"]
+        for name, graphs in (make_graphs(folder, path, args.int8) if args.openvino else {}).items():
+            ways[name] = [comedian, "spot", str(path), "--model", str(graphs), "--output", str(args.work / "graphs.json")]
+            # compiled once, as for a user from the second video on
+            run_measured(ways[name])
         runs = {name: [] for name in ways}
         for _ in range(args.repeats):
             for name, words in ways.items():

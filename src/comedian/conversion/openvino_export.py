@@ -128,9 +128,7 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
         if quantization is not None:
             before = _load(folder)
             frames = calibration_frames(calibration, model.config)
-            _save(_quantized(folder / f"{SPATIAL_GRAPH}.xml", model.config, frames), folder / "int8")
-            for suffix in GRAPH_SUFFIXES:
-                (folder / f"int8{suffix}").replace(folder / f"{SPATIAL_GRAPH}{suffix}")
+            quantize(folder, model.config, frames)
             scores = _scores_of([before, _load(folder)], quantization.root, validation)
             scores = dict(zip(("before", "after"), scores, strict=True))
             _check_loss(scores, quantization.max_loss)
@@ -192,20 +190,30 @@ def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], b
     return graph
 
 
-def _quantized(graph: Path, config: Any, batches: list[np.ndarray]) -> Any:
-    """Quantise a graph after training (PTQ), with ranges from batches of frames."""
+def quantize(folder: Path, config: Any, batches: list[np.ndarray]) -> None:
+    """Replace the spatial encoder of an exported folder by one in int8 (post-training quantisation).
+
+    Args:
+        folder: holds the graphs.
+        config: the model's.
+        batches: whose activations set the ranges, from [`calibration_frames`].
+    """
     import nncf
     import openvino
 
     nncf.set_log_level(logging.ERROR)
     is_transformer = config.spatial_encoder != "convolutional"
-    return nncf.quantize(
-        openvino.Core().read_model(graph),
+    graph = nncf.quantize(
+        openvino.Core().read_model(folder / f"{SPATIAL_GRAPH}.xml"),
         nncf.Dataset(batches),
         subset_size=len(batches),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
     )
+    # beside the graph that it was made from, which is still being read
+    _save(graph, folder / "int8")
+    for suffix in GRAPH_SUFFIXES:
+        (folder / f"int8{suffix}").replace(folder / f"{SPATIAL_GRAPH}{suffix}")
 
 
 def _save(graph: Any, path: Path) -> None:
