@@ -12,8 +12,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from comedian import ActionSpotter
-from comedian.data.annotations import find_halves, find_label_file, read_annotations
-from comedian.data.decoding import iter_frames
+from comedian.soccernet.annotations import read_annotations
+from comedian.soccernet.layout import find_halves, find_label_file
+from comedian.video.decoding import iter_frames
 
 DEMO = Path(__file__).parent / "demo"
 NUM_THUMBNAILS = 6

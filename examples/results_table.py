@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from comedian.data.annotations import read_label_list
+from comedian.soccernet.labels import read_label_list
 
 
 def main() -> None:

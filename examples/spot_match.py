@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from comedian import ActionSpotter
-from comedian.data.annotations import RESULTS_FILE_NAME, find_halves, game_time, position_ms_of, write_results
 from comedian.inference.outputs import write_csv
+from comedian.soccernet.annotations import game_time, position_ms_of, write_results
+from comedian.soccernet.layout import RESULTS_FILE_NAME, find_halves
 
 DEMO = Path(__file__).parent / "demo"
 

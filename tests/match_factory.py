@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
-from comedian.data.frame_store import StoreSettings, prepare
+from comedian.features.bank import FeatureHeader, features_path, write_features
+from comedian.soccernet.prepare import prepare
+from comedian.video.frame_store import StoreSettings
 from video_factory import write_video
 
 LABELS = ("red flash", "green flash")

@@ -15,8 +15,8 @@ import torch
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
-from comedian.data.annotations import read_results, write_results
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.soccernet.annotations import read_results, write_results
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.recipe import load_recipe

@@ -19,7 +19,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from chromium import CHROMIUM, FLAGS
 from comedian import InputError
-from comedian.data.decoding import iter_frames
+from comedian.video.decoding import iter_frames
 from video_factory import corrupt, frame_number, write_video
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import torch
 from common import augment_one_by_one, interleaved
 from torch import Tensor
 
-from comedian.data.augmentation import augment, draw_parameters
+from comedian.samples.augmentation import augment, draw_parameters
 from comedian.training.contrastive_config import ContrastiveConfig
 
 

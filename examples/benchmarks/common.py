@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from comedian.data.augmentation import BLUR_RADIUS, AugmentationSettings, augment, draw_parameters, solarize
 from comedian.models.encoders_comedian import ComedianMLP, ComedianTubeletEmbeddings, ComedianViTEncoder
+from comedian.samples.augmentation import BLUR_RADIUS, AugmentationSettings, augment, draw_parameters, solarize
 from comedian.training.run_record import describe_hardware
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from comedian.data.decoding import iter_frames
+from comedian.video.decoding import iter_frames
 
 HALF_S = 45 * 60
 WINDOW_S = 64

@@ -17,9 +17,9 @@ import numpy as np
 from common import machine, run_measured
 from official_score import make_matches, official, ours
 
-from comedian.data.decoding import iter_frames
 from comedian.inference import scoring, torch_model
 from comedian.inference.torch_model import TorchModel, load_model
+from comedian.video.decoding import iter_frames
 
 MINUTES = (2, 5, 10, 20)
 BATCHES = (1, 2, 4, 8, 16, 32)

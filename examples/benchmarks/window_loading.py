@@ -17,8 +17,8 @@ from common import interleaved, machine
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from comedian.data.decoding import iter_frames
-from comedian.data.frame_store import StoreSettings, open_half, source_of, write_half
+from comedian.video.decoding import iter_frames
+from comedian.video.frame_store import StoreSettings, open_half, source_of, write_half
 
 FPS, HEIGHT, WIDTH, NUM_FRAMES = 2, 224, 224, 128
 

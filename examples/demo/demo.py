@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from comedian import ActionSpotter
-from comedian.data.annotations import find_halves, find_label_file, prediction_of, read_annotations
-from comedian.data.decoding import probe
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.files import read_json
+from comedian.soccernet.annotations import prediction_of, read_annotations
+from comedian.soccernet.layout import find_halves, find_label_file
+from comedian.video.decoding import probe
 
 HERE = Path(__file__).parent
 # a spot stands beside an event of its label at most this far away

@@ -22,8 +22,12 @@ NOTICE = "<!-- made by `python examples/guides/make_reference.py`: edit the docs
 # page -> what it holds, in the order of the index
 ROOMS = {
     "models": "configuration, models, losses, processor, pipeline, stitching and suppression",
-    "data": "annotations, data sets, decoding, frame stores, windows, augmentation, feature banks, downloads",
-    "inference": "a video to spots or features",
+    "video": "decoding, live sources, clips, frame stores, audio tracks",
+    "soccernet": "folder layout, labels, annotations, splits, the `datasets` builder, downloads, `prepare`",
+    "events": "events of any data set, their file formats, your videos, checks",
+    "inference": "a video to spots",
+    "features": "feature banks: extraction, import, reduction",
+    "samples": "what training draws: windows, clips, targets, augmentation",
     "evaluation": "spots to scores",
     "training": "stages, their settings and trainers, recipes",
     "conversion": "checkpoints to models, models to graphs",
@@ -57,7 +61,7 @@ def index_page() -> str:
     """The list of pages, and where each name that `comedian` itself offers is told of."""
     lines = ["# Reference", "", "Every class and function without a leading underscore that has a docstring.", ""]
     lines += [f"- [{room}]({room}.md): {about}" for room, about in ROOMS.items()]
-    lines += [f"- [{PACKAGE_PAGE}]({PACKAGE_PAGE}.md): errors, files"]
+    lines += [f"- [{PACKAGE_PAGE}]({PACKAGE_PAGE}.md): errors, files, the Hub's errors"]
     lines += [
         f"- [{COMMANDS_PAGE}]({COMMANDS_PAGE}.md): `comedian` on the command line",
         "",

@@ -19,10 +19,11 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from comedian import ActionSpotter, InputError
-from comedian.data.annotations import RESULTS_FILE_NAME, write_results
-from comedian.data.decoding import iter_frames, open_video, probe, timing_of
 from comedian.inference.outputs import write_csv
 from comedian.report.page import clock
+from comedian.soccernet.annotations import write_results
+from comedian.soccernet.layout import RESULTS_FILE_NAME
+from comedian.video.decoding import iter_frames, open_video, probe, timing_of
 
 DEMO = Path(__file__).parents[1] / "demo"
 MAX_ENCODED_HEIGHT = 480

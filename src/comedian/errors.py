@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 # a full disk, a quota, a limit, a folder that may not be written
@@ -11,6 +12,11 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 MAX_HEAD, MAX_TAIL = 1500, 300
 # more names than these do not help in a message
 MAX_KNOWN = 30
+
+# A position of a day or more is a wrong unit, and without a bound one would overflow the tables' integers.
+MAX_POSITION_MS = 24 * 60 * 60 * 1000
+# What breaks a line or gives orders to a terminal; no label has it.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(ValueError):

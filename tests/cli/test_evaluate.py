@@ -8,12 +8,12 @@ import pytest
 
 from comedian.cli.commands.evaluate import METRIC_NAMES
 from comedian.cli.main import main
-from comedian.data.soccernet import find_splits
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     METRICS,
     SOCCERNET_V2_LABELS,
     average_map,
 )
+from comedian.soccernet.splits import find_splits
 
 MATCHES = ("england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley", "spain_laliga/2016-2017/x", "cup/2020/y")
 

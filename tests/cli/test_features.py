@@ -3,9 +3,9 @@ import pytest
 
 from comedian.cli.commands.extract_features import SOURCES
 from comedian.cli.main import main
-from comedian.data.feature_bank import FeatureBank
-from comedian.data.feature_import import PUBLISHED
+from comedian.features.bank import FeatureBank
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.soccernet.layout import PUBLISHED
 from match_factory import write_matches
 from testing_utils import tiny_config
 

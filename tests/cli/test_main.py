@@ -74,7 +74,7 @@ def test_ctrl_c_is_one_line(monkeypatch, tmp_path, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("comedian.data.frame_store.prepare", interrupt)
+    monkeypatch.setattr("comedian.soccernet.prepare.prepare", interrupt)
     assert main(["prepare", str(tmp_path), str(tmp_path / "store")]) == 130
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["comedian prepare: interrupted; run the same command again to go on"]

@@ -1,7 +1,7 @@
 import pytest
 
 from comedian.cli.main import main
-from comedian.data.frame_store import FrameStore
+from comedian.video.frame_store import FrameStore
 from video_factory import truncate, write_video
 
 

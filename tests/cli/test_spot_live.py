@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from comedian.cli.main import main
-from comedian.data import live
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.video import live
 from stream_servers import http_stream, rtsp_stream, udp_stream
 from testing_utils import tiny_config
 from video_factory import corrupt, write_video

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comedian.conversion.lightning import check_output_dir, convert_checkpoint, published_name, read_checkpoint
-from comedian.data.annotations import SOCCERNET_V2_LABELS
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.soccernet.labels import SOCCERNET_V2_LABELS
 from naive_model import naive_forward, random_checkpoint
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from comedian.data.annotations import Annotation
 from comedian.evaluation import calibration
 from comedian.evaluation.calibration import (
     Judged,
@@ -18,8 +17,9 @@ from comedian.evaluation.calibration import (
     reporting_settings,
     too_few_events,
 )
-from comedian.evaluation.matching import match_spots
+from comedian.evaluation.exact_matching import match_spots
 from comedian.models.postprocessing_comedian import MIN_THRESHOLD, calibrate, lower_bound, operating_thresholds
+from comedian.soccernet.annotations import Annotation
 
 LABELS = ["a", "b", "c"]
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
-from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation import nearest_neighbours
 from comedian.evaluation.nearest_neighbours import choose_clips, labelled_tokens, nearest_neighbour_probe
 from comedian.models import ComedianModel, ComedianVideoProcessor
+from comedian.samples.datasets import HalfDataset
+from comedian.soccernet.builder import SoccerNet
+from comedian.soccernet.prepare import prepare
+from comedian.video.frame_store import FrameStore, StoreSettings
 from match_factory import LABELS, write_matches
 from testing_utils import tiny_config
 

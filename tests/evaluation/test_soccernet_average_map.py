@@ -12,7 +12,6 @@ import pytest
 from SoccerNet.Evaluation import ActionSpotting
 from SoccerNet.Evaluation.utils import EVENT_DICTIONARY_V2
 
-from comedian.data import annotations
 from comedian.evaluation.soccernet_average_map import soccernet_average_map
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     METRICS,
@@ -23,6 +22,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     average_map,
     within_official_limits,
 )
+from comedian.soccernet import annotations
 
 METRIC_FOLDER = Path(soccernet_average_map.__file__).parent
 LABELS = ("Goal", "Corner", "Foul", "Never happens")

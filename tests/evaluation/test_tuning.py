@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from comedian.data.annotations import game_time, prediction_of
 from comedian.evaluation import tuning
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.evaluation.tuning import Choice, Merging, Tuner, mergings_to_try
 from comedian.inference.settings import with_settings
 from comedian.inference.spotter import spots_of_match
+from comedian.soccernet.annotations import game_time, prediction_of
 from testing_utils import tiny_config
 
 MATCHES = ["league/a", "league/b", "league/c", "league/d", "league/e"]

@@ -19,23 +19,24 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from comedian.conversion.lightning import load_tensors
-from comedian.data.annotations import read_annotations, read_label_list, read_results
-from comedian.data.event_formats import FORMATS, measure, read_events, write_events
-from comedian.data.feature_bank import FeatureBank, FeatureHeader, open_features, write_features
-from comedian.data.feature_import import _open_array
-from comedian.data.feature_reduction import load_reduction
-from comedian.data.frame_store import FrameStore, open_half, source_of, write_half
-from comedian.data.soccernet import find_splits
 from comedian.errors import InputError
 from comedian.evaluation.match_files import find_label_files, find_prediction_files
+from comedian.events.formats import FORMATS, measure, read_events, write_events
+from comedian.features.bank import FeatureBank, FeatureHeader, open_features, write_features
+from comedian.features.published import _open_array
+from comedian.features.reduction import load_reduction
 from comedian.files import inside, read_json, read_yaml
 from comedian.hub.model_card import read_config, read_facts, read_scores
 from comedian.hub.model_record import read_record
 from comedian.inference.score_files import ScoredHalf, load_scores, save_scores, score_path
 from comedian.inference.settings import read_settings
 from comedian.models import ComedianConfig
+from comedian.soccernet.annotations import read_annotations, read_results
+from comedian.soccernet.labels import read_label_list
+from comedian.soccernet.splits import find_splits
 from comedian.training.recipe import load_recipe, parse_overrides
 from comedian.training.train_all import read_plan
+from comedian.video.frame_store import FrameStore, open_half, source_of, write_half
 from testing_utils import tiny_config
 from video_factory import draw_frame
 

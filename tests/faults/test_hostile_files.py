@@ -16,13 +16,13 @@ import torch
 from safetensors.numpy import load_file
 
 from comedian.cli.main import main
-from comedian.data.annotations import read_results
-from comedian.data.decoding import iter_frames
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
-from comedian.data.frame_store import FrameStore
+from comedian.features.bank import FeatureHeader, features_path, write_features
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.pipeline_comedian import read_frames
 from comedian.models.sound_comedian import read_sound
+from comedian.soccernet.annotations import read_results
+from comedian.video.decoding import iter_frames
+from comedian.video.frame_store import FrameStore
 from testing_utils import tiny_config
 from video_factory import write_video
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from comedian.data.feature_bank import features_path
-from comedian.data.frame_store import TRAILER
-from comedian.data.sound_files import sound_path
+from comedian.features.bank import features_path
+from comedian.video.frame_store import TRAILER
+from comedian.video.sound_files import sound_path
 from match_factory import write_recipe, write_stage_data
 
 FEATURE_DIM = 6

@@ -12,8 +12,8 @@ import yaml
 from kill_harness import Killer, contents, stamps
 from SoccerNet.utils import getListGames
 
-from comedian.data.annotations import write_results
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.soccernet.annotations import write_results
 from hub_stand_in import TOKEN, USER
 from match_factory import write_matches, write_recipe, write_stage_data
 from testing_utils import tiny_config

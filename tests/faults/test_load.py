@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
+from comedian.features.bank import FeatureHeader, features_path, write_features
 from video_factory import write_video
 
 NUM_LABELS = 100
@@ -47,7 +47,7 @@ def test_a_bank_of_50_gb_is_read_where_it_is_asked(tmp_path):
     grown_mb = growth_mb(
         """
 import numpy as np
-from comedian.data.feature_bank import FeatureBank
+from comedian.features.bank import FeatureBank
 bank = FeatureBank(sys.argv[1])
 # ---
 rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def test_a_thousand_halves_and_ten_thousand_events_in_one(tmp_path):
         write_labels(folder, 10_000 if match == 0 else 50, match)
     grown_mb = growth_mb(
         """
-from comedian.data.soccernet import SoccerNet
+from comedian.soccernet.builder import SoccerNet
 # ---
 builder = SoccerNet(data_dir=sys.argv[1], labels=[f"label {index}" for index in range(100)], cache_dir=sys.argv[2])
 builder.download_and_prepare()

@@ -16,7 +16,8 @@ from kill_harness import processes_in
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
-from comedian.data.frame_store import StoreSettings, prepare
+from comedian.soccernet.prepare import prepare
+from comedian.video.frame_store import StoreSettings
 from match_factory import write_bank, write_matches, write_recipe
 from processes import ENVIRONMENT, EXAMPLES, launch, one_after_the_other
 from video_factory import write_video

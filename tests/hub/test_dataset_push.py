@@ -6,11 +6,11 @@ import pytest
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from comedian.data.feature_bank import FeatureHeader, features_path, write_features
-from comedian.data.soccernet import SoccerNet
 from comedian.errors import InputError
+from comedian.features.bank import FeatureHeader, features_path, write_features
 from comedian.hub import dataset_push
 from comedian.hub.dataset_push import push_dataset
+from comedian.soccernet.builder import SoccerNet
 from hub_stand_in import USER
 from match_factory import write_matches
 

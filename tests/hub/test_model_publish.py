@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
-from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
 from comedian.errors import InputError
 from comedian.hub import model_publish
 from comedian.hub.model_card import CardFacts, read_facts, render_card
 from comedian.hub.model_publish import files_to_publish, publish
 from comedian.hub.model_record import ModelRecord, read_record
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.samples.datasets import TargetSettings, WindowDataset, WindowShape
 from comedian.training.base_trainer import build_processor
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain

@@ -9,14 +9,14 @@ from transformers import pipeline
 from comedian import ActionSpotter, InputError
 from comedian.cli.main import main
 from comedian.conversion.averaging import average_models
-from comedian.data.decoding import iter_frames
 from comedian.inference import score_files, spotter
 from comedian.inference.score_files import load_score_folders, load_scores, score_matches, score_path
 from comedian.inference.scoring import encode_half, score_half
-from comedian.inference.torch_model import TorchModel
 from comedian.inference.spotter import merge_configs
 from comedian.inference.streaming import StreamingSpotter
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.video.decoding import iter_frames
 from testing_utils import tiny_config
 from video_factory import write_video
 

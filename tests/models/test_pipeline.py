@@ -11,7 +11,6 @@ import torch
 from transformers import BitsAndBytesConfig, pipeline
 
 from comedian import ActionSpotter
-from comedian.data.decoding import iter_frames
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
 from comedian.inference.torch_model import TorchModel
 from comedian.models import (
@@ -22,6 +21,7 @@ from comedian.models import (
     pipeline_comedian,
 )
 from comedian.models.pipeline_comedian import read_frames
+from comedian.video.decoding import iter_frames
 from testing_utils import tiny_config
 from video_factory import corrupt, truncate, write_video
 
@@ -149,7 +149,10 @@ def test_a_calibrated_model_gives_the_same_probabilities(folder, videos):
     model.config.label_calibration = [[0.5, -1.0], [1.5, 0.5], [1.0, 0.3]]
     model.config.label_curves = [[[0.4, 0.9, 0.3], [0.3, 0.6, 0.6]], [[0.8, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    spotter, spot = ActionSpotter([TorchModel(model, processor)]), pipeline(TASK, model=model, video_processor=processor)
+    spotter, spot = (
+        ActionSpotter([TorchModel(model, processor)]),
+        pipeline(TASK, model=model, video_processor=processor),
+    )
     for threshold in (None, 0.0, 0.5, "precision=0.9", "recall=0.5"):
         assert spot(videos, threshold=threshold) == spotter(videos, threshold=threshold) != []
     assert spot(videos, threshold=0.0) != spotter(videos, keep_all=True)

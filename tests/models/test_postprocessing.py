@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from comedian.data.windows import cover_starts
 from comedian.models.postprocessing_comedian import (
     displace,
     find_spots,
@@ -18,6 +17,7 @@ from comedian.models.postprocessing_comedian import (
     step_timestamps_s,
     stitch,
 )
+from comedian.models.time_grid_comedian import cover_starts
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "reference.safetensors"
 seeds = st.integers(0, 2**32 - 1)

@@ -7,10 +7,10 @@ from playwright.sync_api import expect
 
 from chromium import file_pages
 from comedian.cli.main import main
-from comedian.data.decoding import frames_at
-from comedian.data.event_formats import read_events
+from comedian.events.formats import read_events
 from comedian.inference.suggestions import Moment, uncertain_moments
 from comedian.report.label import LabelEvent, is_playable, write_label_page
+from comedian.video.decoding import frames_at
 from video_factory import frame_number, write_video
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"

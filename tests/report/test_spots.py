@@ -12,11 +12,11 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from chromium import file_pages
-from comedian.data.annotations import Annotation, prediction_of
-from comedian.data.windows import token_timestamps_s
 from comedian.inference.outputs import write_csv
+from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.report import spots as report
 from comedian.report.spots import write_spots_report
+from comedian.soccernet.annotations import Annotation, prediction_of
 from testing_utils import tiny_config
 from video_factory import frame_number, write_video
 

@@ -7,14 +7,15 @@ import torch
 
 from comedian import ActionSpotter, InputError
 from comedian.cli.main import main
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
-from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.hub.model_publish import check_weights, files_to_publish
 from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.samples.datasets import HalfDataset, TargetSettings, WindowDataset, WindowShape
+from comedian.soccernet.builder import SoccerNet
+from comedian.soccernet.prepare import prepare
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
+from comedian.video.frame_store import FrameStore, StoreSettings
 from match_factory import LABELS, write_matches
 from testing_utils import tiny_config
 

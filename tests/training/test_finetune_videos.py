@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from comedian.cli.main import main
-from comedian.data.frame_store import open_half, source_of
 from comedian.models import ComedianForActionSpotting
 from comedian.training.base_trainer import build_processor
 from comedian.training.finetune_videos import VideoRun, finetune_videos
 from comedian.training.recipe import load_recipe
 from comedian.training.stage import load_config
+from comedian.video.frame_store import open_half, source_of
 from testing_utils import tiny_config
 from video_factory import write_video
 

@@ -8,11 +8,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from comedian.data.frame_store import StoreSettings, prepare
+from comedian.soccernet.prepare import prepare
 from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
+from comedian.video.frame_store import StoreSettings
 from match_factory import write_bank, write_matches, write_recipe
 
 HEAD = {"projector_sizes": [12, 6], "queue_size": 21}

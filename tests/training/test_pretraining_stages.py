@@ -11,14 +11,15 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import cosine_momentum
 from comedian.training.distill import distill
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
+from comedian.video.frame_store import FrameStore, StoreSettings
 from match_factory import write_recipe, write_stage_data
 from video_factory import write_video
 

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from comedian.conversion.lightning import SPOTTING, STAGE_1, STAGE_2, published_name
-from comedian.data.window_dataset import FrameWindows
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -27,6 +26,7 @@ from comedian.models import (
     ComedianForFeatureDistillation,
     ComedianVideoProcessor,
 )
+from comedian.samples.datasets import FrameWindows
 from comedian.training import base_trainer
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer, cosine_momentum

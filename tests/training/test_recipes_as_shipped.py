@@ -15,11 +15,11 @@ import yaml
 
 from comedian.cli.commands import prepare as prepare_command
 from comedian.cli.main import main
-from comedian.data.frame_store import FrameStore
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel
 from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.recipe import load_recipe
 from comedian.training.train_all import read_plan
+from comedian.video.frame_store import FrameStore
 from match_factory import write_matches
 from small_recipes import CONFIG, FOLDERS, HEADS, TRAINING, copy_small, recipes_of, small_config, small_training
 

@@ -11,13 +11,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from comedian.cli.main import main
-from comedian.data.feature_bank import FeatureHeader, features_path, open_features, write_features
-from comedian.data.frame_store import StoreSettings, prepare, source_of
+from comedian.features.bank import FeatureHeader, features_path, open_features, write_features
 from comedian.models import ComedianForActionSpotting
+from comedian.soccernet.prepare import prepare
 from comedian.training.recipe import DataSection
 from comedian.training.run_facts import FREE_SETTINGS, STAGE_FILES, RunChanged, differences
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import begin_run, load_halves
+from comedian.video.frame_store import StoreSettings, source_of
 from match_factory import LABELS, write_matches, write_recipe
 from testing_utils import tiny_config
 from video_factory import write_video

@@ -12,18 +12,19 @@ from transformers import pipeline
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
-from comedian.data.frame_store import StoreSettings, prepare
 from comedian.errors import InputError
 from comedian.evaluation.spotting_evaluator import _frames, score_halves
 from comedian.inference.scoring import encode_half, score_half
 from comedian.inference.torch_model import TorchModel, load_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.sound_comedian import read_sound, sound_of_tokens
+from comedian.soccernet.prepare import prepare
 from comedian.training.finetune import finetune
 from comedian.training.recipe import Recipe, load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
 from comedian.training.stage import build_model, load_halves
+from comedian.video.frame_store import StoreSettings
 from match_factory import LABELS, write_beeps, write_recipe
 from testing_utils import tiny_config
 from video_factory import write_video

@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
-from comedian.data.frame_store import StoreSettings, prepare
 from comedian.errors import InputError
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.finetune import finetune
@@ -23,6 +23,7 @@ from comedian.training.recipe import ModelSection, load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer, layer_depths
 from comedian.training.stage import build_model
+from comedian.video.frame_store import StoreSettings
 from match_factory import LABELS, write_matches, write_recipe
 from processes import ENVIRONMENT, launch
 from testing_utils import tiny_config

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from comedian.cli.main import main
-from comedian.data.feature_bank import FeatureBank
+from comedian.features.bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.train_all import STAGES, read_plan

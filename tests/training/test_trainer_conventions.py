@@ -7,10 +7,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import Trainer, TrainingArguments
 
-from comedian.data.augmentation import AugmentationSettings
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
-from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.errors import InputError
 from comedian.models import (
     ComedianContrastiveConfig,
@@ -20,11 +16,16 @@ from comedian.models import (
     ComedianForFeatureDistillation,
     ComedianVideoProcessor,
 )
+from comedian.samples.augmentation import AugmentationSettings
+from comedian.samples.datasets import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
+from comedian.soccernet.builder import SoccerNet
+from comedian.soccernet.prepare import prepare
 from comedian.training.base_trainer import RunClock
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
+from comedian.video.frame_store import FrameStore, StoreSettings
 from match_factory import LABELS, write_matches
 from testing_utils import tiny_config
 

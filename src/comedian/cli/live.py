@@ -9,9 +9,9 @@ from threading import Event
 
 from tqdm import tqdm
 
-from comedian.data.live import live_frames
 from comedian.inference.spotter import BAR_FORMAT_WITHOUT_TOTAL
 from comedian.inference.streaming import StreamingSpotter
+from comedian.video.live import live_frames
 
 
 def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:

@@ -14,9 +14,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from comedian.conversion.model_folder import check_output_dir, save_model
-from comedian.data.model_names import check_name
 from comedian.errors import InputError
 from comedian.hub.model_record import record_of_start
+from comedian.inference.model_names import check_name
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 
 ENCODERS = {"vit": "vivit", "deit": "vivit", "dinov2": "vivit", "swin": "viswin"}

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from comedian.conversion.model_folder import check_output_dir, new_folder, write_model
 from comedian.conversion.torch_files import read_state_dict
-from comedian.data.annotations import SOCCERNET_V2_LABELS
-from comedian.data.model_names import ENSEMBLE_FOLDER
 from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord
+from comedian.inference.model_names import ENSEMBLE_FOLDER
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -27,6 +26,7 @@ from comedian.models import (
     ComedianVideoProcessor,
 )
 from comedian.models.configuration_comedian import PUBLISHED_SIZES
+from comedian.soccernet.labels import SOCCERNET_V2_LABELS
 
 SPOTTING, STAGE_1, STAGE_2 = "spotting", "stage 1", "stage 2"
 

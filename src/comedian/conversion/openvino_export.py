@@ -16,15 +16,12 @@ from torch.export import Dim
 from tqdm import tqdm
 
 from comedian.conversion.model_folder import check_output_dir, new_folder
-from comedian.data.annotations import find_halves, prediction_of
-from comedian.data.decoding import frames_at, iter_frames, probe
-from comedian.data.model_names import CONFIG_FILE_NAME, find_model
-from comedian.data.soccernet import matches_of_splits
 from comedian.errors import InputError
 from comedian.evaluation.match_files import find_folder, find_label_files
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.files import atomic_write_text
 from comedian.hub.model_record import RECORD_FILE_NAME
+from comedian.inference.model_names import CONFIG_FILE_NAME, find_model
 from comedian.inference.openvino_model import (
     GRAPH_SUFFIXES,
     SPATIAL_GRAPH,
@@ -36,6 +33,10 @@ from comedian.inference.scoring import encode_half_with_models, score_half, spot
 from comedian.inference.torch_model import TorchModel, load_found_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.sound_comedian import NUM_MELS, read_sound, sound_of_tokens
+from comedian.soccernet.annotations import prediction_of
+from comedian.soccernet.layout import find_halves
+from comedian.soccernet.splits import matches_of_splits
+from comedian.video.decoding import frames_at, iter_frames, probe
 
 # tubelets whose activations set the ranges of int8
 CALIBRATION_TUBELETS = 256
@@ -243,7 +244,9 @@ def _matches(quantization: Quantization) -> tuple[list[Path], dict[str, dict[int
         for video in find_halves(root / video_id).values()
     ]
     if not videos:
-        raise InputError(f"`{root}` has no video in the split `{quantization.split}`; calibrate on matches with videos")
+        raise InputError(
+            f"`{root}` has no video in the split `{quantization.split}`; calibrate on matches with videos"
+        )
     validation = {video_id: find_halves(root / video_id) for video_id in matches_of_splits(root, ["validation"])}
     for video_id, halves in validation.items():
         if not halves:
@@ -263,10 +266,10 @@ def _scores_of(models: list[OpenVinoModel], root: Path, matches: dict[str, dict[
         for model, tokens, found in zip(models, encode_half_with_models(models, frames), predictions, strict=True):
             spots = spots_of_half(score_half(model, tokens, sound), config, half, 0.0)
             found[video_id] += map(prediction_of, spots)
-    references = {find_folder(video_id, labels, root): video_id for video_id in matches}
-    events = [labels[folder].read_events("annotations") for folder in references]
+    folders = {video_id: find_folder(video_id, labels, root) for video_id in matches}
+    references = [labels[folder].read_events("annotations") for folder in folders.values()]
     return [
-        100 * average_map(events, [found[video_id] for video_id in references.values()], config.label_names)["tight"]["a_mAP"]
+        100 * average_map(references, list(found.values()), config.label_names, metrics="tight")["tight"]["a_mAP"]
         for found in predictions
     ]
 

@@ -9,10 +9,11 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from comedian.data.annotations import LABEL_FILE_NAMES, RESULTS_FILE_NAME, parse_events
-from comedian.data.official_splits import SPLITS_FILE_NAME, split_name
 from comedian.errors import InputError
 from comedian.files import comparable, parse_json, read_json, walk
+from comedian.soccernet.annotations import parse_events
+from comedian.soccernet.layout import LABEL_FILE_NAMES, RESULTS_FILE_NAME
+from comedian.soccernet.splits import SPLITS_FILE_NAME, split_name
 
 # A half has some 100 kB of labels; a zip of a few kB may hold terabytes.
 MAX_MEMBER_BYTES = 64 * 2**20

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comedian.data.window_dataset import HalfDataset
-from comedian.data.windows import token_targets
 from comedian.inference.torch_model import autocast
 from comedian.models import ComedianModel, ComedianVideoProcessor
+from comedian.samples.datasets import HalfDataset
+from comedian.samples.windows import token_targets
 
 CLIPS_PER_BATCH = 64
 NUM_NEIGHBOURS = 20

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.annotations import prediction_of
-from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.calibration import Judged, judge_spots
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.inference.scoring import SpottingModel, encode_half, score_half, spots_of_half
 from comedian.models.settings_comedian import ComedianSettings
+from comedian.samples.datasets import HalfDataset
+from comedian.soccernet.annotations import prediction_of
 
 READ_FRAMES = 64
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.annotations import position_ms_of
 from comedian.evaluation.calibration import RIGHT_TOLERANCE_S, judge_spots, reporting_settings
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     METRICS,
@@ -25,8 +24,9 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     take_spots,
 )
 from comedian.models import ComedianConfig
-from comedian.models.settings_comedian import NMS_TYPES
 from comedian.models.postprocessing_comedian import non_maximum_suppression, step_timestamps_s
+from comedian.models.settings_comedian import NMS_TYPES
+from comedian.soccernet.annotations import position_ms_of
 
 # widths of suppression to try, in seconds, beside the model's own
 NMS_WINDOWS_S = (1.0, 2.0, 4.0, 6.0, 10.0, 15.0, 20.0)

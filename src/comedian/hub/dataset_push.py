@@ -13,9 +13,9 @@ import datasets
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 
-from comedian.data.feature_bank import FeatureBank
-from comedian.data.hub_errors import hub_errors, hub_url
-from comedian.data.soccernet import SoccerNet
+from comedian.features.bank import FeatureBank
+from comedian.hub_errors import hub_errors, hub_url
+from comedian.soccernet.builder import SoccerNet
 
 # of a Parquet file in memory
 MAX_SHARD_BYTES = 500_000_000

@@ -15,10 +15,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
 
 from comedian import models
-from comedian.data.model_names import CONFIG_FILE_NAME, read_local_config
 from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
+from comedian.inference.model_names import CONFIG_FILE_NAME, read_local_config
 from comedian.models import ComedianConfig
 from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 

@@ -11,12 +11,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from comedian import models
-from comedian.data.hub_errors import hub_errors
-from comedian.data.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_models
 from comedian.errors import InputError
 from comedian.files import inside, read_json, read_yaml
 from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
 from comedian.hub.model_record import RECORD_FILE_NAME
+from comedian.hub_errors import hub_errors
+from comedian.inference.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_models
 from comedian.inference.spotter import ActionSpotter
 from comedian.models import ComedianVideoProcessor
 

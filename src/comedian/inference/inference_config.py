@@ -83,7 +83,9 @@ class InferenceConfig(ComedianSettings):
         self._check_choice("merge", MERGES)
         self._check_choice("nms_type", NMS_TYPES)
         self._check_positive("spatial_hidden_size tubelet_size num_frames fps scores_per_token")
-        self._check_largest(("spatial_hidden_size", "spatial_depths", "image_size", "num_frames", "fps", "scores_per_token"))
+        self._check_largest(
+            ("spatial_hidden_size", "spatial_depths", "image_size", "num_frames", "fps", "scores_per_token")
+        )
         self._check_window()
         self._check_output()
         self._check_inference()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 
-from comedian.data.model_names import FoundModel
 from comedian.errors import InputError
 from comedian.inference.inference_config import InferenceConfig
+from comedian.inference.model_names import FoundModel
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
 
 try:
@@ -80,7 +80,9 @@ class OpenVinoModel:
             )
         tubelets = frames.reshape(-1, config.tubelet_size, *frames.shape[1:])
         whole = len(tubelets) - len(tubelets) % TUBELETS_PER_RUN
-        runs = [self._spatial(tubelets[first : first + TUBELETS_PER_RUN]) for first in range(0, whole, TUBELETS_PER_RUN)]
+        runs = [
+            self._spatial(tubelets[first : first + TUBELETS_PER_RUN]) for first in range(0, whole, TUBELETS_PER_RUN)
+        ]
         runs += [self._spatial_single(tubelets[index : index + 1]) for index in range(whole, len(tubelets))]
         return np.concatenate([run["spatial_tokens"] for run in runs])
 
@@ -160,7 +162,9 @@ def load_openvino_model(found: FoundModel, device: Any = None) -> OpenVinoModel:
         InputError: another device, a missing file or package, or a graph or configuration that cannot be read.
     """
     if device is not None and str(device) != "cpu":
-        raise InputError(f"`{found.name}` holds OpenVINO graphs, which run on the CPU; device `{device}`: give cpu, or none")
+        raise InputError(
+            f"`{found.name}` holds OpenVINO graphs, which run on the CPU; device `{device}`: give cpu, or none"
+        )
     _openvino()
     try:
         config = InferenceConfig.from_dict(found.config)

@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from comedian.data.annotations import (
+from comedian.files import atomic_path, atomic_write_text
+from comedian.soccernet.annotations import (
     OFFICIAL_HALF_LENGTH_MS,
     OFFICIAL_HALVES,
-    RESULTS_FILE_NAME,
     game_time,
     position_ms_of,
     write_results,
 )
-from comedian.files import atomic_path, atomic_write_text
+from comedian.soccernet.layout import RESULTS_FILE_NAME
 
 CSV_COLUMNS = ("half", "label", "timestamp_s", "game_time", "score")
 

@@ -18,9 +18,6 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from comedian.data.annotations import MAX_HALVES
-from comedian.data.decoding import iter_frames
-from comedian.data.frame_store import source_of
 from comedian.errors import InputError
 from comedian.files import atomic_write_tensors, comparable, inside
 from comedian.inference.inference_config import InferenceConfig
@@ -28,6 +25,9 @@ from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
 from comedian.models.settings_comedian import ComedianSettings
+from comedian.soccernet.layout import MAX_HALVES
+from comedian.video.decoding import iter_frames
+from comedian.video.frame_store import source_of
 
 FORMAT = "comedian-scores-1"
 

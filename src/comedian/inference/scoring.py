@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from comedian.data.windows import cover_starts
 from comedian.errors import InputError
 from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.models.sound_comedian import sound_of_tokens
+from comedian.models.time_grid_comedian import cover_starts
 
 WINDOWS_PER_BATCH = 16
 # batches that a CPU works on at a time: each takes its share of memory, about 0.1 GB for ViViT-T

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.decoding import iter_frames, probe
-from comedian.data.model_names import FoundModel, find_models
-from comedian.data.windows import cover_starts
 from comedian.errors import InputError
+from comedian.inference.model_names import FoundModel, find_models
 from comedian.inference.scoring import (
     Result,
     SpottingModel,
@@ -29,6 +27,8 @@ from comedian.inference.settings import MERGING, with_settings
 from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
 from comedian.models.settings_comedian import DEFAULT_THRESHOLD, ComedianSettings
 from comedian.models.sound_comedian import read_sound
+from comedian.models.time_grid_comedian import cover_starts
+from comedian.video.decoding import iter_frames, probe
 
 if TYPE_CHECKING:
     import torch
@@ -172,9 +172,7 @@ class ActionSpotter:
         starts = cover_starts(len(tokens), self.config.num_tokens, stride_tokens)
         return WindowScores(*score_windows(model, tokens, starts, sound), starts, len(tokens))
 
-    def _encode(
-        self, video: str | Path, progress: bool
-    ) -> list[tuple[SpottingModel, np.ndarray, np.ndarray | None]]:
+    def _encode(self, video: str | Path, progress: bool) -> list[tuple[SpottingModel, np.ndarray, np.ndarray | None]]:
         """Spatial tokens of a video by each model, and by each of its mirror image with `flip`; what the model hears."""
         encoded = []
         # one pass over the video for all models that take pictures of one size

@@ -9,9 +9,9 @@ from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from comedian.data.hub_errors import hub_errors
-from comedian.data.model_names import REMEDY, FoundModel, find_model
 from comedian.errors import InputError
+from comedian.hub_errors import hub_errors
+from comedian.inference.model_names import REMEDY, FoundModel, find_model
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.models.pipeline_comedian import is_quantized
@@ -167,8 +167,8 @@ def load_found_model(
         )
     if found.is_graphs:
         raise InputError(
-            f"`{name}` holds OpenVINO graphs, which `comedian spot` and `comedian extract-features` run; give the model that "
-            "they were exported from"
+            f"`{name}` holds OpenVINO graphs, which only `comedian spot` and `comedian extract-features` run; give the "
+            "model that they were exported from"
         )
     try:
         model, loading = ComedianForActionSpotting.from_pretrained(

@@ -29,9 +29,7 @@ def _register() -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
     from transformers.utils import is_torchvision_available
 
-    found = {
-        name: getattr(importlib.import_module(f"{__name__}.{module}"), name) for name, module in _CLASSES.items()
-    }
+    found = {name: getattr(importlib.import_module(f"{__name__}.{module}"), name) for name, module in _CLASSES.items()}
     globals().update(found)
     config, spotting = found["ComedianConfig"], found["ComedianForActionSpotting"]
     AutoConfig.register("comedian", config)

@@ -626,7 +626,6 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             )
 
 
-
 def _is_of_labels(name: str, value: object) -> bool:
     """Whether a field's value holds for its labels alone."""
     return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))

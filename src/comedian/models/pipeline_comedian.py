@@ -17,9 +17,10 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .settings_comedian import DEFAULT_THRESHOLD
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
+from .settings_comedian import DEFAULT_THRESHOLD
 from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
+from .time_grid_comedian import cover_starts
 from .timeline_comedian import Timeline
 from .video_processing_comedian import ComedianVideoProcessor
 
@@ -240,9 +241,7 @@ class ActionSpottingPipeline(Pipeline):
         """
         config = self.model.config
         length, window = len(tokens), config.num_tokens
-        # every `window_stride_tokens`, the last window flush with the end
-        last_start = max(length - window, 0)
-        starts = np.append(np.arange(0, last_start, config.window_stride_tokens), last_start)
+        starts = cover_starts(length, window, config.window_stride_tokens)
         if length < window:
             tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
         windows = tokens.to(self.model.dtype).unfold(0, window, 1)
@@ -346,7 +345,7 @@ def is_quantized(model: nn.Module) -> bool:
 def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
     """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame, in bounded memory.
 
-    The same frames as the package's `comedian.data.decoding.iter_frames`, which says more.
+    The same frames as the package's `comedian.video.decoding.iter_frames`, which says more.
 
     Args:
         path: any video that FFmpeg reads.

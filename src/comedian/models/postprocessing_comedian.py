@@ -28,7 +28,7 @@ def stitch(
     Args:
         scores (`np.ndarray` of shape `(num_windows, window_tokens, num_labels)`, float): scores of each window.
         starts (`np.ndarray` of shape `(num_windows,)`, int): first token of each window, as from
-            `comedian.data.windows.cover_starts`.
+            `comedian.models.time_grid_comedian.cover_starts`.
         num_tokens (`int`): tokens of the half.
         edge_trim (`int`, defaults to 0): tokens dropped at both ends of a window.
         merge (`str`, defaults to `"max"`): `"max"` or `"mean"` of the windows that hold a token.

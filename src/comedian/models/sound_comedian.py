@@ -71,7 +71,7 @@ def read_sound(path: str) -> np.ndarray | None:
 def open_media(path: str) -> Any:
     """Open a file or an address with PyAV; of a file, nothing but itself is read: lists of others are refused.
 
-    As the package's `comedian.data.decoding.open_video`.
+    As the package's `comedian.video.decoding.open_video`.
     """
     if not os.path.isfile(path):
         return av.open(str(path))

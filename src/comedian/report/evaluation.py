@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.annotations import find_halves
-from comedian.data.decoding import frames_at
 from comedian.errors import InputError
 from comedian.evaluation.calibration import CALIBRATION_FLOOR, reliability
 from comedian.evaluation.diagnosis import TOLERANCES_S, Diagnosis, Example, error_histogram
@@ -17,6 +15,8 @@ from comedian.files import existing
 from comedian.report.charts import Axes, Line, histogram, line_chart, style_of
 from comedian.report.page import clock, render_page
 from comedian.report.pictures import jpeg_data_uri
+from comedian.soccernet.layout import find_halves
+from comedian.video.decoding import frames_at
 
 PICTURE_HEIGHT = 108
 KINDS = {

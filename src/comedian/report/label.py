@@ -8,12 +8,12 @@ from pathlib import Path
 
 import av
 
-from comedian.data.clips import write_copy
-from comedian.data.decoding import open_video, probe, timing_of, video_stream
 from comedian.files import atomic_write_text
 from comedian.inference.suggestions import Moment
 from comedian.report.page import render_page
 from comedian.report.spots import relative_url
+from comedian.video.clips import write_copy
+from comedian.video.decoding import open_video, probe, timing_of, video_stream
 
 # containers and codecs that every current browser plays; Chromium plays H.264 in Matroska too
 PLAYED_FORMATS = ("mov,mp4", "matroska,webm")

@@ -11,14 +11,14 @@ from urllib.parse import quote
 import numpy as np
 from tqdm import tqdm
 
-from comedian.data.annotations import Annotation, prediction_of
-from comedian.data.decoding import frames_at, timing_of
 from comedian.errors import InputError, printable
-from comedian.evaluation.matching import match_spots
+from comedian.evaluation.exact_matching import match_spots
 from comedian.files import atomic_write_text
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.report.page import render_page
 from comedian.report.pictures import jpeg_data_uri
+from comedian.soccernet.annotations import Annotation, prediction_of
+from comedian.video.decoding import frames_at, timing_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from transformers import SchedulerType, TrainingArguments
 
-from comedian.data.augmentation import AugmentationSettings
-from comedian.data.window_dataset import SAMPLINGS
+from comedian.samples.augmentation import AugmentationSettings
+from comedian.samples.datasets import SAMPLINGS
 
 REFERENCE_BATCH_SIZE = 256
 # the type of schedule that the fields of `StageConfig` describe, and the names in `lr_scheduler_kwargs` that it takes

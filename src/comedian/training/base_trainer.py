@@ -21,17 +21,17 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import PILImageResampling
 
-from comedian.data.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
-from comedian.data.feature_bank import HalfFeatures
-from comedian.data.model_names import ADAPTER_FILE_NAME
-from comedian.data.window_dataset import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.errors import InputError
+from comedian.features.bank import HalfFeatures
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
+from comedian.inference.model_names import ADAPTER_FILE_NAME
 from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
+from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
+from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.run_record import RunClock, record_stage
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from comedian.data.augmentation import AugmentationSettings
+from comedian.samples.augmentation import AugmentationSettings
 from comedian.training.base_config import StageConfig
 
 

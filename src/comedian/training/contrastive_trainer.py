@@ -4,8 +4,8 @@ import math
 
 from torch import Tensor
 
-from comedian.data.window_dataset import HalfDataset
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
+from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from comedian.data.feature_bank import FeatureBank
-from comedian.data.window_dataset import DistillationDataset, WindowShape
 from comedian.errors import InputError
+from comedian.features.bank import FeatureBank
 from comedian.files import read_json
 from comedian.models import ComedianForFeatureDistillation
+from comedian.samples.datasets import DistillationDataset, WindowShape
 from comedian.training.base_trainer import build_processor
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from comedian.data.feature_bank import HalfFeatures
+from comedian.features.bank import HalfFeatures
 from comedian.models.modeling_comedian import keep_tubelets
 from comedian.training.base_trainer import QueuedTrainer, planes_of
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from comedian.data.window_dataset import TargetSettings, WindowDataset, WindowShape
 from comedian.files import read_json
 from comedian.hub.model_card import SCORES_SUFFIX
 from comedian.models import ComedianForActionSpotting
+from comedian.samples.datasets import TargetSettings, WindowDataset, WindowShape
 from comedian.training.base_trainer import build_processor
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig

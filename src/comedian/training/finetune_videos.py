@@ -7,21 +7,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from comedian.data.annotations import find_halves
-from comedian.data.decoding import probe
-from comedian.data.event_formats import read_events
-from comedian.data.events import Event, EventVideo
-from comedian.data.frame_store import FrameStore, StoreSettings, prepare
-from comedian.data.own_videos import IMPORT_FILE_NAME, find_parts, import_videos
-from comedian.data.soccernet import matches_of_splits
 from comedian.errors import InputError
+from comedian.events.events import Event, EventVideo
+from comedian.events.formats import read_events
+from comedian.events.own_videos import IMPORT_FILE_NAME, find_parts, import_videos
 from comedian.models import ComedianConfig
+from comedian.soccernet.layout import find_halves
+from comedian.soccernet.prepare import prepare
+from comedian.soccernet.splits import matches_of_splits
 from comedian.training.finetune import finetune
 from comedian.training.recipe import ModelSection, Recipe, make_recipe
 from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import check_settings, effective_config, load_config
 from comedian.training.train_all import on_main_process
+from comedian.video.decoding import probe
+from comedian.video.frame_store import FrameStore, StoreSettings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class VideoRun:
 
     Attributes:
         videos: the folder of the videos.
-        events: their events, in any format of `comedian.data.event_formats`.
+        events: their events, in any format of `comedian.events.formats`.
         model: a folder or Hub repository to start from.
         output: gets `matches` (the data set, in SoccerNet's layout), `frames`, `model`, and `run.json`, what they are
             made from.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from comedian.data.window_dataset import ClipDataset
 from comedian.files import read_json
 from comedian.models import ComedianForContrastivePretraining
+from comedian.samples.datasets import ClipDataset
 from comedian.training.base_trainer import build_processor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer

@@ -15,15 +15,15 @@ from typing import Any
 
 from transformers.utils import cached_file
 
-from comedian.data.frame_store import FrameStore, source_of
-from comedian.data.window_dataset import HalfDataset
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
 from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
+from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import Recipe
 from comedian.training.run_record import MACHINE_SETTINGS
+from comedian.video.frame_store import FrameStore, source_of
 
 RUN_FILE_NAME = "run.json"
 # beginnings of the names of settings that may differ when a run is continued or repeated

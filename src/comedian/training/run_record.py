@@ -14,8 +14,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from comedian.data.window_dataset import HalfDataset
 from comedian.hub.model_record import StageRecord
+from comedian.samples.datasets import HalfDataset
 
 PACKAGES = ("comedian", "torch", "transformers", "datasets", "accelerate")
 # beginnings of the names of settings that concern the machine or what is written, not the model

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from transformers import EvalPrediction
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
-from comedian.data.augmentation import mix_neighbours
-from comedian.data.window_dataset import HalfDataset, WindowDataset
 from comedian.errors import InputError
 from comedian.evaluation.calibration import reporting_settings, too_few_events
 from comedian.evaluation.spotting_evaluator import (
@@ -32,6 +30,8 @@ from comedian.inference.outputs import write_results_zip
 from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
+from comedian.samples.augmentation import mix_neighbours
+from comedian.samples.datasets import HalfDataset, WindowDataset
 from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig

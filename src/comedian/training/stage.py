@@ -14,14 +14,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
-from comedian.data.annotations import SOCCERNET_V2_LABELS, read_label_list
-from comedian.data.frame_store import FrameStore, same_source, source_of
-from comedian.data.model_names import find_model
-from comedian.data.soccernet import SoccerNet
-from comedian.data.window_dataset import HalfDataset
 from comedian.errors import InputError
 from comedian.files import atomic_path
 from comedian.hub.model_record import hash_weights, read_record
+from comedian.inference.model_names import find_model
 from comedian.models import (
     ComedianConfig,
     ComedianForContrastivePretraining,
@@ -29,6 +25,9 @@ from comedian.models import (
     ComedianModel,
     ComedianPreTrainedModel,
 )
+from comedian.samples.datasets import HalfDataset
+from comedian.soccernet.builder import SoccerNet
+from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import DataSection, ModelSection, Recipe, refuse_unknown
@@ -42,6 +41,7 @@ from comedian.training.run_facts import (
     find_written,
     write_facts,
 )
+from comedian.video.frame_store import FrameStore, same_source, source_of
 
 logger = logging.getLogger(__name__)
 

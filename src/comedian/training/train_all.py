@@ -9,17 +9,17 @@ from typing import Any
 
 from accelerate import PartialState
 
-from comedian.data.annotations import find_halves
-from comedian.data.feature_import import import_features
-from comedian.data.feature_reduction import reduce_features
-from comedian.data.frame_store import StoreSettings, prepare
-from comedian.data.soccernet import matches_of_splits
 from comedian.errors import InputError, suggest
 from comedian.evaluation.spotting_evaluator import average_map_of, score_halves, spots_of_halves
+from comedian.features.extraction import extract_features, load_extractor
+from comedian.features.published import import_features
+from comedian.features.reduction import reduce_features
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
-from comedian.inference.feature_extraction import extract_features, load_extractor
 from comedian.inference.torch_model import TorchModel, load_model
+from comedian.soccernet.layout import find_halves
+from comedian.soccernet.prepare import prepare
+from comedian.soccernet.splits import matches_of_splits
 from comedian.training.base_config import StageConfig
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.curves import draw_curves, read_curve
@@ -40,6 +40,7 @@ from comedian.training.run_facts import (
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import write_scores
 from comedian.training.stage import check_settings, load_halves
+from comedian.video.frame_store import StoreSettings
 
 # what a recipe folder may hold, in the order of training; each stage starts from the model of the one before
 STAGES: dict[str, Callable[..., Any]] = {

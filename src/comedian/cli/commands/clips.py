@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from comedian.data.annotations import read_results
-    from comedian.data.clips import clip_name, segment_of, write_clips, write_reel
+    from comedian.soccernet.annotations import read_results
+    from comedian.video.clips import clip_name, segment_of, write_clips, write_reel
 
     spots = sorted(read_results(args.events), key=lambda spot: (spot["half"], spot["timestamp_s"]))
     if unknown := set(args.labels or ()) - {spot["label"] for spot in spots}:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _checkpoints(source: str, file_name: str | None) -> list[Path]:
     """The authors' files that SOURCE names, on disk; none for an image model."""
-    from comedian.data.model_names import CHECKPOINT_SUFFIXES, checkpoints_of, has_config, local_checkpoint
+    from comedian.inference.model_names import CHECKPOINT_SUFFIXES, checkpoints_of, has_config, local_checkpoint
 
     if Path(source).is_file() or source.endswith((*CHECKPOINT_SUFFIXES, ".safetensors")):
         if file_name:
@@ -113,7 +113,7 @@ def _convert_image_model(args: argparse.Namespace) -> None:
 
 def _convert_checkpoints(args: argparse.Namespace, checkpoints: list[Path]) -> None:
     from comedian.conversion.lightning import read_checkpoint, save_converted
-    from comedian.data.annotations import read_label_list
+    from comedian.soccernet.labels import read_label_list
 
     if args.tubelet_size is not None:
         raise InputError("--tubelet-size is for image models; an authors' file tells its own")

@@ -87,8 +87,8 @@ def check_data(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from comedian.data.check import check_events, check_layout
     from comedian.errors import InputError
+    from comedian.events.check import check_events, check_layout
     from comedian.files import atomic_write_text
 
     if args.events and args.splits != "auto":
@@ -120,9 +120,9 @@ def convert_events(args: argparse.Namespace) -> None:
     """Write the events in the other format and print what was written and what was not."""
     from pathlib import Path
 
-    from comedian.data.event_formats import detect_format, lost_fields, measure, read_events, write_events
-    from comedian.data.events import keep_labels
     from comedian.errors import InputError
+    from comedian.events.events import keep_labels
+    from comedian.events.formats import detect_format, lost_fields, measure, read_events, write_events
 
     to = args.to or ("csv" if args.output.lower().endswith(".csv") else None)
     if to is None:
@@ -147,7 +147,7 @@ def convert_events(args: argparse.Namespace) -> None:
 
 def import_own_videos(args: argparse.Namespace) -> None:
     """Lay the videos out and print the events of each split."""
-    from comedian.data.own_videos import import_videos
+    from comedian.events.own_videos import import_videos
 
     data = import_videos(
         args.videos,

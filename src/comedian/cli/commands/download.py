@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fetch what is missing and print what was done."""
-    from comedian.data.download import Selection, fetch, plan_download
+    from comedian.soccernet.download import Selection, fetch, plan_download
 
     selection = Selection(splits=tuple(args.split), labels=args.labels, features=args.features, videos=args.videos)
     plan = plan_download(args.output, selection)

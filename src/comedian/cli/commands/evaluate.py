@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from comedian.data.annotations import NOT_SHOWN, SOCCERNET_V2_LABELS, read_label_list
 from comedian.errors import InputError
 from comedian.evaluation.match_files import (
     MatchFile,
@@ -26,6 +25,8 @@ from comedian.evaluation.match_files import (
     mixed_names,
 )
 from comedian.files import atomic_write_text
+from comedian.soccernet.annotations import NOT_SHOWN
+from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 
 # Spelled out, because importing the metric takes seconds that `--help` should not.
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")

@@ -34,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fill the bank and print what was done."""
-    from comedian.data.soccernet import matches_of_splits
+    from comedian.soccernet.splits import matches_of_splits
 
     video_ids = matches_of_splits(Path(args.root), args.split)
     if args.published:
         report = _import(args, video_ids)
     else:
-        from comedian.inference.feature_extraction import extract_features, load_extractor
+        from comedian.features.extraction import extract_features, load_extractor
 
         extractor = load_extractor(
             args.model,
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         )
         report = extract_features(args.root, args.bank, extractor, video_ids=video_ids, dtype=args.dtype)
 
-    from comedian.data.feature_bank import FeatureBank
+    from comedian.features.bank import FeatureBank
 
     first = FeatureBank(args.bank).first
     print(
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace, video_ids: list[str]):
-    from comedian.data.feature_import import import_features
+    from comedian.features.published import import_features
 
     names = ("clip_s", "fps", "hop_s", "batch_size", "device")
     given = [name for name in names if getattr(args, name) is not None] + [

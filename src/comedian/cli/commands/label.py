@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from comedian.data.annotations import read_label_list
-    from comedian.data.decoding import probe
     from comedian.errors import printable
     from comedian.report.label import write_label_page
+    from comedian.soccernet.labels import read_label_list
+    from comedian.video.decoding import probe
 
     videos = name_videos(args.videos)
     for video in videos.values():
@@ -116,8 +116,8 @@ def events_of_file(path: Path, videos: dict[str, Path]) -> tuple[list, tuple[str
     Raises:
         InputError: the file cannot be read, or has events of another video.
     """
-    from comedian.data.event_formats import read_events
-    from comedian.data.own_videos import find_file
+    from comedian.events.formats import read_events
+    from comedian.events.own_videos import find_file
     from comedian.report.label import LabelEvent
 
     indices = {video.resolve(): index for index, video in enumerate(videos.values())}

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the store and print what was done."""
-    from comedian.data.frame_store import StoreSettings, prepare
+    from comedian.soccernet.prepare import prepare
+    from comedian.video.frame_store import StoreSettings
 
     settings = StoreSettings(args.fps, args.height, args.width, args.quality)
     report = prepare(args.root, args.store, settings, sound=args.sound, workers=args.workers, skip_bad=args.skip_bad)

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> None:
 
     from pathlib import Path
 
-    from comedian.data.feature_reduction import FILE_NAME, apply_reduction, load_reduction, reduce_features
-    from comedian.data.soccernet import matches_of_splits
+    from comedian.features.reduction import FILE_NAME, apply_reduction, load_reduction, reduce_features
+    from comedian.soccernet.splits import matches_of_splits
 
     if args.transform is not None:
         report = apply_reduction(args.bank, args.output, args.transform, dtype=args.dtype)

@@ -129,9 +129,9 @@ def run(args: argparse.Namespace) -> None:
         scores, config = _score(args, is_folder)
     config = _with_settings(config, args.nms_type, args.nms_window)
 
-    from comedian.data.annotations import write_results
     from comedian.inference.outputs import num_outside_official_limits, write_csv, write_results_zip
     from comedian.inference.spotter import spots_of_match
+    from comedian.soccernet.annotations import write_results
 
     if output.suffix == ".zip":
         spots = {
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _models_to_choose() -> str:
     """Say in one line which models there are: those in folders nearby, the newest first, and the published ones."""
-    from comedian.data.model_names import models_nearby
+    from comedian.inference.model_names import models_nearby
 
     found = models_nearby(Path.cwd())
     nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
@@ -220,9 +220,9 @@ def _run_live(args: argparse.Namespace) -> None:
         make_folder(path.parent)
 
     from comedian.cli.live import spot_live
-    from comedian.data.annotations import write_results
     from comedian.inference.outputs import write_csv
     from comedian.inference.streaming import StreamingSpotter
+    from comedian.soccernet.annotations import write_results
 
     models = _load(args)
     models.config = _with_settings(models.config, args.nms_type, args.nms_window)
@@ -287,7 +287,7 @@ def _score(args: argparse.Namespace, is_folder: bool):
     if is_folder:
         matches = _matches_of_folder(args.videos[0], args.split)
     else:
-        from comedian.data.annotations import match_of_videos
+        from comedian.soccernet.layout import match_of_videos
 
         matches = dict([match_of_videos(args.videos)])
 
@@ -314,7 +314,7 @@ def _load(args: argparse.Namespace):
 
 def _annotations(path: Path | None):
     """Read the labels at once, so that a broken file is told before the work."""
-    from comedian.data.annotations import read_annotations
+    from comedian.soccernet.annotations import read_annotations
 
     return read_annotations(path) if path else None
 
@@ -322,8 +322,8 @@ def _annotations(path: Path | None):
 def _write_report(
     args: argparse.Namespace, video_id: str, halves, events: Sequence[dict], config, annotations
 ) -> None:
-    from comedian.data.annotations import match_of_videos
     from comedian.report.spots import write_spots_report
+    from comedian.soccernet.layout import match_of_videos
 
     if args.videos and len(args.videos) != len(halves):
         raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give the video of each half, or none")
@@ -346,8 +346,8 @@ def _write_report(
 
 def _matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
     """Return video_id -> half -> video, of the split or of the whole folder."""
-    from comedian.data.annotations import find_halves
-    from comedian.data.soccernet import matches_of_splits
+    from comedian.soccernet.layout import find_halves
+    from comedian.soccernet.splits import matches_of_splits
 
     video_ids = matches_of_splits(root, None if split is None else [split])
     matches = {video_id: find_halves(root / video_id) for video_id in video_ids}
@@ -398,7 +398,7 @@ def _seconds(word: str) -> float:
 
 def _table_lines(events: Sequence[dict]) -> list[str]:
     """Return the table: half, time, label and score of each event."""
-    from comedian.data.annotations import game_time, position_ms_of
+    from comedian.soccernet.annotations import game_time, position_ms_of
 
     if not events:
         return ["no events above the thresholds; --keep-all lists every candidate"]

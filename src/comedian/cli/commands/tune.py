@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> None:
     if args.model and len(args.scores) > 1:
         raise InputError("the settings of an ensemble are of no single model; write them to a file with --output")
 
+    from comedian.evaluation.saved_scores import read_references, read_scores, stride_of_windows
     from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError
     from comedian.evaluation.tuning import Tuner, mergings_to_try
-    from comedian.evaluation.tuning_data import read_references, read_scores, stride_of_windows
     from comedian.hub.model_card import read_config
     from comedian.inference.score_files import check_weights_of, find_scores, weights_of
     from comedian.inference.settings import write_settings, write_settings_into

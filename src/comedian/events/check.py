@@ -1,0 +1,420 @@
+"""What is wrong with a data set, in plain words: one finding a line, with the file and how to mend it."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from comedian.errors import InputError
+from comedian.events.events import EventVideo
+from comedian.events.formats import detect_format, read_events
+from comedian.events.own_videos import Part, event_problems, find_file, place_of
+from comedian.events.soccernet_files import LABELS_FILE_NAME, events_of_half
+from comedian.files import comparable, read_json
+from comedian.soccernet.annotations import Annotation, half_and_clock_ms, read_annotations
+from comedian.soccernet.labels import read_label_list
+from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves, find_label_file, find_matches
+from comedian.soccernet.splits import SPLITS_FILE_NAME
+from comedian.video.decoding import iter_frames, probe
+
+# A label's share of a split's events may differ from that of training by this factor, ...
+MAX_SHARE_RATIO = 3.0
+# ... and is looked at where so many events are there or would be expected.
+MIN_EVENTS = 10
+# What a file tells of a video's length may be off by this much.
+LENGTH_TOLERANCE_S, LENGTH_TOLERANCE_SHARE = 1.0, 0.01
+# `gameTime` has whole seconds, and some annotators round them.
+POSITION_TOLERANCE_MS = 2000
+# the shortest part of a match that the clock may go on after
+LEAST_HALF_MS = 5 * 60 * 1000
+# frames a second that a position may count
+FRAME_RATES = (25, 30, 50, 60, 24, 29.97, 59.94, 23.976, 2, 5, 10, 12, 12.5, 15, 20, 100, 120, 240)
+# Without these splits' labels nothing is missing.
+UNLABELLED_SPLITS = ("challenge",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, or may be.
+
+    Attributes:
+        kind: a few words, the same for all findings of a kind.
+        message: one line: the file, what was found, how to mend it.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check saw.
+
+    Attributes:
+        findings: by kind, in the order in which they were met.
+        num_videos: videos that can be read.
+        num_events: their events.
+    """
+
+    findings: tuple[Finding, ...]
+    num_videos: int
+    num_events: int
+
+
+class _Check:
+    """Findings, and the parts whose video can be read, each with the file of its events."""
+
+    def __init__(self, progress: bool):
+        self.progress = progress
+        self.findings: list[Finding] = []
+        self.parts: list[tuple[Part, Path]] = []
+        self.label_files: list[Path] = []
+
+    def tell(self, kind: str, message: object) -> None:
+        self.findings.append(Finding(kind, str(InputError(str(message)))))
+
+    def bar(self, items: Sequence) -> Iterable:
+        return tqdm(items, unit="video", disable=not self.progress)
+
+    def add(self, video: EventVideo, file: Path, source: Path) -> Part | None:
+        """Take a part if its header and a picture can be read, and look at its events."""
+        try:
+            if not file.stat().st_size:
+                raise InputError(f"`{file}` is empty, 0 bytes; copy it again")
+            part = Part(video, file, probe(file))
+            next(iter_frames(file, fps=1, size=32, threads=1, on_damage=lambda message: None))
+        except InputError as error:
+            self.tell("unreadable video", error)
+            return None
+        self.parts.append((part, source))
+        for kind, event, message in event_problems(part):
+            self.tell(kind, f"{place_of(source, [event])}: {message}")
+        return part
+
+    def done(self, labels: Sequence[str] | None, label_source: str | Path | None) -> Checked:
+        """Look at all parts together."""
+        _check_names(self)
+        _check_rates(self)
+        _check_labels(self, labels, label_source)
+        _check_splits(self, labels)
+        _check_copies(self)
+        order = {kind: index for index, kind in enumerate(dict.fromkeys(finding.kind for finding in self.findings))}
+        found = sorted(self.findings, key=lambda finding: order[finding.kind])
+        return Checked(tuple(found), len(self.parts), sum(len(part.video.events) for part, _ in self.parts))
+
+
+def check_layout(
+    root: str | Path, *, labels: str | Path | None = None, splits: str = "auto", progress: bool = True
+) -> Checked:
+    """Check a data set in SoccerNet's layout.
+
+    Args:
+        root: its folder.
+        labels: file of the labels that there may be; `labels.txt` in `root` by default, if there is one.
+        splits: where the splits come from, see `SoccerNetConfig.splits`.
+        progress: show a bar.
+
+    Raises:
+        InputError: `root` is no folder, or `labels` cannot be read.
+    """
+    from comedian.soccernet.splits import find_splits
+
+    root, check = Path(root), _Check(progress)
+    video_ids = find_matches(root)
+    if labels is None and (root / LABELS_FILE_NAME).is_file():
+        labels = root / LABELS_FILE_NAME
+    if not video_ids:
+        check.tell(
+            "no match", f"`{root}` holds no folder with a label file or a video such as `1_224p.mkv`; give another"
+        )
+    split_of: dict[str, str] = {}
+    try:
+        found = find_splits(root, splits)
+        if splits == "auto" and set(found) == {"train"} and not (root / SPLITS_FILE_NAME).is_file():
+            if video_ids:
+                example = '{"train": ["cup/one"], "validation": ["cup/two"]}'
+                check.tell("no split", f"`{root}` tells no split; write `{SPLITS_FILE_NAME}`, such as `{example}`")
+        else:
+            split_of = {video_id: split for split, listed in found.items() for video_id in listed}
+            for video_id in (video_id for video_id in video_ids if video_id not in split_of):
+                check.tell("in no split", f"`{root / video_id}` is in no split and is left out; add it to one")
+    except InputError as error:
+        check.tell("splits", error)
+    for video_id in check.bar(video_ids):
+        _check_match(check, root, video_id, split_of.get(video_id))
+    return check.done(labels and read_label_list(labels), labels)
+
+
+def _check_match(check: _Check, root: Path, video_id: str, split: str | None) -> None:
+    folder = root / video_id
+    source, annotations = find_label_file(folder), []
+    try:
+        videos = find_halves(folder)
+    except InputError as error:
+        check.tell("several videos", error)
+        return
+    if source is None:
+        if split not in UNLABELLED_SPLITS:
+            check.tell(
+                "missing labels", f"`{folder}` has no label file; write a `{LABEL_FILE_NAMES[0]}` or leave it out"
+            )
+    else:
+        check.label_files.append(source)
+        try:
+            annotations = read_annotations(source)
+            _check_halves(check, source, annotations, videos)
+            _check_positions(check, source)
+        except InputError as error:
+            check.tell("unreadable labels", error)
+    for half, file in videos.items():
+        video = EventVideo(video_id, half, split, events=events_of_half(annotations, half))
+        check.add(video, file, source or folder)
+
+
+def _check_names(check: _Check) -> None:
+    """Name the label files that are not called as most are."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in check.label_files:
+        by_name[file.name].append(file)
+    usual = max(by_name, key=lambda name: len(by_name[name]), default=None)
+    for name, files in by_name.items():
+        if name != usual:
+            check.tell(
+                "label files of different names",
+                f"`{files[0]}`{_and_more(files)}, where {len(by_name[usual])} matches have {usual}: they may hold other "
+                "labels, and a task that asks for one name leaves out the others; rename them if they hold the same",
+            )
+
+
+def _check_positions(check: _Check, source: Path) -> None:
+    """Find annotations whose `position` is not the time that `gameTime` tells, and say what it looks like."""
+    found = []
+    for index, item in enumerate(read_json(source)["annotations"]):
+        if "position" in item:
+            half, clock_ms = half_and_clock_ms(item)
+            position = float(item["position"])
+            if abs(position - clock_ms) > POSITION_TOLERANCE_MS:
+                found.append((index, item, half, position, clock_ms))
+    if not found:
+        return
+    index, item, _, position, _ = found[0]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    check.tell(
+        "contradicting times",
+        f"`{source}`, annotations[{index}]{more}: `position` is {item['position']} ms, `gameTime` {item['gameTime']!r}; "
+        f"{_reason([(half, position, clock_ms) for _, _, half, position, clock_ms in found])}",
+    )
+
+
+def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
+    """Return what positions that contradict the clock look like, of `(half, position, clock_ms)`, and what to do."""
+    if all(abs(1000 * position - clock_ms) <= POSITION_TOLERANCE_MS for _, position, clock_ms in contradictions):
+        return "the positions look like seconds; write milliseconds"
+    errors_ms = {
+        rate: max(abs(1000 * position / rate - clock_ms) for _, position, clock_ms in contradictions)
+        for rate in FRAME_RATES
+    }
+    rate = min(FRAME_RATES, key=errors_ms.get)
+    if errors_ms[rate] <= POSITION_TOLERANCE_MS:
+        return f"the positions look like frames at {rate:g} a second; write milliseconds"
+    late_ms = defaultdict(list)
+    for half, position, clock_ms in contradictions:
+        late_ms[half].append(abs(position - clock_ms))
+    if 1 not in late_ms and all(
+        min(found) > LEAST_HALF_MS and max(found) - min(found) <= 2 * POSITION_TOLERANCE_MS
+        for found in late_ms.values()
+    ):
+        return "one of them looks like the clock of the whole match; write the time in the half's video"
+    return "`position` is what counts; mend the one that is wrong"
+
+
+def _check_halves(check: _Check, source: Path, annotations: Sequence[Annotation], videos: Mapping[int, Path]) -> None:
+    """Find halves without a video, and videos without an event."""
+    counts = Counter(annotation.half for annotation in annotations)
+    for half in range(1, max([*counts, *videos], default=1) + 1):
+        if half not in videos:
+            events = f"{counts[half]} events of half {half}" if counts[half] else f"no half {half}"
+            check.tell(
+                "missing video", f"`{source}`: {events}, and no video such as `{half}_224p.mkv` beside it; add it"
+            )
+        elif not counts[half]:
+            check.tell(
+                "no event", f"`{source}` has no event of half {half}; label it, or leave it so if there is none"
+            )
+
+
+def check_events(
+    videos: str | Path,
+    events_file: str | Path,
+    *,
+    labels: str | Path | None = None,
+    name: str | None = None,
+    fps: float | None = None,
+    progress: bool = True,
+) -> Checked:
+    """Check a folder of videos and a file of their events.
+
+    Args:
+        videos: the folder of the videos.
+        events_file: their events, in any format of `comedian.events.formats`.
+        labels: file of the labels that there may be; the list in the file of events by default, if it has one.
+        name: the format; None finds out.
+        fps: frames a second where events are counted in frames and the file tells no rate.
+        progress: show a bar.
+
+    Raises:
+        InputError: `videos` is no folder, or a file cannot be read at all.
+    """
+    videos, source, check = Path(videos), Path(events_file), _Check(progress)
+    if not videos.is_dir():
+        raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
+    events = read_events(source, name, fps=fps, problem=lambda message: check.tell("unreadable event", message))
+    if (name or detect_format(source)).startswith("soccernet") and not check.findings:  # all can be read
+        folders = [] if source.is_file() else [source / video_id for video_id in find_matches(source)]
+        check.label_files = [source] if source.is_file() else list(filter(None, map(find_label_file, folders)))
+        for label_file in check.label_files:
+            _check_positions(check, label_file)
+    if not any(video.events for video in events.videos):
+        check.tell("no event", f"`{source}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
+    named = set()
+    for video in check.bar(events.videos):
+        try:
+            file = find_file(videos, video)
+        except ValueError as error:
+            check.tell("missing video", f"{place_of(source, video.events[:1])}: {error}")
+            continue
+        named.add(file)
+        if part := check.add(video, file, source):
+            _check_length(check, part, source)
+        if not video.events:
+            check.tell("no event", f"`{source}` has no event of `{video.name}`; leave it so if there is none")
+    for file in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+        if file not in named:
+            check.tell("video without labels", f"`{file}` is not named in `{source}` and is left out; name it")
+    if labels is None:
+        return check.done(events.labels, source)
+    return check.done(read_label_list(labels), labels)
+
+
+def _check_length(check: _Check, part: Part, source: Path) -> None:
+    """Compare the rate and length that a file of events tells with the video's own."""
+    told, info = part.video, part.info
+    if told.duration_s is not None:
+        tolerance_s = max(LENGTH_TOLERANCE_S, LENGTH_TOLERANCE_SHARE * info.duration_s)
+        if abs(told.duration_s - info.duration_s) > tolerance_s:
+            check.tell(
+                "wrong rate",
+                f"`{source}` tells {told.duration_s:.1f} s of `{told.name}`, which is {info.duration_s:.1f} s long: "
+                "the rate that frames were counted at is wrong, or the video is cut; mend `fps` or the video",
+            )
+    elif told.fps is not None and abs(told.fps - info.fps) > LENGTH_TOLERANCE_SHARE * info.fps:
+        check.tell(
+            "wrong rate", f"`{source}` tells {told.fps:g} fps of `{told.name}`, which has {info.fps:g}; mend `fps`"
+        )
+
+
+def _check_rates(check: _Check) -> None:
+    """Name the videos whose rate is not that of most."""
+    by_rate: dict[float, list[Path]] = defaultdict(list)
+    for part, _ in check.parts:
+        by_rate[round(part.info.fps, 2)].append(part.file)
+    usual = max(by_rate, key=lambda rate: len(by_rate[rate]), default=None)
+    for rate, files in sorted(by_rate.items()):
+        if rate != usual:
+            check.tell(
+                "differing rate",
+                f"`{files[0]}`{_and_more(files)}: {rate:g} fps, where {len(by_rate[usual])} videos have {usual:g}; "
+                "times count in seconds, so this is fine unless a conversion changed the speed",
+            )
+
+
+def _check_labels(check: _Check, labels: Sequence[str] | None, source: str | Path | None) -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for part, file in check.parts:
+        for event in part.video.events:
+            places[event.label].append(place_of(file, [event]))
+    for label, found in sorted(places.items()) if labels else ():
+        if label not in labels:
+            check.tell(
+                "unknown label",
+                f"{found[0]}{_and_more(found)}: {label!r} is not in `{source}`; add it there, or its events are left out",
+            )
+    for label in labels or ():
+        if label not in places:
+            check.tell("label without events", f"`{source}`: no event has the label {label!r}; delete it")
+    spellings: dict[str, str] = {}
+    for label in sorted(places, key=lambda label: -len(places[label])):
+        usual = spellings.setdefault(re.sub(r"[\W_]", "", comparable(label)).casefold() or label, label)
+        if usual != label:
+            found = places[label]
+            check.tell(
+                "label in two spellings", f"{found[0]}{_and_more(found)}: {label!r}, elsewhere {usual!r}; use one"
+            )
+
+
+def _check_splits(check: _Check, labels: Sequence[str] | None) -> None:
+    """Compare what validation and test hold with what training does."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for part, _ in check.parts:
+        if part.video.split:
+            events = (event.label for event in part.video.events if labels is None or event.label in labels)
+            counts[part.video.split].update(events)
+    if not counts:
+        if len({part.video.name for part, _ in check.parts}) == 1:
+            check.tell("no split", "there is one video alone; training and validation need two or more")
+        return
+    train = counts["train"]
+    for split in ("train", "validation"):
+        if not counts[split]:
+            check.tell("unbalanced splits", f"no event is in the split {split}; put matches with events in it")
+    if not train:
+        return
+    for split, count in counts.items():
+        if split == "train" or not count:
+            continue
+        for label in sorted(count.keys() | train.keys()):
+            here, there = count[label], train[label]
+            share, share_there = here / count.total(), there / train.total()
+            if not there:
+                check.tell(
+                    "unbalanced splits", f"{label!r}: {here} events in {split}, none in train; it cannot be learnt"
+                )
+            elif not here and split == "validation":
+                check.tell(
+                    "unbalanced splits",
+                    f"{label!r}: {there} events in train, none in validation to choose a threshold by",
+                )
+            elif max(here, share_there * count.total()) >= MIN_EVENTS and not (
+                1 / MAX_SHARE_RATIO <= share / share_there <= MAX_SHARE_RATIO
+            ):
+                check.tell(
+                    "unbalanced splits",
+                    f"{label!r} is {100 * share:.1f} % of the events of {split} and {100 * share_there:.1f} % of those of "
+                    "train; move matches from one to the other",
+                )
+
+
+def _check_copies(check: _Check) -> None:
+    """Find videos of the same contents, which is worst across splits."""
+    by_size: dict[int, list[Part]] = defaultdict(list)
+    for part, _ in check.parts:
+        by_size[part.file.stat().st_size].append(part)
+    for parts in by_size.values():
+        first: dict[str, Part] = {}
+        for part in parts if len(parts) > 1 else ():
+            with part.file.open("rb") as file:
+                other = first.setdefault(hashlib.file_digest(file, "sha256").hexdigest(), part)
+            if other is part:
+                continue
+            splits = f" in the splits {other.video.split} and {part.video.split}"
+            where = splits if other.video.split != part.video.split else ""
+            kind = "overlap between splits" if where else "same video twice"
+            check.tell(kind, f"`{other.file}` and `{part.file}` are the same video{where}; keep one")
+
+
+def _and_more(items: Sequence) -> str:
+    return f" and {len(items) - 1} more" if len(items) > 1 else ""

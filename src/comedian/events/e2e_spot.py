@@ -1,0 +1,142 @@
+"""Events in E2E-Spot's files (https://github.com/jhong93/spot; tennis, FineDiving, figure skating, FineGym).
+
+A list of videos with events by frame, in one file, or a folder with `train.json`, `val.json` and `test.json`;
+`class.txt` lists the labels.
+"""
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from comedian.errors import InputError
+from comedian.events.events import (
+    EVENT_FIELDS,
+    MAX_SIZE,
+    Event,
+    EventSet,
+    EventVideo,
+    Problem,
+    Reading,
+    event_set,
+    fields_of,
+    parse_event,
+    parse_name,
+    parse_size,
+    parse_text,
+    parse_time_ms,
+    refuse,
+)
+from comedian.events.soccernet_files import part_name, to_json
+from comedian.files import atomic_write_text, inside, read_json
+from comedian.soccernet.labels import read_label_list
+from comedian.soccernet.splits import SPLIT_NAMES
+
+CLASSES_FILE_NAME = "class.txt"
+
+
+# E2E-Spot names SoccerNet's halves `league/season/match/1`, OpenSportsLab `league/season/match/1_224p.mkv`.
+_HALF_OF_MATCH = re.compile(r"(.+)/([1-9][0-9]?)(?:_(?:[0-9]+p|HQ)(?:\.\w+)?)?")
+
+
+# what E2E-Spot makes of SoccerNet's annotations
+_TEAM_AND_VISIBILITY = re.compile(r"(home|away|left|right|not applicable); (visible|not shown)")
+
+
+def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem = refuse) -> EventSet:
+    """Read E2E-Spot's JSON, labels or predictions.
+
+    Args:
+        path: a file, or a folder with a file a split, named after it.
+        fps: frames a second where a video tells none: FineDiving has `-1` throughout.
+        problem: told of everything that will not do; raises by default.
+
+    Raises:
+        InputError: the file cannot be read or has another form.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = {file: SPLIT_NAMES[file.stem] for file in sorted(path.glob("*.json")) if file.stem in SPLIT_NAMES}
+        if not files:
+            raise InputError(f"`{path}` holds no `train.json`, `val.json` or `test.json`; give a file")
+    else:
+        files = {path: None}
+    videos, unread = [], set()
+    for file, split in files.items():
+        reading = Reading(file, problem, unread)
+        videos += [
+            replace(video, split=split)
+            for video in reading.each(
+                read_json(file), "", lambda item, place, reading=reading: _e2e_video(item, place, reading, fps)
+            )
+        ]
+    classes = (path if path.is_dir() else path.parent) / CLASSES_FILE_NAME
+    return event_set(videos, read_label_list(classes) if classes.is_file() else (), unread, classes)
+
+
+def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | None) -> EventVideo:
+    reading.ignore(item, "video", "num_frames", "num_events", "events", "fps")
+    if not isinstance(rate := item.get("fps"), int | float) or not 0 < rate < MAX_SIZE:
+        rate = fps
+    if rate is None:
+        raise ValueError(f"`fps` is {item.get('fps')!r}; say `--fps`, the rate that the frames are counted at")
+
+    def event(fields: dict[str, Any], place: str) -> Event:
+        reading.ignore(fields, "frame", *EVENT_FIELDS)
+        if match := _TEAM_AND_VISIBILITY.fullmatch(parse_text(fields, "comment")):
+            fields = fields | {"team": match[1], "visibility": match[2], "comment": ""}
+        frame = fields.get("frame")
+        if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < MAX_SIZE:
+            raise ValueError(f"`frame` is {frame!r}; expected a whole number from 0, below {MAX_SIZE:g}")
+        return parse_event(fields, parse_time_ms(f"{frame / rate:.6f}", "frame"), place)
+
+    events = tuple(reading.each(item.get("events", []), f"{place}.events", event))
+    num_frames = parse_size(item, "num_frames")
+    name, half = parse_name(item), None
+    if match := _HALF_OF_MATCH.fullmatch(name):
+        name, half = match[1], int(match[2])
+    return EventVideo(name, half, None, float(rate), num_frames and num_frames / rate, events)
+
+
+def write_e2e_spot(events: EventSet, path: str | Path) -> None:
+    """Write E2E-Spot's JSON, and `class.txt` beside it; a path that does not end in `.json` is a folder, a file a split.
+
+    A frame is the one on screen at the event's time, as in E2E-Spot's own conversion of SoccerNet.
+
+    Raises:
+        InputError: a video tells no rate or length, or a `class.txt` that is there lacks a label.
+    """
+    path, files = Path(path), {}
+    for video in events.videos:
+        if video.fps is None or video.duration_s is None:
+            raise InputError(
+                f"the rate or length of `{video.name}` is not known; say where the videos are: `--videos`"
+            )
+        split = {"validation": "val", None: "train"}.get(video.split, video.split)
+        file = path if path.suffix == ".json" else inside(path, f"{split}.json")
+        listed = [
+            {"frame": frame_of(event.position_ms, video.fps), "comment": ""} | fields_of(event)
+            for event in video.events
+        ]
+        files.setdefault(file, []).append(
+            {
+                "video": part_name(video),
+                "num_frames": round(video.duration_s * video.fps),
+                "num_events": len(listed),
+                "events": listed,
+                "fps": video.fps,
+            }
+        )
+    classes = (path.parent if path.suffix == ".json" else path) / CLASSES_FILE_NAME
+    listed = read_label_list(classes) if classes.exists() else events.labels
+    if unlisted := set(events.labels).difference(listed):
+        raise InputError(f"`{classes}` is there and lacks {sorted(unlisted)[0]!r}; add it or write elsewhere")
+    for file, videos in files.items():
+        atomic_write_text(file, to_json(videos))
+    atomic_write_text(classes, "".join(f"{label}\n" for label in listed))
+
+
+def frame_of(position_ms: int, fps: float) -> int:
+    """Return the frame that is on screen at a time; a time rounded from a frame's own start gives that frame."""
+    return math.floor((position_ms + 0.51) * fps / 1000)

@@ -1,0 +1,51 @@
+"""Loading of models: which errors mean an unusable folder, the device, what distinguishes weights from others."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from comedian.errors import InputError
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+_NOT_HASHED = ("_name_or_path", "transformers_version")
+
+
+def describe(name: str, model: PreTrainedModel, preprocessing: str) -> str:
+    """Return a model's name and a hash of its configuration, its weights and its preprocessing, wherever it lies."""
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_HASHED}
+    digest = hashlib.sha256((json.dumps(config, sort_keys=True, default=str) + preprocessing).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return name_with_hash(name, digest.hexdigest())
+
+
+def name_with_hash(name: str, digest: str) -> str:
+    """Return a folder's own name, wherever it lies, or a repository's, and the beginning of a hash."""
+    return f"{Path(name).resolve().name if os.path.isdir(name) else name} ({digest[:12]})"
+
+
+def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
+    """Move a model to a device; by default to an accelerator, where there is one.
+
+    Raises:
+        InputError: the device cannot be used.
+    """
+    try:
+        return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device `{device}` cannot be used: {str(error).splitlines()[0]}; try `cpu`") from error
+
+
+def loading_error(name: str, error: Exception) -> InputError:
+    """Return the one line that says why a model cannot be loaded."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()
+    # a configuration's error names the validator first and the reason last
+    line = reason[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
+    return InputError(f"`{name}` cannot be loaded: {line}; give a model's folder or Hub repository")

@@ -1,0 +1,201 @@
+"""`comedian prepare`: decode every half of a data set once into a frame store."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+
+from tqdm import tqdm
+
+from comedian.errors import InputError
+from comedian.soccernet.layout import find_halves, find_matches
+from comedian.video.decoding import iter_frames
+from comedian.video.frame_store import (
+    StoreSettings,
+    check_settings,
+    claim_store,
+    half_path,
+    open_half,
+    same_source,
+    source_of,
+    write_half,
+)
+from comedian.video.sound_files import sound_path, write_sound
+
+
+@dataclass
+class PrepareReport:
+    """What `prepare` did; halves are `(video_id, half)` pairs.
+
+    Attributes:
+        done: halves written now.
+        skipped: halves that were there already.
+        bad: one line for each video left out, with its name.
+        damaged: one line for each video that was kept though a part of it is missing, with its name.
+        silent: halves of videos without an audio track, where sound was asked for.
+        size_bytes: of the halves written now.
+        footage_s: seconds of footage written now.
+        elapsed_s: seconds it took.
+    """
+
+    done: list[tuple[str, int]] = field(default_factory=list)
+    skipped: list[tuple[str, int]] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    silent: list[tuple[str, int]] = field(default_factory=list)
+    size_bytes: int = 0
+    footage_s: float = 0.0
+    elapsed_s: float = 0.0
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of footage written a second."""
+        return self.footage_s / self.elapsed_s if self.elapsed_s else 0.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    video_id: str
+    half: int
+    video_path: Path
+    destination: Path
+    settings: StoreSettings
+    sound: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    job: _Job
+    footage_s: float = 0.0
+    size_bytes: int = 0
+    damage: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def prepare(
+    root: str | Path,
+    store: str | Path,
+    settings: StoreSettings,
+    *,
+    sound: bool = False,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> PrepareReport:
+    """Decode every half under `root` once into a frame store.
+
+    Halves that are there already and whose video has not changed (see `same_source`) are left as they are, so
+    an interrupted run goes on where it stopped. Workers are spawned: a script calls this under `if __name__ == "__main__"`.
+
+    Args:
+        root: the data set's folder, in SoccerNet's layout.
+        store: the store's folder; made when missing.
+        settings: rate, size and quality.
+        sound: keep the spectrograms of the audio tracks too, also for halves that are there already.
+        workers: processes, one half each at a time; None for one a core, 1 for none beside this one.
+        skip_bad: leave out videos that cannot be decoded and name them in the report, instead of raising.
+        progress: show a bar.
+
+    Raises:
+        InputError: no videos under `root`; `store` was prepared with other settings; or, without `skip_bad`, a video
+            cannot be decoded.
+    """
+    check_settings(settings)
+    began_s = time.monotonic()
+    root, store = Path(root), Path(store)
+    jobs = [
+        _Job(video_id, half, path, half_path(store, video_id, half), settings, sound)
+        for video_id in find_matches(root)
+        for half, path in find_halves(root / video_id).items()
+    ]
+    if not jobs:
+        raise InputError(f"no videos under `{root}`; they lie in SoccerNet's layout, such as `match/1_224p.mkv`")
+    claim_store(store, settings)
+    report = PrepareReport(skipped=[(job.video_id, job.half) for job in jobs if _is_fresh(job)])
+    todo = [job for job in jobs if (job.video_id, job.half) not in set(report.skipped)]
+    with tqdm(total=len(jobs), initial=len(report.skipped), unit="half", disable=not progress) as bar:
+        for outcome in _run(todo, min(workers or os.cpu_count() or 1, len(todo))):
+            _add(report, outcome, skip_bad)
+            report.elapsed_s = time.monotonic() - began_s
+            bar.set_postfix_str(f"{report.times_real_time:.0f}x real time", refresh=False)
+            bar.update()
+    if sound:
+        report.silent = [
+            key for key in report.done + report.skipped if open_half(half_path(store, *key)).sound() is None
+        ]
+    return report
+
+
+def _is_fresh(job: _Job) -> bool:
+    return _has_frames(job) and (not job.sound or sound_path(job.destination).is_file())
+
+
+def _has_frames(job: _Job) -> bool:
+    try:
+        return same_source(open_half(job.destination).source, source_of(job.video_path))
+    except (FileNotFoundError, InputError):
+        return False
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[_Outcome]:
+    """Yield outcomes as they come."""
+    if workers <= 1:
+        yield from map(_prepare_half, jobs)
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    try:
+        for future in as_completed([pool.submit(_prepare_half, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ctrl-C reaches the workers too, which the parent alone has something to say about; a killed parent tells nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_exit_after, args=(parent_process(),), daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    # left alone, a worker would go on writing what the next run writes too
+    parent.join()
+    os._exit(1)
+
+
+def _prepare_half(job: _Job) -> _Outcome:
+    settings, damage, written = job.settings, [], []
+    if not _has_frames(job):
+        # A half whose video has changed must not be read should this run end early.
+        job.destination.unlink(missing_ok=True)
+        sound_path(job.destination).unlink(missing_ok=True)
+        size = settings.height if settings.width is None else (settings.height, settings.width)
+        frames = iter_frames(job.video_path, settings.fps, size, threads=1, on_damage=damage.append)
+        source = source_of(job.video_path)
+        try:
+            write_half(job.destination, frames, fps=settings.fps, quality=settings.quality, source=source)
+        except InputError as error:
+            return _Outcome(job, error=str(error))
+        written.append(job.destination)
+    if job.sound:
+        write_sound(sound_path(job.destination), job.video_path)
+        written.append(sound_path(job.destination))
+    size_bytes = sum(path.stat().st_size for path in written)
+    return _Outcome(job, open_half(job.destination).duration_s, size_bytes, tuple(damage))
+
+
+def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
+    if outcome.error is not None:
+        if not skip_bad:
+            raise InputError(f"{outcome.error}; or leave it out with `--skip-bad`")
+        report.bad.append(outcome.error)
+        return
+    report.done.append((outcome.job.video_id, outcome.job.half))
+    report.damaged.extend(outcome.damage)
+    report.size_bytes += outcome.size_bytes
+    report.footage_s += outcome.footage_s

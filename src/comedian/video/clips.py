@@ -1,0 +1,551 @@
+"""Clips around events: packets copied as they are where that can be, encoded again where it cannot.
+
+A copy has to hold the packets from the key frame at or before the instant that was asked for. A clip hides those before that
+instant with an edit list, which players follow; a further segment of a reel shows them. Where the key frame is more than
+`MAX_EARLY_S` before the instant, the packets are encoded again instead. The end of a copy is exact but for frames that its
+own last frames refer to.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from comedian.errors import STORAGE_ERRORS, InputError
+from comedian.files import atomic_path, atomic_write_text, read_json
+from comedian.video.decoding import (
+    Timing,
+    open_video,
+    pixel_aspect,
+    probe,
+    quarter_turns,
+    seek_places,
+    timing_of,
+    video_stream,
+)
+from comedian.video.frame_store import source_of
+from comedian.video.timeline import Timeline, frame_rate
+
+logger = logging.getLogger(__name__)
+
+RECORD_NAME = "clips.json"
+# what players expect in an MP4
+COPIED_CODECS = frozenset(("h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus"))
+# how much before the instant that was asked for the packets of a copy may begin
+MAX_EARLY_S = 1.0
+# frames that a codec may show later than it decodes them
+MAX_REORDERED = 16
+# how far behind the picture in a file its sound may be
+INTERLEAVING_S = 2.0
+MAX_LABEL_LETTERS = 60
+# of a copy for a browser: enough to label by
+COPY_HEIGHT = 360
+# what AAC in an MP4 is at; sound at other rates is resampled
+AAC_RATES = frozenset((8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000))
+DEFAULT_AAC_RATE = 48_000
+# containers round times
+SLACK_S = Fraction(1, 2000)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video, in seconds after its first shown frame."""
+
+    video: Path
+    begin_s: float
+    end_s: float
+
+
+class _NotCopyable(Exception):
+    """The packets cannot be taken as they are."""
+
+
+def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float, after_s: float) -> Segment:
+    """Return the stretch around a spot, cut at the ends of its half's video.
+
+    Args:
+        spot: `label`, `timestamp_s` and `half`.
+        videos: of half 1, half 2 and so on.
+        before_s: seconds before the spot.
+        after_s: seconds after it.
+
+    Raises:
+        InputError: there is no video of the half, or it ends before the spot.
+    """
+    if spot["half"] > len(videos):
+        raise InputError(f"an event is in half {spot['half']}, but {len(videos)} videos were given; name one a half")
+    video = videos[spot["half"] - 1]
+    duration_s = probe(video).duration_s
+    if spot["timestamp_s"] >= duration_s:
+        raise InputError(
+            f"`{video}` ends at {duration_s:.1f} s, before {spot['label']!r} at {spot['timestamp_s']:.1f} s; give the "
+            "videos of these events, in order"
+        )
+    return Segment(video, max(0.0, spot["timestamp_s"] - before_s), min(duration_s, spot["timestamp_s"] + after_s))
+
+
+def clip_name(number: int, spot: Mapping[str, Any]) -> str:
+    """Return a file's name such as `0001_h1_12m34s_Goal.mp4`, whatever the label holds."""
+    minutes, seconds = divmod(int(spot["timestamp_s"]), 60)
+    label = re.sub(r"[^\w-]+", "_", spot["label"]).strip("_")[:MAX_LABEL_LETTERS] or "event"
+    return f"{number:04d}_h{spot['half']}_{minutes:02d}m{seconds:02d}s_{label}.mp4"
+
+
+def write_clips(
+    folder: str | Path,
+    segments: Mapping[str, Segment],
+    *,
+    exact: bool = False,
+    progress: Callable[[Iterator], Iterator] = iter,
+) -> dict[str, dict[str, Any]]:
+    """Write one clip a segment; those that are there already, of the same video and stretch, are kept.
+
+    A segment that cannot be written does not keep the others from being written. What the clips are stands in `clips.json`
+    beside them, written after each.
+
+    Args:
+        folder: made if need be.
+        segments: file name -> what to cut.
+        exact: encode again, so that each clip ends at its very frame too and begins there in players without edit lists.
+        progress: wraps what is gone through, such as `tqdm`.
+
+    Returns:
+        File name -> `video`, `begin_s`, `end_s`, `exact`, and `first_frame_s`, where in the video the clip really begins.
+
+    Raises:
+        InputError: a video cannot be read or its frames not be encoded; raised after the other clips are written.
+    """
+    record_path = Path(folder) / RECORD_NAME
+    record = read_json(record_path) if record_path.exists() else {}
+    if not isinstance(record, dict):
+        raise InputError(f"`{record_path}` is no record of clips; remove it or choose another folder")
+    failures = []
+    for name in progress(segments):
+        segment, path = segments[name], Path(folder) / name
+        wanted = {"source": source_of(segment.video), **asdict(segment), "exact": exact, "video": str(segment.video)}
+        known = record.get(name)
+        if isinstance(known, dict) and path.exists() and {**known, **wanted} == known:
+            continue
+        try:
+            record[name] = wanted | {"first_frame_s": write_segments(path, [segment], exact=exact)}
+        except InputError as error:
+            failures.append(f"`{name}`: {error}")
+            continue
+        atomic_write_text(record_path, json.dumps(record, indent=1) + "\n")
+    if failures:
+        raise InputError(f"{len(failures)} of {len(segments)} clips cannot be written; the first is {failures[0]}")
+    return {name: record[name] for name in segments}
+
+
+def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = False) -> list[Segment]:
+    """Write segments one after the other into one video; those that overlap become one.
+
+    Returns:
+        What the reel holds.
+
+    Raises:
+        InputError: a video cannot be read or its frames not be encoded.
+    """
+    if not exact:  # the key frame may lie in the segment before
+        begins_s = [_begin_of_copy_s(part) for part in segments]
+        exact = None in begins_s
+    if not exact:
+        begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides what comes before it
+        segments = [Segment(part.video, begin_s, part.end_s) for part, begin_s in zip(segments, begins_s, strict=True)]
+    merged: list[Segment] = []
+    for part in segments:
+        last = merged[-1] if merged else None
+        if last and last.video == part.video and last.begin_s <= part.begin_s <= last.end_s:
+            merged[-1] = Segment(last.video, last.begin_s, max(last.end_s, part.end_s))
+        else:
+            merged.append(part)
+    write_segments(path, merged, exact=exact)
+    return merged
+
+
+def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool = False) -> float:
+    """Write segments into one MP4, copied where that can be and unless `exact`, otherwise as H.264 and AAC.
+
+    Args:
+        path: the file, whole or not at all.
+        segments: in the order of the video to write.
+        exact: encode again.
+
+    Returns:
+        Seconds after the first frame of its video at which the first segment really begins.
+
+    Raises:
+        InputError: a video cannot be read or its frames not be encoded.
+        OSError: the file cannot be written.
+    """
+    with atomic_path(path) as partial:
+        if not exact:
+            try:
+                return _write(partial, segments, _copy)
+            except (_NotCopyable, av.error.FFmpegError, ValueError) as error:
+                logger.info("`%s` is encoded, as its packets cannot be copied: %s", path, error)
+        try:
+            return _write(partial, segments, _encode)
+        except av.error.FFmpegError as error:
+            if error.errno in STORAGE_ERRORS:  # the video itself was opened
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise InputError(f"`{segments[0].video}` cannot be cut: {error.strerror}; is it complete?") from error
+
+
+def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] = lambda time_s: None) -> None:
+    """Write a whole video as a small MP4 (H.264 and AAC) that browsers play; its time 0 is the video's first shown frame.
+
+    Args:
+        path: the file, written atomically.
+        video: what to copy.
+        progress: called with the time in the video that has been reached, in seconds.
+
+    Raises:
+        InputError: the video cannot be read or its frames not be encoded.
+    """
+    segment = Segment(video, 0.0, probe(video).duration_s)
+    with atomic_path(path) as partial:
+        try:
+            _write(partial, [segment], _encode, max_height=COPY_HEIGHT, progress=progress)
+        except av.error.FFmpegError as error:
+            if error.errno in STORAGE_ERRORS:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            raise InputError(f"`{video}` cannot be copied: {error.strerror}; is it complete?") from error
+
+
+# ---- one output, many segments ----
+
+
+@dataclass
+class _Output:
+    """A video that is being written: its streams and their formats by kind, and where they and the next segment are."""
+
+    container: OutputContainer
+    streams: dict[str, Stream] = field(default_factory=dict)
+    formats: dict[str, tuple] = field(default_factory=dict)
+    last_dts: dict[str, int] = field(default_factory=dict)
+    next_s: Fraction = Fraction(0)
+    max_height: int | None = None
+    progress: Callable[[float], None] | None = None
+
+
+def _write(
+    path: Path, segments: Sequence[Segment], add: Callable[[_Output, InputContainer, Segment], float], **options: Any
+) -> float:
+    begins_s = []
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        output = _Output(container, **options)
+        for segment in segments:
+            with open_video(segment.video) as source:
+                begins_s.append(add(output, source, segment))
+        if add is _encode:
+            for stream in output.streams.values():
+                container.mux(stream.encode(None))
+    return begins_s[0]
+
+
+def _sources(source: InputContainer, segment: Segment) -> dict[str, Stream]:
+    """The picture, and the sound where there is some."""
+    return {"video": video_stream(source, segment.video)} | dict(zip(["audio"], source.streams.audio))
+
+
+def _ticks(stream: Stream, time_s: float | Fraction) -> int:
+    return round(time_s / stream.time_base)
+
+
+class _Place(NamedTuple):
+    """Where in a video a segment begins, in ticks of the picture on the timeline.
+
+    Attributes:
+        key: the last key frame at or before it.
+        shown: the frame on screen.
+        seek: a place before the key frame to seek; `None` for the file's begin.
+    """
+
+    key: int
+    shown: int
+    seek: int | None
+
+
+def _place_of(segment: Segment, timing: Timing) -> _Place:
+    with open_video(segment.video) as source:
+        picture = video_stream(source, segment.video)
+        target = _ticks(picture, timing.first_s + segment.begin_s + SLACK_S)
+        for place in seek_places(picture, timing, target * picture.time_base) if timing.can_seek else [None]:
+            if place is not None:
+                source.seek(place, stream=picture)
+            timeline, key, shown, num_after = Timeline(source, picture), None, None, 0
+            if timeline.has_decoding_times:
+                raise _NotCopyable("AVI does not hold the times at which reordered frames are shown")
+            for packet in timeline.packets():
+                if packet is None or packet.pts is None:
+                    continue
+                if packet.pts <= target:
+                    key = packet.pts if packet.is_keyframe else key
+                    shown = packet.pts if shown is None else max(shown, packet.pts)
+                num_after += packet.pts > target
+                if num_after > MAX_REORDERED:
+                    break
+            if key is not None:
+                return _Place(key, max(shown, key), place)
+    raise _NotCopyable("no key frame can be sought")
+
+
+def _begin_of_copy_s(segment: Segment) -> float | None:
+    """Where a copy of the segment begins, in seconds after the first frame; `None` where it is encoded instead."""
+    timing = timing_of(segment.video)
+    try:
+        with open_video(segment.video) as source:
+            place = _place_of(segment, timing)
+            begin_s = float(place.key * video_stream(source, segment.video).time_base) - timing.first_s
+    except (_NotCopyable, av.error.FFmpegError):
+        return None
+    return begin_s if _begins_in_time(begin_s, segment) else None
+
+
+def _begins_in_time(begin_s: float, segment: Segment) -> bool:
+    """Whether a copy that begins at a key frame shows nothing before the video's first frame, and little too much."""
+    return begin_s >= max(segment.begin_s - MAX_EARLY_S, 0) - SLACK_S
+
+
+# ---- copying ----
+
+
+def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
+    """Append the packets of a segment, from the key frame at or before its begin; return the time of the first shown."""
+    sources, timing = _sources(source, segment), timing_of(segment.video)
+    picture = sources["video"]
+    place = _place_of(segment, timing)
+    key_s, first_s = place.key * picture.time_base, _ticks(picture, timing.first_s) * picture.time_base
+    if not _begins_in_time(float(key_s - first_s), segment):
+        raise _NotCopyable(f"the key frame is {segment.begin_s - float(key_s - first_s):.1f} s before the begin")
+    if others := {stream.codec.canonical_name for stream in sources.values()} - COPIED_CODECS:
+        raise _NotCopyable(f"MP4 players do not expect {others.pop()}")
+    formats = {kind: _format(stream) for kind, stream in sources.items()}
+    if not output.streams:
+        output.streams = {kind: output.container.add_stream_from_template(stream) for kind, stream in sources.items()}
+        output.formats = formats
+        if picture.codec.canonical_name == "hevc":  # Apple's players refuse FFmpeg's default, hev1
+            output.streams["video"].codec_context.codec_tag = "hvc1"
+    elif formats != output.formats:
+        raise _NotCopyable("the videos differ in codec, size or sound")
+    end_s = Fraction(segment.end_s) + first_s
+    # a packet with a time below 0 is hidden by an edit list
+    begin_s = key_s if output.last_dts else place.shown * picture.time_base
+    shift_s, end_of_output_s = output.next_s - begin_s, output.next_s
+    # Matroska keeps no decoding times, and FFmpeg finds none for the first frames after a seek: any before theirs will do
+    before = count(place.key - MAX_REORDERED)
+    if place.seek is not None:
+        source.seek(place.seek, stream=picture)
+    for packet in _packets_between(source, sources, place.key, begin_s, end_s):
+        kind = packet.stream.type
+        shift = _ticks(packet.stream, shift_s)
+        dts = next(before) if packet.dts is None else packet.dts
+        packet.pts += shift
+        last = output.last_dts.get(kind)
+        output.last_dts[kind] = packet.dts = dts + shift if last is None else max(dts + shift, last + 1)
+        if packet.dts > packet.pts:
+            raise _NotCopyable("decoding times go back")
+        if kind == "video":
+            end_of_output_s = max(end_of_output_s, (packet.pts + (packet.duration or 1)) * packet.time_base)
+        packet.stream = output.streams[kind]
+        output.container.mux(packet)
+    output.next_s = end_of_output_s
+    return float(begin_s - first_s)
+
+
+def _format(stream: Stream) -> tuple:
+    """What two streams share whose packets may follow each other."""
+    context = stream.codec_context
+    size = (context.width, context.height, context.pix_fmt) if stream.type == "video" else (context.rate,)
+    return context.codec.canonical_name, context.extradata, *size
+
+
+def _packets_between(
+    source: InputContainer, sources: Mapping[str, Stream], key: int, begin_s: Fraction, end_s: Fraction
+) -> Iterator[av.Packet]:
+    """Yield the picture's packets from the key frame up to the last one before `end_s`, and the sound from `begin_s`."""
+    picture, *others = sources.values()
+    begun, after_end, ended = False, [], set()
+    for packet in Timeline(source, picture).packets(*others):
+        if packet is None:
+            if begun and "video" not in ended:
+                raise _NotCopyable("the clock starts anew, and what follows may be another recording")
+            continue
+        if packet.pts is None:
+            raise _NotCopyable("packets have no times")
+        kind, time_s = packet.stream.type, packet.pts * packet.time_base
+        if kind == "audio":
+            if begin_s <= time_s < end_s:
+                yield packet
+            elif time_s >= end_s:
+                ended.add(kind)
+        elif packet.pts == key and packet.is_keyframe:
+            begun = True
+            yield packet
+        elif begun and packet.pts > key and "video" not in ended:
+            # a frame after the end counts only where one before the end comes after it, and may refer to it
+            after_end.append(packet)
+            if time_s < end_s:
+                yield from after_end
+                after_end = []
+            elif len(after_end) > MAX_REORDERED:
+                ended.add(kind)
+        if begun and (ended >= set(sources) or ("video" in ended and time_s > end_s + Fraction(INTERLEAVING_S))):
+            return
+
+
+# ---- encoding ----
+
+
+def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
+    """Append the frames of a segment, encoded; return where it begins."""
+    sources = _sources(source, segment)
+    frames = _frames_between(source, sources, segment)
+    early = []
+    for item in frames:
+        early.append(item)
+        if item[0] == "video":
+            break
+    else:
+        raise InputError(f"`{segment.video}` holds no frame from {segment.begin_s:.1f} to {segment.end_s:.1f} s")
+    _, first_s, first = early[-1]
+    turns = quarter_turns(first)
+    if not output.streams:
+        output.streams = _encoders(output.container, sources, turns % 2 == 1, output.max_height)
+    sound = output.streams.get("audio")
+    resampler = av.AudioResampler("fltp", sound.layout, sound.rate) if sound else None
+    for kind, time_s, frame in chain(early, frames):
+        place_s = time_s - Fraction(segment.begin_s) + output.next_s
+        if kind == "video":
+            _encode_frame(output, kind, _upright(frame, turns, output.streams[kind]), place_s)
+            if output.progress is not None:
+                output.progress(float(time_s))
+        elif resampler:
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(place_s / frame.time_base)
+            for part in resampler.resample(frame):
+                _encode_frame(output, kind, part, part.pts * part.time_base)
+    if resampler:
+        for part in resampler.resample(None):
+            _encode_frame(output, "audio", part, part.pts * part.time_base)
+    output.next_s += Fraction(segment.end_s) - Fraction(segment.begin_s)
+    return float(first_s)
+
+
+def _encode_frame(output: _Output, kind: str, frame: av.VideoFrame | av.AudioFrame, place_s: Fraction) -> None:
+    """Encode a frame at its place in the output, or as soon after the frame before it as can be."""
+    encoder = output.streams[kind]
+    frame.time_base = encoder.codec_context.time_base
+    frame.pts = max(round(place_s / frame.time_base), output.last_dts.get(kind, -1) + 1)
+    output.last_dts[kind] = frame.pts + (frame.samples - 1 if kind == "audio" else 0)
+    output.container.mux(encoder.encode(frame))
+
+
+def _upright(frame: VideoFrame, turns: int, target: VideoStream) -> VideoFrame:
+    """A frame as the encoder takes it."""
+    if turns:
+        frame = VideoFrame.from_ndarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    frame = frame.reformat(target.width, target.height, "yuv420p")
+    frame.pict_type = 0
+    return frame
+
+
+def _frames_between(
+    source: InputContainer, sources: Mapping[str, Stream], segment: Segment
+) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
+    """Yield what is to be seen and heard in a segment: kind, seconds after the video's first frame, and frame.
+
+    The first picture is the one on screen at the begin, and the last one stands until the end.
+    """
+    picture, timing = sources["video"], timing_of(segment.video)
+    picture.thread_type = "AUTO"
+    begin_s, end_s = Fraction(segment.begin_s), Fraction(segment.end_s)
+    before, last, last_s = None, None, begin_s
+    for kind, time_s, frame in _frames_from_key_frame(source, sources, segment, timing, end_s):
+        if kind == "audio":
+            if begin_s - SLACK_S <= time_s < end_s - SLACK_S:
+                yield kind, time_s, frame
+        elif time_s < begin_s - SLACK_S:
+            before = frame
+        elif time_s < end_s - SLACK_S:
+            if last is None and before is not None and time_s > begin_s + SLACK_S:
+                yield kind, begin_s, before
+            yield kind, time_s, frame
+            last, last_s = frame, time_s
+    if last is None and before is not None:
+        yield "video", begin_s, before
+        last = before
+    step_s = 1 / Fraction(frame_rate(source, picture)).limit_denominator(1001)
+    if last is not None and last_s + 3 * step_s / 2 < end_s:
+        yield "video", end_s - step_s, last
+
+
+def _frames_from_key_frame(
+    source: InputContainer, sources: Mapping[str, Stream], segment: Segment, timing: Timing, end_s: Fraction
+) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
+    """Yield the frames that decode from a key frame before a segment until its end, or from the file's begin."""
+    picture, *others = sources.values()
+    try:
+        key, _, place = _place_of(segment, timing)
+    except (_NotCopyable, av.error.FFmpegError):
+        key, place = None, None
+    if place is not None:
+        source.seek(place, stream=picture)
+    timeline, begun, done = Timeline(source, picture), key is None, set()
+    first_s = Fraction(timing.first_s)
+    for packet in chain(timeline.packets(*others), [None]):
+        is_sound = packet is not None and packet.stream.type == "audio"
+        if is_sound and segment.begin_s > (packet.pts or 0) * packet.time_base - first_s + 1:
+            continue
+        begun = begun or (packet is not None and not is_sound and packet.is_keyframe and packet.pts == key)
+        if not begun and not is_sound:
+            continue
+        try:
+            frames = packet.decode() if is_sound else timeline.decode(packet)
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            if is_sound and frame.pts is None:
+                continue
+            time_s = (frame.pts * frame.time_base if is_sound else Fraction(timeline.time_s(frame))) - first_s
+            if time_s >= end_s - SLACK_S:
+                done.add("audio" if is_sound else "video")
+            yield "audio" if is_sound else "video", time_s, frame
+        if done >= set(sources) or ("video" in done and time_s > end_s + Fraction(INTERLEAVING_S)):
+            return
+
+
+def _encoders(
+    container: OutputContainer, sources: Mapping[str, Stream], is_sideways: bool, max_height: int | None
+) -> dict[str, Stream]:
+    picture = sources["video"]
+    rate, aspect = picture.average_rate or picture.guessed_rate or Fraction(25), pixel_aspect(picture)
+    video = container.add_stream("libx264", rate, options={"crf": "18", "preset": "veryfast"})
+    sides = (picture.height, picture.width) if is_sideways else (picture.width, picture.height)
+    scale = min(1.0, (max_height or sides[1]) / sides[1])
+    video.width, video.height = (max(2, 2 * round(scale * side / 2)) if scale < 1 else side // 2 * 2 for side in sides)
+    video.pix_fmt = "yuv420p"
+    video.codec_context.sample_aspect_ratio = 1 / aspect if is_sideways else aspect
+    video.codec_context.time_base = Fraction(1, 90_000)
+    if "audio" not in sources:
+        return {"video": video}
+    heard = sources["audio"]
+    sound = container.add_stream("aac", heard.rate if heard.rate in AAC_RATES else DEFAULT_AAC_RATE)
+    sound.layout = heard.layout
+    if heard.layout.name.endswith("channels"):  # files of PCM say how many channels there are, not which
+        sound.layout = "mono" if heard.layout.nb_channels == 1 else "stereo"
+    sound.codec_context.time_base = Fraction(1, sound.rate)
+    return {"video": video, "audio": sound}
