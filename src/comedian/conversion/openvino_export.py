@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from tqdm import tqdm
 
 from comedian.conversion.model_folder import check_output_dir, new_folder
@@ -167,25 +167,27 @@ def calibration_frames(videos: list[Path], config: Any) -> list[np.ndarray]:
 
 def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcessor) -> Iterator[tuple[str, Any]]:
     """Yield both graphs by their names, for any number of tubelets and of windows."""
-    config, batch = model.config, Dim("batch", min=1)
+    config = model.config
     # sizes of 1 would be taken for constants
     frames = torch.zeros(2, config.tubelet_size, *config.image_size, config.num_channels, dtype=torch.uint8)
-    yield SPATIAL_GRAPH, _convert(FramesGraph(model, processor), {"frames": frames}, ["spatial_tokens"], batch)
+    yield SPATIAL_GRAPH, _convert(FramesGraph(model, processor), {"frames": frames}, ["spatial_tokens"])
     inputs = {"tokens": torch.zeros(2, config.num_tokens, config.hidden_size)}
     if config.sound:
         mel_frames = sound_of_tokens(None, 1, config.token_rate).shape[1]
         inputs["sound"] = torch.zeros(2, config.num_tokens, mel_frames, NUM_MELS)
     outputs = ["temporal_tokens", "scores"] + ["offsets_s"] * (config.offset_radius_s is not None)
-    yield TEMPORAL_GRAPH, _convert(WindowsGraph(model), inputs, outputs, batch)
+    yield TEMPORAL_GRAPH, _convert(WindowsGraph(model), inputs, outputs)
 
 
-def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], batch: Dim) -> Any:
+def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
+    """Trace a module on examples of two; the first size of each input is free, the others are those of the example."""
     import openvino
 
-    shapes = tuple({0: batch} for _ in inputs)
-    with torch.no_grad():
-        program = torch.export.export(module.eval(), tuple(inputs.values()), dynamic_shapes=shapes)
-    graph = openvino.convert_model(program)
+    with torch.no_grad(), warnings.catch_warnings():
+        # of sizes that are the same for every input
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        graph = openvino.convert_model(module.eval(), example_input=tuple(inputs.values()))
+    graph.reshape({index: [-1, *example.shape[1:]] for index, example in enumerate(inputs.values())})
     for port, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
         port.get_tensor().set_names({name})
     return graph

@@ -84,16 +84,16 @@ class OpenVinoModel:
             self._spatial(tubelets[first : first + TUBELETS_PER_RUN]) for first in range(0, whole, TUBELETS_PER_RUN)
         ]
         runs += [self._spatial_single(tubelets[index : index + 1]) for index in range(whole, len(tubelets))]
-        return np.concatenate([run["spatial_tokens"] for run in runs])
+        return np.concatenate([tokens for (tokens,) in runs])
 
     def encode_windows(self, windows: np.ndarray) -> np.ndarray:
         """See `scoring.FrameEncoder`."""
-        return self._run_windows(windows, None)["temporal_tokens"]
+        return self._run_windows(windows, None)[0]
 
     def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """See `scoring.SpottingModel`."""
-        found = self._run_windows(windows, sound)
-        return found["scores"], found.get("offsets_s")
+        _, scores, *offsets_s = self._run_windows(windows, sound)
+        return scores, offsets_s[0] if offsets_s else None
 
     def map(self, work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray]) -> Iterator[Result]:
         """See `scoring.FrameEncoder`."""
@@ -111,12 +111,13 @@ class OpenVinoModel:
                 digest.update(path.with_suffix(suffix).read_bytes())
         return digest.hexdigest()
 
-    def _run_windows(self, windows: np.ndarray, sound: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _run_windows(self, windows: np.ndarray, sound: np.ndarray | None) -> list[np.ndarray]:
+        """Temporal tokens, scores, and displacements of a model that has them."""
         if not self.config.sound:
             return self._temporal(windows)
         if sound is None:
             # a window with a NaN has no sound
-            sound = np.full((*windows.shape[:2], *self._temporal.shape_of("sound")[2:]), np.nan, np.float32)
+            sound = np.full((*windows.shape[:2], *self._temporal.shape_of(1)[2:]), np.nan, np.float32)
         return self._temporal(windows, sound)
 
     def _compile(self, name: str, shape: list[int] | None = None) -> "_Graph":
@@ -136,18 +137,17 @@ class _Graph:
 
     def __init__(self, compiled: Any):
         self.compiled, self.requests = compiled, local()
-        self.names = [output.get_any_name() for output in compiled.outputs]
 
-    def __call__(self, *arrays: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         if not hasattr(self.requests, "own"):
             self.requests.own = self.compiled.create_infer_request()
         found = self.requests.own.infer([np.ascontiguousarray(array) for array in arrays])
         # the request's memory is written again by the next run
-        return {name: found[index].copy() for index, name in enumerate(self.names)}
+        return [found[index].copy() for index in range(len(self.compiled.outputs))]
 
-    def shape_of(self, name: str) -> list[int]:
+    def shape_of(self, index: int) -> list[int]:
         """Sizes of an input; -1 where they are free."""
-        shape = self.compiled.input(name).get_partial_shape()
+        shape = self.compiled.input(index).get_partial_shape()
         return [size.get_length() if size.is_static else -1 for size in shape]
 
 
