@@ -29,6 +29,8 @@ NAMES = dict(enumerate((*LABELS, "Yellow->red, card")))
 MODELS = {
     "vivit": {"scores_per_token": 2, "merge": "mean"},
     "viswin": {
+        # where heads are as many as tokens, OpenVINO mistakes one for the other
+        "spatial_num_heads": [2, 8],
         "offset_radius_s": 1.5,
         "edge_trim_s": 1.0,
         "window_stride_s": 1.0,
@@ -94,7 +96,7 @@ def test_graphs_equal_the_model(folder, name):
         graphs.encode_windows(windows), model.encode_windows(windows), rtol=TOLERANCE, atol=10 * TOLERANCE
     )
     for found, expected in zip(graphs.score(windows, None), model.score(windows, None), strict=True):
-        assert (found is None) == (expected is None) == (expected is None)
+        assert (found is None) == (expected is None)
         if expected is not None:
             np.testing.assert_allclose(found, expected, atol=TOLERANCE)
     assert (graphs.score(windows, None)[1] is not None) == (name == "viswin")
@@ -293,6 +295,14 @@ def test_int8_that_loses_too_much_is_refused(folder, matches, tmp_path, capsys, 
     assert main([*words, str(matches)]) == 2
     assert "int8 loses 0.60 points" in capsys.readouterr().err and list(tmp_path.glob("int8*")) == []
     assert main([*words, str(matches), "--max-loss", "0.7"]) == 0
+
+
+def test_graphs_that_compute_something_else_are_refused(tmp_path, capsys):
+    config = tiny_config(spatial_encoder="viswin", initializer_range=0.5)
+    ComedianForActionSpotting(config).save_pretrained(tmp_path / "model")
+    ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "graphs"), "--format", "openvino"]) == 2
+    assert "other tokens than PyTorch" in capsys.readouterr().err and not (tmp_path / "graphs").exists()
 
 
 def test_what_cannot_be_run(folder, video, tmp_path, capsys, monkeypatch):
