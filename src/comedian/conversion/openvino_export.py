@@ -302,8 +302,8 @@ def _check_equal(graphs: OpenVinoModel, model: TorchModel) -> None:
         likeness = np.corrcoef(find(graphs).ravel(), find(model).ravel())[0, 1]
         if not likeness > MIN_CORRELATION:
             raise InputError(
-                f"OpenVINO computes other tokens than PyTorch (correlation {likeness:.3f}) and cannot run this architecture; use "
-                "the model as it is"
+                f"OpenVINO computes other tokens than PyTorch (correlation {likeness:.3f}) and cannot run this model; "
+                "use the model as it is"
             )
 
 

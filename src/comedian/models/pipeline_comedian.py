@@ -49,7 +49,8 @@ class ActionSpottingPipeline(Pipeline):
         spots_of_each = spotter(["match_1.mkv", "match_2.mkv"])  # a batch
 
     Without `trust_remote_code` where the package is installed and a class of `comedian.models` was imported. Weights in
-    float32 run in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run in it.
+    float32 run in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run
+    in it.
 
     Args:
         args: see [`transformers.Pipeline`].
