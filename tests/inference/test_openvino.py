@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from comedian import ActionSpotter, InputError, StreamingSpotter
 from comedian.cli.main import main
@@ -236,9 +237,9 @@ def test_defaults_are_those_of_the_models_configuration():
         "label_thresholds": [0.1],
         "image_size": "x",
     }.items():
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(StrictDataclassError, match=name):
             InferenceConfig.from_dict(stored | {name: value})
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(StrictDataclassError, match=name):
             ComedianConfig.from_dict(stored | {name: value})
 
 
