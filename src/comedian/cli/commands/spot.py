@@ -202,7 +202,7 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
 
 def _tell_default_threshold(args: argparse.Namespace, config) -> None:
     """Say from which score events are reported, where neither the model nor the user does."""
-    from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+    from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
     if config.label_thresholds is None and not args.keep_all and args.threshold is None:
         print(
