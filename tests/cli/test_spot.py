@@ -296,6 +296,19 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
     assert f"precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
 
 
+def test_a_weak_model_says_so(spot, videos, tmp_path):
+    """Of which labels most reported events were wrong on validation: at the label's own threshold, or from there on."""
+    curves = [[[0.6, 1.0, 0.5], [0.3, 0.6, 0.8], [0.1, 0.2, 1.0]], [[0.6, 0.9, 0.2], [0.4, 0.3, 0.5]], []]
+    fields = {"label_calibration": [[1.0, 0.0]] * 3, "label_curves": curves, "label_num_events": [60] * 3}
+    model = save_model(tmp_path / "model", label_thresholds=[0.3, 0.4, 0.5], **fields)
+    code, _, err = spot(videos[0], model=model)
+    [line] = [line for line in err.splitlines() if "the model is weak" in line]
+    assert code == 0 and f"right of {LABELS[1]}, {LABELS[2]}; " in line
+    for words in (["--threshold", "0.5"], ["--keep-all"]):
+        assert "the model is weak" not in spot(videos[0], *words, model=model)[2]
+    assert "the model is weak" not in spot(videos[0])[2]
+
+
 @pytest.mark.parametrize(
     "words, remedy",
     [

@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +104,7 @@ def import_videos(
     seed: int = 0,
     name: str | None = None,
     fps: float | None = None,
+    validation: Collection[str] = (),
 ) -> OwnVideos:
     """Lay out videos and their events as SoccerNet does; the videos are linked, not copied.
 
@@ -121,6 +122,7 @@ def import_videos(
         seed: which ones.
         name: the format; None finds out.
         fps: frames a second where events are counted in frames and the file tells no rate.
+        validation: matches, by their `video_id`, that are for validation; none others are then taken from training.
 
     Raises:
         InputError: an event, a video or a folder that will not do, in one line.
@@ -134,7 +136,7 @@ def import_videos(
         raise InputError(f"`{events_file}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     try:
         matches = by_match(events)
-        splits = _choose_splits(matches, validation_share, seed)
+        splits = _choose_splits(matches, validation_share, seed, validation)
     except InputError as error:
         raise InputError(f"`{events_file}`: {error}") from None
     targets = {part.file: output / match_of(part.video.name) / _target_name(part) for part in parts}
@@ -246,14 +248,15 @@ def _annotation(event: Event, half: int) -> Annotation:
 
 
 def _choose_splits(
-    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int
+    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int, validation: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """Choose by hashes of the names, so that a video that is added moves few others."""
     if not 0 < validation_share < 1:
         raise InputError(f"`validation_share` is {validation_share}; give a share between 0 and 1")
     splits: dict[str, list[str]] = {"train": []}
     for video_id, parts in sorted(matches.items()):
-        splits.setdefault(parts[0].split or "train", []).append(video_id)
+        kept = "validation" if video_id in validation else None
+        splits.setdefault(kept or parts[0].split or "train", []).append(video_id)
     train = splits["train"]
     if len(train) < (1 if "validation" in splits else 2):
         few = "one video" if len(train) == 1 else "no video"

@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> None:
     if args.report:
         _write_report(args, video_id, halves, events, config, annotations)
     print("\n".join(_table_lines(events)))
-    _tell_default_threshold(args, config)
+    _tell_quality(args, config)
     print(f"{output}: {len(events)} events", file=sys.stderr)
 
 
@@ -227,7 +227,7 @@ def _run_many(args: argparse.Namespace, videos: dict[str, Path]) -> None:
     config = _with_settings(spotter.config, args.nms_type, args.nms_window)
     run = ManyVideos(videos, output, args.keep_all, args.threshold, args.save_scores, args.save_windows)
     spotted = spot_videos(run, spotter, config, args.restart)
-    _tell_default_threshold(args, config)
+    _tell_quality(args, config)
     kept = f", {spotted.num_kept} of them spotted before" if spotted.num_kept else ""
     print(f"{output}: {spotted.num_found} events in {len(spotted.files)} videos{kept}", file=sys.stderr)
     for name, reason in spotted.failed.items():
@@ -290,9 +290,17 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
             )
 
 
-def _tell_default_threshold(args: argparse.Namespace, config) -> None:
-    """Say from which score events are reported, where neither the model nor the user does."""
+def _tell_quality(args: argparse.Namespace, config) -> None:
+    """Say from which score events are reported, where neither the model nor the user does, and of which labels most err."""
+    from comedian.inference.settings import weak_labels
     from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+
+    if not args.keep_all and args.threshold is None and (weak := weak_labels(config)):
+        print(
+            f"the model is weak: on validation, fewer than half of the reported events were right of {', '.join(weak)}; "
+            "--threshold precision=0.5 leaves out what is mostly wrong",
+            file=sys.stderr,
+        )
 
     if config.label_thresholds is None and not args.keep_all and args.threshold is None:
         print(
@@ -326,7 +334,7 @@ def _run_live(args: argparse.Namespace) -> None:
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.keep_all, threshold=args.threshold)
     if models.hears:
         print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
-    _tell_default_threshold(args, models.config)
+    _tell_quality(args, models.config)
     print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:
