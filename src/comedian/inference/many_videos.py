@@ -127,7 +127,7 @@ def spot_videos(
     spotter: ActionSpotter,
     config: ComedianConfig,
     restart: bool = False,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = tqdm.write,
 ) -> Spotted:
     """Spot each video on its own, but for those whose events an earlier run of the same settings has written.
 
