@@ -124,11 +124,11 @@ def former(own, tmp_path_factory):
 
 
 def added(own, folder):
-    """The videos and events of `own`, and one more video with events of a new label."""
+    """The videos and events of `own`, and a video of a new label, which a new run would have for validation."""
     videos = shutil.copytree(own / "videos", folder / "videos")
-    write_video(videos / "three.mp4", num_frames=4 * LENGTH_S, fps=4, height=32, width=32)
+    write_video(videos / "six.mp4", num_frames=4 * LENGTH_S, fps=4, height=32, width=32)
     events = folder / "more.csv"
-    events.write_text((own / "events.csv").read_text() + "three.mp4,,blue,3\nthree.mp4,,red,9\n")
+    events.write_text((own / "events.csv").read_text() + "six.mp4,,blue,3\nsix.mp4,,red,9\n")
     return ["--videos", str(videos), "--events", str(events)]
 
 
@@ -138,11 +138,11 @@ def test_a_run_goes_on_with_added_labels(own, former, tmp_path, capsys):
     assert main(words) == 0
     splits = [json.loads((run / "matches/splits.json").read_text()) for run in (former, output)]
     assert splits[1]["validation"] == splits[0]["validation"]
-    assert splits[1]["train"] == sorted([*splits[0]["train"], "three"])
+    assert splits[1]["train"] == sorted([*splits[0]["train"], "six"])
     # of the old videos, the frames are the former run's files
     for name in ("one/1.frames", "cup/3.frames"):
         assert (output / "frames" / name).samefile(former / "frames" / name)
-    assert open_half(output / "frames/three/1.frames").num_frames == 2 * LENGTH_S
+    assert open_half(output / "frames/six/1.frames").num_frames == 2 * LENGTH_S
     assert (output / "matches/labels.txt").read_text() == "blue\ngreen\nred\n"
     # the former model, on the same videos, is what it is compared with
     before, (now, then) = read_reported(former / "model")[0], read_reported(output / "model")
