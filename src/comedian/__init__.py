@@ -24,6 +24,7 @@ _EXPORTS = {
     "SpottingConfig": "comedian.training.spotting_config",
     "SpottingTrainer": "comedian.training.spotting_trainer",
     "StreamingSpotter": "comedian.inference.streaming",
+    "find_recipe": "comedian.training.recipe_names",
 }
 
 __all__ = sorted(_EXPORTS)

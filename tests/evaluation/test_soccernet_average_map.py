@@ -12,6 +12,7 @@ import pytest
 from SoccerNet.Evaluation import ActionSpotting
 from SoccerNet.Evaluation.utils import EVENT_DICTIONARY_V2
 
+from comedian import errors
 from comedian.evaluation.soccernet_average_map import soccernet_average_map
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     METRICS,
@@ -22,7 +23,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     average_map,
     within_official_limits,
 )
-from comedian.soccernet import annotations
+from comedian.soccernet import annotations, labels, layout
 
 METRIC_FOLDER = Path(soccernet_average_map.__file__).parent
 LABELS = ("Goal", "Corner", "Foul", "Never happens")
@@ -312,9 +313,9 @@ def test_an_unknown_metric_is_named():
 
 
 def test_the_label_order_is_official():
-    assert SOCCERNET_V2_LABELS == annotations.SOCCERNET_V2_LABELS
+    assert SOCCERNET_V2_LABELS == labels.SOCCERNET_V2_LABELS
     script = soccernet_average_map
-    assert (script.MAX_PARTS, 1000 * script.MAX_PART_LENGTH_S) == (annotations.MAX_HALVES, annotations.MAX_POSITION_MS)
+    assert (script.MAX_PARTS, 1000 * script.MAX_PART_LENGTH_S) == (layout.MAX_HALVES, errors.MAX_POSITION_MS)
     assert script.OFFICIAL_HALVES == annotations.OFFICIAL_HALVES
     assert 1000 * script.OFFICIAL_HALF_LENGTH_S == annotations.OFFICIAL_HALF_LENGTH_MS
     assert {label: index for index, label in enumerate(SOCCERNET_V2_LABELS)} == EVENT_DICTIONARY_V2

@@ -384,7 +384,7 @@ def test_published_scores_are_named_so_and_count_for_converted_weights_alone(tmp
 def test_stage_1_publishes_as_a_start_for_others(hub, stages):
     publish(stages[0], f"{USER}/start")
     card = ModelCard.load(f"{USER}/start")
-    assert "It spots nothing yet" in card.text and "## Scores" not in card.text
+    assert "does not predict events yet" in card.text and "## Scores" not in card.text
     names = {name for name in published(hub, f"{USER}/start") if name.endswith(".py")}
     assert "pipeline_comedian.py" not in names and "modeling_comedian.py" in names
     assert type(ComedianModel.from_pretrained(f"{USER}/start")) is ComedianModel

@@ -10,6 +10,7 @@ from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.inference.model_names import find_model, find_models, is_hub_name, models_nearby
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.training.run_facts import hash_start
 from testing_utils import tiny_config
 
 REPO = "juliendenize/COMEDIAN-ViViT-tiny"
@@ -134,3 +135,18 @@ def test_without_a_model_spot_says_which_there_are(here, capsys):
     error = capsys.readouterr().err.strip()
     assert "`new/model`, `old`, `RUN/a/finetune`" in error and "\n" not in error
     assert f"`comedian convert {REPO} COMEDIAN`" in error and "`examples/demo/model`" in error
+
+
+def test_the_demos_model_is_found_from_any_folder_of_a_clone(here, monkeypatch):
+    demo = find_model("demo")
+    assert demo.config["architectures"] == ["ComedianForActionSpotting"] and Path(demo.source).is_dir()
+    # weights that a run starts from are hashed for its record
+    assert hash_start("demo") == hash_start(demo.source)
+    save_model(here / "demo")
+    assert find_model("demo").source == "demo"
+
+
+def test_without_a_clone_the_demos_model_is_not_there(here, monkeypatch):
+    monkeypatch.setattr("comedian.inference.model_names.DEMO_FOLDER", here / "examples" / "demo" / "model")
+    with pytest.raises(InputError, match="`demo` is the model .* clone the repository"):
+        find_model("demo")

@@ -144,6 +144,17 @@ def test_a_backbone_brings_its_weights_and_may_be_frozen(name, pixels, tmp_path)
     assert loaded.comedian.spatial_encoder.projection.weight.requires_grad
 
 
+def test_frozen_batch_norms_keep_their_statistics(pixels):
+    """As under an adapter, which is saved without them."""
+    model = ComedianForActionSpotting(config_with("resnet"))
+    backbone = model.comedian.spatial_encoder.backbone.requires_grad_(False)
+    statistics = {key: tensor.clone() for key, tensor in backbone.named_buffers()}
+    model.train()(pixels, labels=torch.ones(2, 4, 3)).loss.backward()
+    assert statistics and all(torch.equal(tensor, statistics[key]) for key, tensor in backbone.named_buffers())
+    model.requires_grad_(True).train()(pixels)
+    assert not any(torch.equal(tensor, statistics[key]) for key, tensor in backbone.named_buffers())
+
+
 def test_the_momentum_branch_follows_the_statistics_of_batch_norms(pixels):
     heads = {"projector_sizes": [12, 8], "queue_size": 8, "predictor_sizes": [8]}
     model = ComedianForContrastivePretraining(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.integrations import flex_attention
 
 from comedian.models import (
     ComedianContrastiveConfig,
@@ -88,6 +89,21 @@ def test_stages_1_and_2_return_hidden_states_and_attentions(encoder):
     for found, expected in zip(outputs.attentions, spatial.spatial_attentions, strict=True):
         torch.testing.assert_close(found, expected)
     assert "hidden_states" not in model(**inputs)
+
+
+@both_encoders
+def test_flex_attention_scores_as_sdpa_does(encoder, tmp_path, monkeypatch):
+    # transformers compiles it, which takes minutes on a CPU
+    monkeypatch.setattr(flex_attention, "WrappedFlexAttention", lambda training: lambda: flex_attention.flex_attention)
+    model, inputs = model_and_inputs(ComedianForActionSpotting, encoder)
+    model.save_pretrained(tmp_path)
+    logits = {}
+    for name in ("sdpa", "flex_attention"):
+        loaded = ComedianForActionSpotting.from_pretrained(tmp_path, attn_implementation=name)
+        with torch.no_grad():
+            logits[name] = loaded(inputs["pixel_values_videos"]).logits
+    assert logits["sdpa"].std() > 0.01
+    torch.testing.assert_close(logits["flex_attention"], logits["sdpa"], atol=1e-6, rtol=1e-5)
 
 
 class PackedLinear(nn.Module):

@@ -101,6 +101,7 @@ def test_a_number_of_labels_that_was_set_can_be_saved(model, tmp_path):
     assert config.label_names == [f"LABEL_{index}" for index in range(4)] and config.label_thresholds is None
 
 
+@pytest.mark.adapters
 def test_an_adapter_is_loaded_on_its_base_model(model, pixels, tmp_path):
     peft = pytest.importorskip("peft")
     model.save_pretrained(tmp_path / "base")

@@ -8,7 +8,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-from transformers import BitsAndBytesConfig, pipeline
+from transformers import pipeline
 
 from comedian import ActionSpotter
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
@@ -337,39 +337,3 @@ def test_finer_models_are_spotted_alike(tmp_path, videos, settings):
     steps = steps * settings["scores_per_token"] - 0.5
     np.testing.assert_allclose(steps, steps.round(), atol=1e-6)
     assert len(set(steps.round() % settings["scores_per_token"])) == settings["scores_per_token"]
-
-
-def quantized(folder, kind):
-    """A model of the folder, its linear layers in 8 or 4 bits."""
-    if kind == "torch":
-        model = ComedianForActionSpotting.from_pretrained(folder)
-        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
-    pytest.importorskip("bitsandbytes")
-    dtype = torch.bfloat16 if kind == "4-bit, bfloat16" else torch.float32
-    options = {"load_in_8bit": True} if kind == "8-bit" else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
-    settings = BitsAndBytesConfig(llm_int8_skip_modules=["classifier"], **options)
-    return ComedianForActionSpotting.from_pretrained(
-        folder, quantization_config=settings, device_map="cpu", dtype=dtype
-    )
-
-
-@pytest.mark.parametrize("kind, least", [("torch", 0.97), ("8-bit", 0.97), ("4-bit", 0.7), ("4-bit, bfloat16", 0.7)])
-def test_quantized_models_are_spotted_with(tmp_path, monkeypatch, kind, least):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    torch.manual_seed(0)
-    config = tiny_config(spatial_hidden_size=64, patch_size=8, initializer_range=0.1)
-    ComedianForActionSpotting(config).save_pretrained(tmp_path)
-    processor = ComedianVideoProcessor(size={"height": 16, "width": 16})
-    frames = np.random.default_rng(0).integers(0, 255, (35, 16, 16, 3), np.uint8)
-    original = ComedianForActionSpotting.from_pretrained(tmp_path)
-    expected = score_half(original, encode_half(original, processor, frames))
-    model = quantized(tmp_path, kind)
-    device = {} if getattr(model, "hf_device_map", None) else {"device": "cpu"}
-    spot = pipeline(TASK, model=model, video_processor=processor, **device)
-    with torch.no_grad():
-        scores = spot.score(spot.encode(iter(frames), 4), 4)
-    assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > least
-    # a model that has been used is not changed by making a spotter of it
-    spotter = ActionSpotter([model], [processor])
-    again = score_half(spotter.models[0], encode_half(spotter.models[0], processor, frames))
-    np.testing.assert_allclose(again, scores, atol=0.05 if kind == "torch" else 0.01)

@@ -78,7 +78,9 @@ def run(data, tmp_path_factory):
             if isinstance(module, torch.nn.Linear) and torch.is_grad_enabled():
                 dtypes.add(output.dtype)
 
-        with torch.nn.modules.module.register_module_forward_hook(note):
+        with pytest.MonkeyPatch.context() as patch, torch.nn.modules.module.register_module_forward_hook(note):
+            # bfloat16 also where a CPU emulates it
+            patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
             function(load_recipe(path))
         log = json.loads((folder / "output" / "trainer_state.json").read_text())["log_history"]
         losses = [entry["loss"] for entry in log if "loss" in entry]
@@ -114,3 +116,23 @@ def test_float16_on_a_cpu_is_float32_and_says_so(asked_by, tmp_path, caplog, mon
     assert (settings.fp16, settings.mixed_precision) == (False, "no")
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("comedian")]
     assert "`fp16` has no effect on a CPU" in line and "\n" not in line
+
+
+@pytest.mark.skipif(not ON_CPU, reason="accelerators have bfloat16")
+@pytest.mark.parametrize("has_instructions", [False, True])
+@pytest.mark.parametrize("asked_by", ["recipe", "accelerate"])
+def test_bfloat16_on_a_cpu_that_emulates_it_is_float32_and_says_so(
+    asked_by, has_instructions, tmp_path, caplog, monkeypatch
+):
+    from comedian.training.spotting_config import SpottingConfig
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    if asked_by == "accelerate":
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    settings = SpottingConfig(output_dir=str(tmp_path), bf16=asked_by == "recipe")
+    assert settings.mixed_precision == ("bf16" if has_instructions else "no")
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("comedian")]
+    assert [("no bfloat16 instructions" in line, "float32" in line) for line in lines] == [(True, True)] * (
+        not has_instructions
+    )

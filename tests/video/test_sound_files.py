@@ -8,8 +8,8 @@ from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.models.sound_comedian import read_sound, sound_of_tokens
 from comedian.samples.datasets import HalfDataset, TargetSettings, WindowDataset, WindowKey, WindowShape
+from comedian.soccernet import prepare as prepare_module
 from comedian.soccernet.prepare import prepare
-from comedian.video import frame_store
 from comedian.video.frame_store import FrameStore, StoreSettings
 from comedian.video.sound_files import open_sound, sound_path
 from video_factory import write_video
@@ -69,13 +69,13 @@ def test_interrupted_before_the_sound(root, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    store, write = tmp_path / "store", frame_store.write_sound
-    monkeypatch.setattr(frame_store, "write_sound", interrupt)
+    store, write = tmp_path / "store", prepare_module.write_sound
+    monkeypatch.setattr(prepare_module, "write_sound", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepared(root, store, sound=True)
     before = files_of(store)
     assert set(before) == {"1.frames"}
-    monkeypatch.setattr(frame_store, "write_sound", write)
+    monkeypatch.setattr(prepare_module, "write_sound", write)
     assert len(prepared(root, store, sound=True).done) == 2
     assert before.items() < files_of(store).items() and len(files_of(store)) == 4
 

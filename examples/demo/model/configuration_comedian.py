@@ -6,7 +6,6 @@ import difflib
 import math
 import os
 import re
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,8 +14,9 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.dynamic_module_utils import get_relative_imports
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, cached_file, logging
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
+
+from .saved_code_comedian import SPOTTING_CLASS, SPOTTING_PIPELINES, auto_map_of, copy_code, custom_class_of
 
 logger = logging.get_logger(__name__)
 
@@ -61,29 +61,6 @@ PUBLISHED_SIZES = {
     "viswin-small": ("viswin", 96, [2, 2, 18, 2], [3, 6, 12, 24], 6, 4),
     # the 12 temporal heads named for every B do not divide ViSwin-B's 1024: heads of 64 channels, as ViViT-B has
     "viswin-base": ("viswin", 128, [2, 2, 18, 2], [4, 8, 16, 32], 16, 4),
-}
-
-# what a folder tells those who have not installed the package: auto class -> class in a file beside the weights
-BACKBONE_AUTO_MAP = {
-    "AutoConfig": "configuration_comedian.ComedianConfig",
-    "AutoModel": "modeling_comedian.ComedianModel",
-}
-HEAD_AUTO_MAPS = {
-    "ComedianForContrastivePretraining": {
-        "AutoModelForPreTraining": "modeling_comedian_pretraining.ComedianForContrastivePretraining"
-    },
-    "ComedianForFeatureDistillation": {
-        "AutoModelForPreTraining": "modeling_comedian_pretraining.ComedianForFeatureDistillation"
-    },
-    "ComedianForActionSpotting": {"AutoModelForVideoClassification": "modeling_comedian.ComedianForActionSpotting"},
-}
-HEAD_PIPELINES = {
-    "ComedianForActionSpotting": {
-        "action-spotting": {
-            "impl": "pipeline_comedian.ActionSpottingPipeline",
-            "pt": ["AutoModelForVideoClassification"],
-        }
-    }
 }
 
 
@@ -390,8 +367,11 @@ class ComedianConfig(PreTrainedConfig):
                 setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
             # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
+            custom = custom_class_of(kwargs.get("auto_map"))
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
+            if custom is not None:
+                kwargs["auto_map"] = {SPOTTING_CLASS: custom}
         _warn_of_unknown(self, kwargs)
         super().__post_init__(**kwargs)
         if not isinstance(self.dtype, str | torch.dtype | None):
@@ -434,20 +414,19 @@ class ComedianConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save `config.json` and, beside it, the code that it names.
 
-        `auto_map` and `custom_pipelines` follow from `architectures` alone, so none of an earlier stage survives. A
-        model's `save_pretrained` comes through here, and with it every checkpoint of a Trainer.
+        `auto_map` and `custom_pipelines` follow from `architectures` alone, so none of an earlier stage survives; a class
+        of your own has an entry once it is registered with `register_for_auto_class`. A model's `save_pretrained` comes
+        through here, and with it every checkpoint of a Trainer.
 
         Args:
             save_directory (`str` or `os.PathLike`): made if need be.
             kwargs: see [`transformers.PreTrainedConfig.save_pretrained`].
         """
-        auto_map, pipelines = dict(BACKBONE_AUTO_MAP), {}
-        for architecture in self.architectures or []:
-            auto_map |= HEAD_AUTO_MAPS.get(architecture, {})
-            pipelines |= HEAD_PIPELINES.get(architecture, {})
+        auto_map = auto_map_of(self.architectures or [], getattr(self, "auto_map", None) or {})
+        pipelines = SPOTTING_PIPELINES if SPOTTING_CLASS in auto_map else {}
         modules = {task: pipeline["impl"].split(".")[0] for task, pipeline in pipelines.items()}
         folder = Path(save_directory)
-        self._copy_code([*(name.split(".")[0] for name in auto_map.values()), *modules.values()], folder)
+        copy_code([*(name.split(".")[0] for name in auto_map.values()), *modules.values()], folder, self.name_or_path)
         exported = copy.deepcopy(self)
         exported.auto_map = auto_map
         exported.custom_pipelines = {
@@ -456,36 +435,6 @@ class ComedianConfig(PreTrainedConfig):
         if not exported.custom_pipelines:
             del exported.custom_pipelines
         super(ComedianConfig, exported).save_pretrained(save_directory, **kwargs)
-
-    def _copy_code(self, modules: list[str], folder: Path) -> None:
-        """Copy modules, and what they import of each other, into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        done = set()
-        while modules:
-            module = modules.pop()
-            if module in done:
-                continue
-            done.add(module)
-            source, target = self._find_code(f"{module}.py", folder), folder / f"{module}.py"
-            if source is None:
-                logger.warning(
-                    f"`{target}` is left out, as its source is not to be found; install comedian to have it"
-                )
-                continue
-            modules += get_relative_imports(source)
-            if not (target.exists() and target.samefile(source)):
-                shutil.copyfile(source, target)
-
-    def _find_code(self, file_name: str, folder: Path) -> Path | None:
-        """Look for a file beside this one, then among what transformers copied, then where the model came from."""
-        for place in (Path(__file__).parent, folder):
-            if (place / file_name).is_file():
-                return place / file_name
-        # this is remote code, of which transformers fetches no more than is asked for, in a folder named by its commit
-        try:
-            return Path(cached_file(self.name_or_path, file_name, revision=Path(__file__).parent.name))
-        except OSError:
-            return None
 
     @classmethod
     def published(cls, size: str, **overrides) -> "ComedianConfig":

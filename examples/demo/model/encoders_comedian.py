@@ -87,7 +87,7 @@ def eager_attention_forward(
     **kwargs,
 ) -> tuple[Tensor, Tensor]:
     """Attention with explicit weights; `(batch, heads, tokens, head_dim)` to `(batch, tokens, heads, head_dim)`."""
-    weights = query @ key.transpose(2, 3) * scaling
+    weights = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
         weights = weights + attention_mask
     weights = F.dropout(weights.softmax(dim=-1), p=dropout, training=module.training)
@@ -121,6 +121,14 @@ class ComedianAttention(nn.Module):
         implementation = "eager" if output_attentions else self.config._attn_implementation
         if mask is not None and implementation != "eager":
             implementation = "sdpa"
+        # in bfloat16, the CPU kernel's backward pass is slower than that of two matrix products; in float32 it is faster
+        if (
+            implementation == "sdpa"
+            and query.device.type == "cpu"
+            and query.dtype == torch.bfloat16
+            and query.requires_grad
+        ):
+            implementation = "eager"
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         return attention(
             self,
@@ -153,6 +161,11 @@ class ComedianSpatialAttention(ComedianAttention):
         with torch.autocast("cpu", enabled=False):
             output, weights = super().attend(query.float(), key.float(), value.float(), *mask_and_options)
         return output.to(dtype), weights
+
+
+def is_bfloat16_fast(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16: accelerators and CPUs with instructions for it. Others emulate it slowly."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def attends_in_float32(query: Tensor) -> bool:

@@ -41,6 +41,7 @@ from .encoders_comedian import (
     ComedianWindowAttention,
 )
 from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
+from .saved_code_comedian import custom_class_of
 from .sound_comedian import NUM_MELS
 
 SPATIAL_ENCODER_CLASSES = {
@@ -204,7 +205,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
 
         Raises:
             OSError: there is no configuration.
-            ValueError: a weight is not finite.
+            ValueError: a weight is not finite, or the model is of a subclass.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         if isinstance(config, str | os.PathLike):
@@ -220,6 +221,12 @@ class ComedianPreTrainedModel(PreTrainedModel):
             if config is None:
                 raise OSError(f"`{pretrained_model_name_or_path}` has no config.json; give `config`")
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        custom = custom_class_of(stored.get("auto_map"))
+        if custom is not None and cls.__name__ == "ComedianForActionSpotting":
+            raise ValueError(
+                f"`{pretrained_model_name_or_path}` holds a model of the class `{custom}`; load it with that class, or "
+                "`ActionSpotter.from_pretrained` with `trust_remote_code=True`"
+            )
         stored = cls.config_class.from_dict(stored)
         stored_sizes = {name: getattr(stored, name) for name in RESAMPLED_FIELDS}
         if config is None:

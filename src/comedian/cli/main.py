@@ -24,6 +24,7 @@ COMMANDS = {
     "label": "make a page to label videos on, or to correct a model's events",
     "clips": "cut clips around events, and a reel",
     "evaluate": "score predictions with the official SoccerNet average-mAP",
+    "compare": "print a table of finished runs: settings that differ, scores, spread over seeds",
     "average": "make one model of several checkpoints of a run: the mean of their weights",
     "tune": "choose merging, suppression, thresholds and probabilities on saved scores",
     "publish": "send a model to the Hugging Face Hub, with code, scores and model card",

@@ -1,6 +1,7 @@
 """Model cards: what the folder of a model really holds and records, and what its publisher knows (`card.yaml`)."""
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
 
 from comedian import models
 from comedian.errors import InputError, suggest
@@ -120,9 +122,17 @@ def read_config(folder: str | Path) -> ComedianConfig:
     except (StrictDataclassError, TypeError) as error:
         raise InputError(f"`{path}` does not fit: {' '.join(str(error).split())}") from None
     names = config.architectures if isinstance(config.architectures, list) else [config.architectures]
-    if unknown := [name for name in names if name not in models.__all__] or (not names and ["none"]):
-        raise InputError(f"`{path}` names the class `{unknown[0]}`, which is none of comedian's")
+    saved = {str(name).split(".")[-1] for name in (content.get("auto_map") or {}).values()}
+    if unknown := [name for name in names if name not in {*models.__all__, *saved}] or (not names and ["none"]):
+        raise InputError(
+            f"`{path}` names the class `{unknown[0]}`, which is not of comedian and has no code in the folder"
+        )
     return config
+
+
+def is_spotting(config: ComedianConfig) -> bool:
+    """Whether the model of a folder spots: of our class, or of a subclass whose code lies in the folder."""
+    return config.architectures[0] == SPOTTING or config.architectures[0] not in models.__all__
 
 
 def write_card(folder: str | Path, repo_id: str) -> None:
@@ -157,12 +167,12 @@ def render_card(
         summary=facts.summary.strip(),
         unfinished=last if last and last.epochs < last.planned_epochs else None,
         repo_id=repo_id,
-        spots=config.architectures[0] == SPOTTING,
+        spots=is_spotting(config),
         default_threshold=DEFAULT_THRESHOLD,
         members=members,
         named=list(named),
         encoder=ENCODERS[config.spatial_encoder],
-        million_weights=f"{_count_weights(config) / 1e6:.1f}",
+        million_weights=f"{_count_weights(config, folder) / 1e6:.1f}",
         has_weights=any(folder.glob(WEIGHT_FILES)),
         config=config,
         labels=[_cell(label) for label in config.label_names],
@@ -185,7 +195,7 @@ def render_card(
         license_note=facts.license_note,
         data_note=facts.data_note,
     )
-    metadata = _metadata(repo_id, facts, record, scores, config.architectures[0] == SPOTTING)
+    metadata = _metadata(repo_id, facts, record, scores, is_spotting(config))
     # blocks that say nothing leave blank lines behind
     text = re.sub(r"\n{3,}", "\n\n", text)
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
@@ -308,7 +318,14 @@ def _told(stage: StageRecord) -> dict[str, Any]:
     }
 
 
-def _count_weights(config: ComedianConfig) -> int:
+def _count_weights(config: ComedianConfig, folder: Path) -> int:
+    if config.architectures[0] not in models.__all__:
+        # of a subclass, which is not imported to write a card
+        count = 0
+        for path in folder.glob(WEIGHT_FILES):
+            with safe_open(path, "np") as weights:
+                count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+        return count
     with torch.device("meta"):
         model = getattr(models, config.architectures[0])(config)
     return sum(parameter.numel() for parameter in model.parameters())

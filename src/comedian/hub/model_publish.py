@@ -13,11 +13,19 @@ from safetensors import SafetensorError
 from comedian import models
 from comedian.errors import InputError
 from comedian.files import inside, read_json, read_yaml
-from comedian.hub.model_card import CARD_FILE_NAME, CURVE_FILE_NAME, SCORES_SUFFIX, CardFacts, read_config, render_card
+from comedian.hub.model_card import (
+    CARD_FILE_NAME,
+    CURVE_FILE_NAME,
+    SCORES_SUFFIX,
+    CardFacts,
+    is_spotting,
+    read_config,
+    render_card,
+)
 from comedian.hub.model_record import RECORD_FILE_NAME
 from comedian.hub_errors import hub_errors
-from comedian.inference.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_models
-from comedian.inference.spotter import ActionSpotter
+from comedian.inference.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_model, find_models
+from comedian.inference.spotter import ActionSpotter, class_of
 from comedian.models import ComedianVideoProcessor
 
 RECIPE_FILE_NAME = "recipe.yaml"
@@ -132,7 +140,8 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
         InputError: they are missing, broken, not finite, or not those of the model that `config.json` names.
     """
     folder = Path(folder)
-    architecture = read_config(folder).architectures[0]
+    config = read_config(folder)
+    architecture = config.architectures[0]
     if (folder / ADAPTER_FILE_NAME).is_file():
         base = base_of_adapter(folder / ADAPTER_FILE_NAME)
         if Path(base).is_dir():
@@ -144,7 +153,9 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
     elif not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
     try:
-        _, loading = getattr(models, architecture).from_pretrained(
+        spots = is_spotting(config)
+        own = class_of(find_model(str(folder)), trust_remote_code=True) if spots else getattr(models, architecture)
+        _, loading = own.from_pretrained(
             folder, output_loading_info=True, local_files_only=not (folder / ADAPTER_FILE_NAME).is_file()
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:

@@ -25,6 +25,9 @@ ADAPTER_FILE_NAME = "adapter_config.json"
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt")
 # of an ensemble, the models beside the first one, in folders `1`, `2`, ...
 ENSEMBLE_FOLDER = "ensemble"
+# the model of the demo, in a clone of the repository
+DEMO_NAME = "demo"
+DEMO_FOLDER = Path(__file__).parents[3] / "examples" / "demo" / "model"
 REMEDY = "give a model's folder, which training or `comedian convert` wrote, or a Hub repository USER/NAME"
 
 
@@ -62,6 +65,24 @@ def is_hub_name(name: str) -> bool:
     return not is_path and all(part not in ("", ".", "..") for part in rest)
 
 
+def demo_or_name(name: str) -> str:
+    """Return the folder of the demo's model for the name `demo`, and any other name as it is.
+
+    A folder `demo` comes before the name.
+
+    Raises:
+        InputError: `demo`, and the package is not installed from a clone of the repository.
+    """
+    if name != DEMO_NAME or os.path.exists(name):
+        return name
+    if not DEMO_FOLDER.is_dir():
+        raise InputError(
+            "`demo` is the model in `examples/demo/model` of the repository, which is not part of the installed package; "
+            "clone the repository and install it with `pip install -e .`, or give another model"
+        )
+    return str(DEMO_FOLDER)
+
+
 def check_name(name: str) -> None:
     """Refuse a path that does not exist, which is not asked of the Hub.
 
@@ -76,11 +97,12 @@ def find_models(name: str) -> list[FoundModel]:
     """Find a model by its name; of an ensemble, all its models.
 
     Args:
-        name: a folder, a Hub repository `USER/NAME`, or a folder in one, `USER/NAME/FOLDER`.
+        name: a folder, a Hub repository `USER/NAME`, a folder in one, `USER/NAME/FOLDER`, or `demo`, see [`demo_or_name`].
 
     Raises:
         InputError: there is none. Where there are checkpoints of the authors' code, it names the command that converts them.
     """
+    name = demo_or_name(name)
     first = _find(name)
     models = [first] if first is not None else []
     # a folder in a repository is one model

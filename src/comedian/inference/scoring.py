@@ -13,6 +13,7 @@ from torch import Tensor
 
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.encoders_comedian import is_bfloat16_fast
 from comedian.models.pipeline_comedian import is_quantized
 from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
 from comedian.models.sound_comedian import sound_of_tokens
@@ -30,9 +31,8 @@ Result = TypeVar("Result")
 
 def autocast(model: ComedianForActionSpotting) -> torch.autocast:
     """Return bfloat16 autocast where it pays: on accelerators and on CPUs with bfloat16 instructions."""
-    device = model.device.type
-    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and not is_quantized(model))
+    enabled = is_bfloat16_fast(model.device) and not is_quantized(model)
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def decoder_threads(model: ComedianForActionSpotting) -> int:

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from tqdm import tqdm
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from comedian.errors import InputError
 from comedian.hub_errors import hub_errors
@@ -30,6 +31,7 @@ from comedian.inference.settings import MERGING, with_settings
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
+from comedian.models.saved_code_comedian import custom_class_of
 from comedian.models.sound_comedian import read_sound
 from comedian.models.time_grid_comedian import cover_starts
 from comedian.video.decoding import iter_frames, probe
@@ -78,7 +80,11 @@ class ActionSpotter:
 
     @classmethod
     def from_pretrained(
-        cls, *models: str | Path, device: str | torch.device | None = None, flip: bool = False
+        cls,
+        *models: str | Path,
+        device: str | torch.device | None = None,
+        flip: bool = False,
+        trust_remote_code: bool = False,
     ) -> "ActionSpotter":
         """Load one model, or several for an ensemble.
 
@@ -87,6 +93,7 @@ class ActionSpotter:
                 write it, stands for all its models.
             device: where to run; an accelerator by default, where there is one.
             flip: score mirror images too, see the class.
+            trust_remote_code: run the code of a folder whose model is of a class of its own.
 
         Raises:
             InputError: a model or the device cannot be had, or the models do not fit together.
@@ -95,7 +102,7 @@ class ActionSpotter:
             raise InputError("no model was named; give a folder or a Hub repository")
         # by name, as a model may be given beside the ensemble that it belongs to
         found = {model.name: model for name in models for model in find_models(str(name))}
-        loaded = [load_found_model(model, device) for model in found.values()]
+        loaded = [load_found_model(model, device, trust_remote_code) for model in found.values()]
         return cls(*zip(*loaded, strict=True), names=list(found), flip=flip)
 
     def __call__(
@@ -381,8 +388,28 @@ def load_model(
     return load_found_model(find_model(name), device)
 
 
+def class_of(found: FoundModel, trust_remote_code: bool = False) -> type[ComedianForActionSpotting]:
+    """Return the class of a model, which may be a subclass in a file of its folder.
+
+    Raises:
+        InputError: the folder names a class of its own, and `trust_remote_code` is not set or the class cannot be imported.
+    """
+    named = custom_class_of(found.config.get("auto_map"))
+    if named is None:
+        return ComedianForActionSpotting
+    if not trust_remote_code:
+        raise InputError(
+            f"`{found.name}` is a model of the class `{named}`, whose code lies in its folder; read that code, then run it "
+            "with `trust_remote_code=True` or `--trust-remote-code`"
+        )
+    try:
+        return get_class_from_dynamic_module(named, found.source)
+    except (OSError, ImportError, AttributeError) as error:
+        raise InputError(f"the class `{named}` of `{found.name}` cannot be imported: {error}") from error
+
+
 def load_found_model(
-    found: FoundModel, device: str | torch.device | None = None
+    found: FoundModel, device: str | torch.device | None = None, trust_remote_code: bool = False
 ) -> tuple[ComedianForActionSpotting, ComedianVideoProcessor]:
     """Load a spotting model that `find_models` found; see [`load_model`]."""
     name, source, subfolder = found.name, found.source, found.subfolder
@@ -391,7 +418,7 @@ def load_found_model(
             f"`{name}` holds a model of type {found.config.get('model_type')!r}, not 'comedian'; {REMEDY}"
         )
     try:
-        model, loading = ComedianForActionSpotting.from_pretrained(
+        model, loading = class_of(found, trust_remote_code).from_pretrained(
             source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
         height, width = model.config.image_size

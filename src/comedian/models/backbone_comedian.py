@@ -37,11 +37,15 @@ class ComedianBackboneEncoder(nn.Module):
     def train(self, mode: bool = True):
         """Set the mode; with `config.backbone_frozen`, the image model stays in evaluation mode, without gradients.
 
+        So do batch norms whose weights are frozen, as under an adapter, which is saved without their statistics.
         Loading replaces parameters by ones that want gradients, and ends with a call of this.
         """
         super().train(mode)
         if self.frozen:
             self.backbone.eval().requires_grad_(False)
+        for norm in self.backbone.modules():
+            if isinstance(norm, nn.BatchNorm2d) and norm.affine and not norm.weight.requires_grad:
+                norm.eval()
         return self
 
     def load_pretrained(self, name: str) -> None:

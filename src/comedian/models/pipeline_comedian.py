@@ -18,6 +18,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from .configuration_comedian import DEFAULT_THRESHOLD
+from .encoders_comedian import is_bfloat16_fast
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
 from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
 from .time_grid_comedian import cover_starts
@@ -330,10 +331,8 @@ def download(url: str) -> Any:
 
 def autocast(model: PreTrainedModel) -> torch.autocast:
     """Return bfloat16 autocast for float32 weights where it pays: accelerators, CPUs with bfloat16 instructions."""
-    device = model.device.type
-    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     plain = model.dtype == torch.float32 and not is_quantized(model)
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast and plain)
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=plain and is_bfloat16_fast(model.device))
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from transformers import SchedulerType, TrainingArguments
 
+from comedian.models.encoders_comedian import is_bfloat16_fast
 from comedian.samples.augmentation import AugmentationSettings
 from comedian.samples.datasets import SAMPLINGS
 
@@ -38,7 +39,8 @@ class StageConfig(TrainingArguments):
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
     clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch would
     be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
-    (`ddp_broadcast_buffers`). `fp16` is for accelerators; on a CPU it is switched off with a warning.
+    (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
+    instructions; elsewhere training is in float32, with a warning.
 
     Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
     `lr_scheduler_kwargs`, the one that is given holds; two that contradict are refused. A field that is set later, as by a
@@ -131,6 +133,11 @@ class StageConfig(TrainingArguments):
                 "`fp16` has no effect on a CPU, training is in float32; set `bf16: true` for mixed precision"
             )
             self.fp16, self.mixed_precision = False, "no"
+        if self.mixed_precision == "bf16" and not is_bfloat16_fast(self.device):
+            logger.warning(
+                "this CPU has no bfloat16 instructions and would emulate them slowly; training is in float32"
+            )
+            self.bf16, self.mixed_precision = False, "no"
         self._settle_learning_rate()
         self._check_schedule()
         for name, only in REFUSED_SETTINGS.items():

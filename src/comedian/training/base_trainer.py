@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -44,6 +45,9 @@ DECAYED_TABLE = "relative_position_bias"
 # of safetensors; of torch.save
 STORAGE_ERROR = re.compile(r"I/O error|inline_container|PytorchStreamWriter")
 PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# of the queue, which PEFT does not save with an adapter
+QUEUE_FILE_NAME = "queue.safetensors"
+QUEUE_BUFFERS = ("queue", "queue_ptr")
 # fields of a model's output that are averaged over the steps between two logs
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
@@ -419,6 +423,22 @@ class QueuedTrainer(StageTrainer):
         super().__init__(*args, **kwargs)
         self.add_callback(AfterOptimizerStep(self))
         self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save the model and, beside an adapter, the queue, which a resumed run goes on with."""
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save and (folder / ADAPTER_FILE_NAME).is_file():
+            with storage_errors(self.args.output_dir):
+                save_file({name: getattr(self.model, name) for name in QUEUE_BUFFERS}, folder / QUEUE_FILE_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the model and, beside an adapter, the queue."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = Path(resume_from_checkpoint) / QUEUE_FILE_NAME
+        if path.is_file():
+            for name, stored in load_file(path).items():
+                getattr(self.model, name).copy_(stored)
 
     def predict(self, *args, **kwargs):
         """Refused: a stage before spotting predicts nothing.

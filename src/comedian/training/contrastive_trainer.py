@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from comedian.errors import InputError
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import QueuedTrainer, planes_of
@@ -19,9 +20,24 @@ class ContrastiveTrainer(QueuedTrainer):
         eval_dataset: annotated halves to find neighbours in, and halves to look for.
         processing_class: the model's processor; saved with every checkpoint.
         kwargs: as [`transformers.Trainer`].
+
+    Raises:
+        InputError: an adapter of PEFT that is not the same in both branches.
     """
 
     title = "Stage 1: contrastive pre-training of the spatial encoder"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if hasattr(self.model, "peft_config"):
+            try:
+                # PEFT starts half of each pair of matrices at random
+                self.model.reset_momentum_branch()
+            except (RuntimeError, ValueError):
+                raise InputError(
+                    "the adapter is not the same in the momentum branch, which follows the online one; give "
+                    '`target_modules` that match both, such as ["qkv"]'
+                ) from None
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
         """Halves of each split; those of validation serve the probe."""

@@ -31,7 +31,8 @@ def draw_curves(curves: Mapping[str, Curve], spreads: Mapping[str, Sequence[floa
         The picture's text.
     """
     points = [point for curve in curves.values() for point in curve] or [(1.0, 0.0)]
-    last_epoch = max(epoch for epoch, _ in points)
+    # a run of a few steps may be evaluated in epoch 0 alone
+    last_epoch = max(epoch for epoch, _ in points) or 1.0
     top = max(10, -(-int(100 * max(score for _, score in points) + 3) // 10) * 10)
 
     def place(epoch: float, score: float) -> str:

@@ -10,11 +10,19 @@ from comedian.samples.datasets import DistillationDataset, WindowShape
 from comedian.training.base_trainer import build_processor
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer
+from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
 from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
-def distill(recipe: Recipe, resume: bool = True) -> list[dict]:
+def distill(
+    recipe: Recipe,
+    resume: bool = True,
+    *,
+    model_class: type[ComedianForFeatureDistillation] | None = None,
+    trainer_class: type[DistillationTrainer] | None = None,
+    dataset_class: type[DistillationDataset] | None = None,
+) -> list[dict]:
     """Train a backbone to tell a teacher's features apart and leave it in `training.output_dir`.
 
     A run that was interrupted resumes from its last checkpoint, and a finished one is left as it is.
@@ -22,26 +30,30 @@ def distill(recipe: Recipe, resume: bool = True) -> list[dict]:
     Args:
         recipe: from `load_recipe`.
         resume: continue what the output folder holds; otherwise train anew.
+        model_class, trainer_class, dataset_class: subclasses in place of the stage's own and of the recipe's `classes`.
 
     Returns:
         What was logged: loss, similarities, spread.
 
     Raises:
-        InputError: an invalid field, missing data, fewer windows than a batch, a feature bank that does not fit.
+        InputError: an invalid field or class, missing data, fewer windows than a batch, a feature bank that does not fit.
         RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, DistillationConfig)
     if recipe.data.features is None:
         raise InputError("`data.features` is missing; make a feature bank with `comedian extract-features`")
-    model = build_model(ComedianForFeatureDistillation, recipe.model, recipe.folder)
+    model_class = chosen_class(recipe, "model", model_class, ComedianForFeatureDistillation)
+    model = build_model(model_class, recipe.model, recipe.folder)
     config = model.config
     (halves,) = load_halves(recipe.data, config, ["train"], annotated=False)
     shape = WindowShape(config.num_frames, config.tubelet_size, args.windows_per_half, args.sampling)
     feature_dim = config.distillation_config.projector_sizes[-1]
-    trainer = DistillationTrainer(
+    trainer_class = chosen_class(recipe, "trainer", trainer_class, DistillationTrainer)
+    dataset_class = chosen_class(recipe, "dataset", dataset_class, DistillationDataset)
+    trainer = trainer_class(
         model,
         args,
-        train_dataset=DistillationDataset(halves, shape, FeatureBank(recipe.data.features), feature_dim),
+        train_dataset=dataset_class(halves, shape, FeatureBank(recipe.data.features), feature_dim),
         processing_class=build_processor(config),
     )
     if not train(trainer, recipe, resume):

@@ -8,11 +8,19 @@ from comedian.samples.datasets import ClipDataset
 from comedian.training.base_trainer import build_processor
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
+from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
 from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
 
 
-def pretrain(recipe: Recipe, resume: bool = True) -> list[dict]:
+def pretrain(
+    recipe: Recipe,
+    resume: bool = True,
+    *,
+    model_class: type[ComedianForContrastivePretraining] | None = None,
+    trainer_class: type[ContrastiveTrainer] | None = None,
+    dataset_class: type[ClipDataset] | None = None,
+) -> list[dict]:
     """Train a spatial encoder without labels and leave it in `training.output_dir`.
 
     Labels serve the nearest-neighbour probe alone. A run that was interrupted resumes from its last
@@ -21,22 +29,26 @@ def pretrain(recipe: Recipe, resume: bool = True) -> list[dict]:
     Args:
         recipe: from `load_recipe`.
         resume: continue what the output folder holds; otherwise train anew.
+        model_class, trainer_class, dataset_class: subclasses in place of the stage's own and of the recipe's `classes`.
 
     Returns:
         What was logged: loss, similarities, spread, probes.
 
     Raises:
-        InputError: an invalid field, missing data, fewer clips than a batch.
+        InputError: an invalid field or class, missing data, fewer clips than a batch.
         RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, ContrastiveConfig)
-    model = build_model(ComedianForContrastivePretraining, recipe.model, recipe.folder)
+    model_class = chosen_class(recipe, "model", model_class, ComedianForContrastivePretraining)
+    model = build_model(model_class, recipe.model, recipe.folder)
     (train_halves,) = load_halves(recipe.data, model.config, ["train"], annotated=False)
     probed = args.eval_strategy != "no"
-    trainer = ContrastiveTrainer(
+    trainer_class = chosen_class(recipe, "trainer", trainer_class, ContrastiveTrainer)
+    dataset_class = chosen_class(recipe, "dataset", dataset_class, ClipDataset)
+    trainer = trainer_class(
         model,
         args,
-        train_dataset=ClipDataset(train_halves, model.config.tubelet_size),
+        train_dataset=dataset_class(train_halves, model.config.tubelet_size),
         eval_dataset=tuple(load_halves(recipe.data, model.config, ["train", "validation"])) if probed else None,
         processing_class=build_processor(model.config),
     )

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from comedian.errors import InputError, suggest
 from comedian.files import atomic_write_text, parse_yaml, read_yaml
 from comedian.models import ComedianConfig
+from comedian.training.recipe_names import find_recipe
 
 OVERRIDE_PREFIX = "--"
 
@@ -51,6 +52,25 @@ class DataSection:
 
 
 @dataclass(frozen=True)
+class ClassesSection:
+    """Classes of your own in place of the stage's, as `module.Class`.
+
+    The module lies in the current folder or beside the recipe, or is installed.
+
+    A recipe with this section runs that code.
+
+    Attributes:
+        model: a subclass of the stage's model, such as [`ComedianForActionSpotting`].
+        trainer: a subclass of the stage's trainer, such as [`SpottingTrainer`].
+        dataset: a subclass of the stage's training set, such as [`WindowDataset`].
+    """
+
+    model: str | None = None
+    trainer: str | None = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training stage.
 
@@ -59,16 +79,20 @@ class Recipe:
         data: what to train on.
         training: fields of the stage's settings, such as `SpottingConfig`.
         folder: what relative paths in `model.config` start from.
+        classes: classes in place of the stage's.
     """
 
     model: ModelSection
     data: DataSection
     training: Mapping[str, Any]
     folder: Path
+    classes: ClassesSection = ClassesSection()
 
     def save(self, path: Path) -> None:
         """Write the effective recipe beside the model it made."""
         sections = {"model": _plain(self.model), "data": _plain(self.data), "training": dict(self.training)}
+        if self.classes != ClassesSection():
+            sections["classes"] = _plain(self.classes)
         atomic_write_text(path, yaml.safe_dump(sections, sort_keys=False))
 
 
@@ -76,13 +100,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
-        path: the YAML file, with the sections `model`, `data` and `training`.
+        path: the YAML file, with the sections `model`, `data` and `training`, or the name of a shipped one, such as
+            `gfspot-conv-small/finetune.yaml`, see `find_recipe`.
         overrides: words such as `--training.num_train_epochs 3` or `--data.root=FOLDER`; values are YAML.
 
     Raises:
-        InputError: no YAML, an unknown section or field, an override without a value.
+        InputError: no such file, no YAML, an unknown section or field, an override without a value.
     """
-    path = Path(path)
+    path = find_recipe(path)
     return make_recipe(read_sections(path), path.parent, overrides)
 
 
@@ -91,7 +116,7 @@ def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] 
     content = copy.deepcopy(content)
     for name, value in parse_overrides(overrides):
         _set(content, name.split("."), value, name)
-    refuse_unknown(content, ("model", "data", "training"), "the recipe", "section")
+    refuse_unknown(content, ("model", "data", "training", "classes"), "the recipe", "section")
     model = _section(ModelSection, content.get("model"), "model")
     if (model.config is None) == (model.checkpoint is None):
         raise InputError("the recipe's `model` needs either `config` (from scratch) or `checkpoint`, not both")
@@ -100,6 +125,7 @@ def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] 
         data=_section(DataSection, content.get("data"), "data"),
         training=_fields(content.get("training"), "training"),
         folder=folder,
+        classes=_section(ClassesSection, content.get("classes"), "classes"),
     )
 
 

@@ -6,6 +6,7 @@ either continues or repeats the same run, or is refused with the names of what d
 """
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from transformers.utils import cached_file
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
+from comedian.inference.model_names import demo_or_name
 from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
@@ -99,6 +101,14 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
         "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
         "frames": asdict(FrameStore(recipe.data.frames).settings),
     }
+    parts = {"model": trainer.model, "trainer": trainer, "dataset": trainer.train_dataset}
+    # of your own: the package's are told by its version, PEFT's and wrappers are not what is trained
+    own = {
+        kind: type(part)
+        for kind, part in parts.items()
+        if not type(part).__module__.startswith(("comedian.", "peft."))
+    }
+    facts |= {"classes": {kind: source_of_class(found) for kind, found in own.items()}} if own else {}
     splits = trainer.recorded_halves()
     facts |= {split: list(dict.fromkeys(row["video_id"] for row in halves.rows)) for split, halves in splits.items()}
     facts["videos"] = _of_rows(splits, lambda row: content_of(Path(row["video_path"])))
@@ -122,6 +132,13 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
     return facts
 
 
+def source_of_class(found: type) -> str:
+    """Return what distinguishes a class from others: its name and a hash of the file that defines it."""
+    path = inspect.getsourcefile(found)
+    source = b"" if path is None or not Path(path).is_file() else Path(path).read_bytes()
+    return f"{found.__module__}.{found.__name__} ({hashlib.sha256(source).hexdigest()[:12]})"
+
+
 def content_of(video: Path) -> dict[str, Any]:
     """Return what tells a video's content from others, under whatever name."""
     return {name: value for name, value in source_of(video).items() if name != "name"}
@@ -134,6 +151,7 @@ def hash_of(value: Any) -> str:
 
 def hash_start(checkpoint: str) -> str:
     """Hash the weights of a folder, or of a Hub repository's copy here, which is fetched if need be."""
+    checkpoint = demo_or_name(checkpoint)
     if Path(checkpoint).is_dir():
         return hash_weights(checkpoint)
     try:

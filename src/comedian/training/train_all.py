@@ -28,6 +28,7 @@ from comedian.training.distillation_config import DistillationConfig
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_sections, refuse_unknown
+from comedian.training.recipe_names import find_recipe
 from comedian.training.run_facts import (
     RUN_FILE_NAME,
     RunChanged,
@@ -108,7 +109,7 @@ class Run:
     """One `comedian train`.
 
     Attributes:
-        folder: the recipe folder.
+        folder: the recipe folder, or the name of a shipped one, such as `gfspot-viswin-nano`.
         output: where everything goes.
         data: root, frames, labels and splits for every stage.
         overrides: stage -> dotted name of a field -> value, from `overrides_of_stages`.
@@ -120,6 +121,9 @@ class Run:
     data: DataSection
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     restart: bool = False
+
+    def __post_init__(self):
+        self.folder = find_recipe(self.folder)
 
 
 def overrides_of_stages(words: Sequence[str], seed: int | None = None) -> dict[str, dict[str, Any]]:

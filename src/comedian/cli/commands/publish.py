@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card",
         metavar="FILE",
         type=Path,
-        help="what no run records, as in hub_configs/*/card.yaml; default: DIR/card.yaml",
+        help="what no run records: a file, or a shipped one such as gfspot-conv-small/card.yaml; default: DIR/card.yaml",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be sent, and the card")
 
@@ -34,8 +34,9 @@ def run(args: argparse.Namespace) -> None:
     """Publish and print the address, or show what would be sent."""
     from comedian.hub.model_card import CARD_FILE_NAME, read_facts
     from comedian.hub.model_publish import check_weights, files_to_publish, publish
+    from comedian.training.recipe_names import find_recipe
 
-    facts = read_facts(args.card) if args.card else None
+    facts = read_facts(find_recipe(args.card)) if args.card else None
     if not args.dry_run:
         commit = publish(args.folder, args.repo_id, private=args.private, ensemble_of=args.ensemble_of, facts=facts)
         print(f"published: {commit.repo_url.url}")

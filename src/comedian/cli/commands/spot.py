@@ -90,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="width of the suppression, or LABEL=SECONDS for some labels; default: the model's",
     )
     parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the code in a model's folder, where the model is of a class that is not comedian's",
+    )
+    parser.add_argument(
         "--flip",
         action="store_true",
         help="score the mirror image of each frame too and take the mean: twice the work",
@@ -263,8 +268,8 @@ def _models_to_choose() -> str:
     nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
     repository = "juliendenize/COMEDIAN-ViViT-tiny"
     return (
-        f"{nearby}the demo's: `examples/demo/model` of the repository; published weights for soccer broadcasts: `comedian "
-        f"convert {repository} COMEDIAN`, then `--model COMEDIAN`"
+        f"{nearby}in a clone of the repository, `--model demo` (`examples/demo/model`); published weights for soccer "
+        f"broadcasts: `comedian convert {repository} COMEDIAN`, then `--model COMEDIAN`"
     )
 
 
@@ -415,7 +420,8 @@ def _load(args: argparse.Namespace):
     from comedian.inference.settings import read_settings
     from comedian.inference.spotter import ActionSpotter
 
-    spotter = ActionSpotter.from_pretrained(*args.model, device=args.device, flip=args.flip)
+    options = {"device": args.device, "flip": args.flip, "trust_remote_code": args.trust_remote_code}
+    spotter = ActionSpotter.from_pretrained(*args.model, **options)
     if args.settings:
         spotter.use_settings(read_settings(args.settings, spotter.config.label_names, spotter.weights_fingerprint))
     return spotter

@@ -1,9 +1,11 @@
-"""Train a model through all stages of a recipe folder, such as `hub_configs/gfspot-viswin-nano`, and score it.
+"""Train a model through all stages of a recipe folder, and score it.
 
-The folder holds a recipe a stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, which says what frames and
-features they need. Given again, the same command skips the stages that are done and resumes one that was interrupted. Where
-settings, data or an earlier stage have changed since, it says what, and trains nothing without --restart.
-Fields of a stage can be overridden: `--finetune.training.num_train_epochs 3 --teacher.training.seed 1`.
+    comedian train gfspot-viswin-nano --data MATCHES --labels labels.txt --output RUN
+
+A recipe folder holds a YAML file for each stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, with the
+settings of their frames and features. When rerun, the command skips finished stages and resumes an interrupted one. If
+settings, data or an earlier stage have changed, it prints the differences, and needs --restart to train again.
+Override a field of a stage: `--finetune.training.num_train_epochs 3 --teacher.training.seed 1`.
 Several processes: `accelerate launch -m comedian.cli.main train RECIPE_DIR ...`.
 """
 
@@ -13,18 +15,25 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("recipe_dir", metavar="RECIPE_DIR", type=Path, help="folder with train.yaml and the recipes")
+    parser.add_argument(
+        "recipe_dir",
+        metavar="RECIPE_DIR",
+        type=Path,
+        help="folder with train.yaml and the recipes, or the name of a shipped one, such as gfspot-viswin-nano",
+    )
     parser.add_argument("--data", required=True, metavar="ROOT", help="matches in SoccerNet's layout")
-    parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="where everything goes")
+    parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="output folder of all stages")
     parser.add_argument("--labels", metavar="FILE", help="one label a line; SoccerNet-v2's by default")
-    parser.add_argument("--splits", default="auto", help="where the splits come from: a JSON file, by default found")
-    parser.add_argument("--frames", metavar="STORE", help="a frame store that is there; made in DIR by default")
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these, such as `finetune` from scratch")
-    parser.add_argument("--seed", type=int, help="of every stage")
+    parser.add_argument("--splits", default="auto", help="JSON file of the splits (default: found in ROOT)")
+    parser.add_argument("--frames", metavar="STORE", help="an existing frame store (default: made in DIR/frames)")
+    parser.add_argument(
+        "--stages", nargs="+", metavar="STAGE", help="run only these stages; `finetune` alone trains from scratch"
+    )
+    parser.add_argument("--seed", type=int, help="random seed of every stage (default: the recipe's)")
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="train anew the stages whose settings, data or start have changed; the others are kept",
+        help="train the stages whose settings, data or start have changed again; the others are kept",
     )
     parser.set_defaults(overrides=[])
 
