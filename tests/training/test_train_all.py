@@ -94,6 +94,7 @@ def test_the_teacher_may_start_from_stage_1(folders, trained, tmp_path, capsys):
     steps += [f"== stage 3 of 3: finetune, whole model on the labels -> {run / 'finetune'}", "epoch 1 of 1: loss "]
     found = [line for line in printed.splitlines() if line.startswith(("==", "--", "epoch"))]
     assert len(found) == len(steps) and all(line.startswith(step) for line, step in zip(found, steps, strict=True))
+    assert "embedding std 0." in found[1] and "average-mAP tight" in found[-1]
     assert "{'" not in printed and "LOAD REPORT" not in told
     assert "\n".join(lines_of(*read_reported(run / "finetune"))) in printed
     teacher = yaml.safe_load((tmp_path / "run" / "teacher" / "recipe.yaml").read_text())["model"]

@@ -6,8 +6,10 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-# of a measure's name, what takes its place in a line
-WORDS = {"average_map_tight": "average-mAP tight", "average_map_loose": "loose", "knn_accuracy": "nearest neighbours"}
+# of a share's name, what takes its place in a line
+SHARES = {"average_map_tight": "average-mAP tight", "average_map_loose": "loose", "knn_accuracy": "nearest neighbours"}
+# logged with the loss of stages 1 and 2, which collapse shows in
+COLLAPSE = ("negative_similarity", "embedding_std")
 # logged beside the measures
 UNMEASURED = ("runtime", "samples_per_second", "steps_per_second")
 
@@ -24,6 +26,7 @@ class EpochLines(TrainerCallback):
 
     def __init__(self):
         self._losses: list[float] = []
+        # name -> value, of the last log that had it
         self._measured: dict[str, float] = {}
         self._epoch, self._begin_s = 0, time.perf_counter()
 
@@ -37,6 +40,7 @@ class EpochLines(TrainerCallback):
         logs = logs or {}
         if "loss" in logs:
             self._losses.append(float(logs["loss"]))
+        self._measured |= {name: logs[name] for name in COLLAPSE if name in logs}
         self._measured |= {
             name.removeprefix("eval_"): value
             for name, value in logs.items()
@@ -51,8 +55,8 @@ class EpochLines(TrainerCallback):
     def _print(self, args, state) -> None:
         parts = [f"loss {sum(self._losses) / len(self._losses):.4f}"] if self._losses else []
         for name, value in self._measured.items():
-            share = f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:.4g}"
-            parts.append(f"{WORDS.get(name, name.replace('_', ' '))} {share}")
+            text = f"{100 * value:.1f} %" if name in SHARES else f"{value:.4g}"
+            parts.append(f"{SHARES.get(name, name.replace('_', ' '))} {text}")
         if self._epoch and parts and state.is_world_process_zero:
             seconds = time.perf_counter() - self._begin_s
             line = f"epoch {self._epoch} of {args.num_train_epochs:g}: {', '.join(parts)} ({seconds:.0f} s)"

@@ -186,7 +186,9 @@ def keep_known_labels(model: ComedianForActionSpotting, start: ComedianForAction
     if not pairs:
         return
     new, old = map(list, zip(*pairs, strict=True))
-    if model.config.logits_per_token == start.config.logits_per_token:
+    # a class of one's own may have another head
+    is_same_head = type(model.classifier) is type(start.classifier)
+    if is_same_head and model.config.logits_per_token == start.config.logits_per_token:
         for name in ("weight", "bias"):
             rows, start_rows = (
                 getattr(of.classifier, name).unflatten(0, (of.config.logits_per_token, -1)) for of in (model, start)
