@@ -151,7 +151,7 @@ def test_scores_are_used_again_without_inference(spot, videos, tmp_path, monkeyp
     assert spot(*videos, "--all", "--output", "a.json", "--save-scores", "scores")[0] == 0
     monkeypatch.setattr(spotter, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
     monkeypatch.setattr(score_files, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
-    monkeypatch.setattr(spotter, "load_model", lambda *words: pytest.fail("loaded"))
+    monkeypatch.setattr(spotter, "load_spotting_model", lambda *words: pytest.fail("loaded"))
     assert spot("--scores", "scores", "--all", "--output", "b.json", model=None)[0] == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert spot("--scores", "scores", "scores", "--all", "--output", "c.json", model=None)[0] == 0

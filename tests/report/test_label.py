@@ -156,6 +156,12 @@ def test_proposals_are_reviewed_and_only_confirmed_events_exported(pages, folder
     page.locator("#with-proposed").check()
     content = json.loads(open(export(page, "JSON").path(), encoding="utf-8").read())
     assert [len(video["events"]) for video in content["videos"]] == [2, 1]
+    exported = folder / "exported.json"
+    exported.write_text(json.dumps(content))
+    assert [(video.name, len(video.events)) for video in read_events(exported).videos] == [
+        ("a.mp4", 2),
+        ("deep/b ü#.mp4", 1),
+    ]
     page.get_by_role("button", name="2 · 0:05.0").click()
     page.wait_for_function("() => current === data.videos[1] && Math.abs(video.currentTime - 5) < 0.1")
     page.close()

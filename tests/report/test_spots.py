@@ -12,6 +12,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from chromium import file_pages
+from comedian.events.events import name_video
+from comedian.events.formats import read_events
 from comedian.inference.outputs import write_csv
 from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.report import spots as report
@@ -375,13 +377,19 @@ def test_keyboard_alone(page):
     assert focused().startswith(HOSTILE)
 
 
-def test_exports_hold_what_is_shown(page):
+def test_exports_hold_what_is_shown(page, tmp_path):
     page.locator("#score").fill("0.5")
     name, text = export(page, "JSON")
     assert name == "events.json"
     kept = [SPOTS[0], SPOTS[1], SPOTS[3]]
     assert json.loads(text) == {"UrlLocal": "league/a", "predictions": list(map(prediction_of, kept))}
+    (tmp_path / "a.json").write_text(text)
     name, text = export(page, "CSV")
+    (tmp_path / "a.csv").write_text(text)
+    # as labels: the CSV names no video and is of the one it is called after
+    told = {ending: read_events(tmp_path / f"a.{ending}") for ending in ("csv", "json")}
+    assert [event.position_ms for event in told["json"].videos[0].events] == [2250, 2250]
+    assert told["json"] == name_video(told["csv"], "league/a")
     table = list(csv.DictReader(io.StringIO(text)))
     assert [(row["half"], row["label"], row["game_time"], row["timestamp_s"], row["score"]) for row in table] == [
         ("1", "Goal", "00:02", "2.25", "0.75"),

@@ -10,8 +10,8 @@ import numpy as np
 from comedian.evaluation.calibration import MIN_EVENTS, RIGHT_TOLERANCE_S, Judged
 from comedian.files import atomic_write_text, read_json
 from comedian.models import ComedianConfig
-from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 from comedian.models.postprocessing_comedian import calibrate
+from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
 REPORTED_FILE_NAME = "validation_reported.json"
 # a model with a lower F1 over all labels says that it is weak

@@ -18,7 +18,7 @@ from comedian.errors import InputError, printable
 from comedian.files import atomic_write_text, read_json, walk
 from comedian.inference.score_files import check_owners, score_matches
 from comedian.inference.spotter import ActionSpotter, spots_of_match
-from comedian.models import ComedianConfig
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.soccernet.annotations import write_results
 from comedian.soccernet.layout import VIDEO_SUFFIXES
 from comedian.video.decoding import probe
@@ -125,7 +125,7 @@ def check_folder(folder: Path) -> None:
 def spot_videos(
     run: ManyVideos,
     spotter: ActionSpotter,
-    config: ComedianConfig,
+    config: ComedianSettings,
     restart: bool = False,
     tell: Callable[[str], None] = tqdm.write,
 ) -> Spotted:
@@ -205,7 +205,7 @@ def _duration_s(video: Path) -> float:
         return 0.0
 
 
-def _settings(run: ManyVideos, spotter: ActionSpotter, config: ComedianConfig) -> dict[str, Any]:
+def _settings(run: ManyVideos, spotter: ActionSpotter, config: ComedianSettings) -> dict[str, Any]:
     """What the events depend on, beside the videos, as JSON holds it."""
     fields = config.to_dict()
     settings = {"models": spotter.fingerprint, "keep_all": run.keep_all, "threshold": run.threshold}

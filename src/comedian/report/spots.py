@@ -15,7 +15,7 @@ from tqdm import tqdm
 from comedian.errors import InputError, printable
 from comedian.evaluation.exact_matching import match_spots
 from comedian.files import atomic_write_text
-from comedian.models import ComedianConfig
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.report.page import render_page
 from comedian.report.pictures import jpeg_data_uri
 from comedian.soccernet.annotations import Annotation, prediction_of
@@ -36,7 +36,7 @@ def write_spots_report(
     video_id: str,
     spots: Sequence[Mapping[str, Any]],
     scores: Mapping[int, np.ndarray],
-    config: ComedianConfig,
+    config: ComedianSettings,
     *,
     videos: Mapping[int, Path] | None = None,
     annotations: Sequence[Annotation] | None = None,
@@ -106,7 +106,7 @@ def write_spots_report(
     atomic_write_text(path, render_page("spots.html", title=title, subtitle=subtitle, data=data))
 
 
-def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | None, page: Path) -> dict[str, Any]:
+def _half(half: int, scores: np.ndarray, config: ComedianSettings, video: Path | None, page: Path) -> dict[str, Any]:
     """What the page needs of a half; a label's curve is bytes in base64, the highest score of each `curve_step_s`."""
     steps_per_point = max(1, -(-len(scores) // MAX_CURVE_POINTS))
     missing = -len(scores) % steps_per_point

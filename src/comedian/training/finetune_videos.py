@@ -16,7 +16,7 @@ from comedian.events.formats import read_events
 from comedian.events.own_videos import IMPORT_FILE_NAME, find_parts, import_videos
 from comedian.events.soccernet_files import by_match
 from comedian.files import atomic_path, make_folder
-from comedian.inference.spotter import load_model
+from comedian.inference.torch_model import load_model
 from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare

@@ -20,7 +20,7 @@ from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
 from comedian.inference.model_names import demo_or_name
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import Recipe

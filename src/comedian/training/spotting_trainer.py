@@ -27,6 +27,7 @@ from comedian.evaluation.spotting_evaluator import (
 from comedian.files import atomic_write_text
 from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.samples.augmentation import mix_neighbours
@@ -272,7 +273,7 @@ class SpottingTrainer(StageTrainer):
         model.eval()
         mine = range(self.args.process_index, len(halves), self.args.world_size)
         progress = not self.args.disable_tqdm and self.is_world_process_zero()
-        scores = score_halves(model, self.processing_class, halves, mine, progress)
+        scores = score_halves(TorchModel(model, self.processing_class), halves, mine, progress)
         model.train(training)
         if self.args.world_size > 1:
             scores = dict(gather_object(list(scores.items())))

@@ -16,7 +16,7 @@ from comedian.features.published import import_features
 from comedian.features.reduction import reduce_features
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
-from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.inference.torch_model import TorchModel, load_model
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
 from comedian.soccernet.splits import matches_of_splits
@@ -327,8 +327,7 @@ def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
     """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
     folder = run.output / "finetune"
-    model = ComedianForActionSpotting.from_pretrained(folder)
-    processor = ComedianVideoProcessor.from_pretrained(folder)
+    model = TorchModel(*load_model(str(folder), "cpu"))
     scores = {}
     # the stage has scored validation itself, unless `comedian tune` has removed what its settings changed
     if (folder / "validation_scores.json").is_file():
@@ -339,7 +338,7 @@ def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
         except InputError:
             # no test split, or one without labels
             continue
-        spots = spots_of_halves(score_halves(model, processor, halves, range(len(halves))), halves, model.config)
+        spots = spots_of_halves(score_halves(model, halves, range(len(halves))), halves, model.config)
         scores[split] = average_map_of(spots, halves)
         on_main_process(partial(write_scores, folder, split, scores[split], spots, halves))
 

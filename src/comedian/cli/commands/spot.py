@@ -298,7 +298,7 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
 def _tell_quality(args: argparse.Namespace, config) -> None:
     """Say from which score events are reported, where neither the model nor the user does, and of which labels most err."""
     from comedian.inference.settings import weak_labels
-    from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+    from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
     if not args.keep_all and args.threshold is None and (weak := weak_labels(config)):
         print(
