@@ -16,7 +16,7 @@ from comedian.events.formats import read_events
 from comedian.events.own_videos import IMPORT_FILE_NAME, find_parts, import_videos
 from comedian.events.soccernet_files import by_match
 from comedian.files import atomic_path, make_folder
-from comedian.inference.torch_model import load_model
+from comedian.inference.torch_model import TorchModel, load_model
 from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
@@ -222,12 +222,12 @@ def _count_start(recipe: Recipe) -> dict[str, ReportedEvents]:
     if not shared or ComedianForActionSpotting.__name__ not in (stored.architectures or ()):
         return {}
     try:
-        model, processor = load_model(recipe.model.checkpoint)
+        model = TorchModel(*load_model(recipe.model.checkpoint))
         (halves,) = load_halves(recipe.data, model.config, ["validation"])
     except InputError as error:
         logger.info("the start model is not compared: %s", error)
         return {}
-    scores = score_halves(model.eval(), processor, halves, range(len(halves)), progress=False)
+    scores = score_halves(model, halves, range(len(halves)), progress=False)
     spots = spots_of_halves(scores, halves, model.config)
     # labels that the model does not have come after its own
     others = [label for label in halves.labels if label not in model.config.label_names]
