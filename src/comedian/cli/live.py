@@ -21,7 +21,7 @@ def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
         InputError: no frame of the source can be decoded.
     """
     config, events, stopped = spotter.config, [], Event()
-    height, width = config.image_size
+    height, width = config.frame_size
     bar = tqdm(desc="live", unit="s of video", bar_format=BAR_FORMAT_WITHOUT_TOTAL)
 
     def tell(spots: list[dict]) -> None:

@@ -102,7 +102,7 @@ def read_image_backbone(
     missing = [key for key in loading["missing_keys"] if not key.startswith("pooler.")]
     if missing:
         raise InputError(f"`{name}` has no weights for {sorted(missing)[0]}; give a trained image model")
-    notes = []
+    notes: list[str] = []
     try:
         config = _config(source_config, tubelet_size, num_frames, fps)
         model = ComedianModel(config)
@@ -222,8 +222,8 @@ def _source_name(name: str, dinov2: bool) -> str:
 
 def _layer_scale(name: str, matrix: str) -> str:
     """Name of the factors that DINOv2 puts on the output of a layer's attention or MLP."""
-    layer = re.match(r"encoder\.layer\.\d+\.", name)[0]
-    return f"{layer}layer_scale{1 if matrix == 'o_proj' else 2}.lambda1"
+    layer = ".".join(name.split(".")[:3])  # encoder.layer.N
+    return f"{layer}.layer_scale{1 if matrix == 'o_proj' else 2}.lambda1"
 
 
 def _inflate(weights: dict[str, Tensor], tubelet_size: int, mean: Tensor, std: Tensor) -> dict[str, Tensor]:

@@ -122,20 +122,21 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
     _check_packages(["openvino"] if quantization is None else ["openvino", "nncf"])
     found = find_model(name)
     model, processor = load_found_model(found, "cpu")
-    calibration, validation = ([], []) if quantization is None else _matches(quantization)
+    calibration, validation = ([], {}) if quantization is None else _matches(quantization)
     weights = TorchModel(model, processor).hash_weights()
     model = copy.deepcopy(model).float().eval()
+    scores: dict[str, float] = {}
     with new_folder(output_dir) as folder, _unreported():
         for graph, converted in _converted(model, processor):
             _save(converted, folder / graph)
         _write_config(model, folder, {"precision": "bfloat16", "weights": weights})
-        scores, before = {}, _load(folder)
+        before = _load(folder)
         _check_equal(before, TorchModel(model, processor))
         if quantization is not None:
             frames = calibration_frames(calibration, model.config)
             quantize(folder, model.config, frames)
-            scores = _scores_of([before, _load(folder)], quantization.root, validation)
-            scores = dict(zip(("before", "after"), scores, strict=True))
+            of_each = _scores_of([before, _load(folder)], quantization.root, validation)
+            scores = dict(zip(("before", "after"), of_each, strict=True))
             _check_loss(scores, quantization.max_loss)
             _write_config(model, folder, {"precision": "int8", "weights": weights, "average_map_tight": scores})
         if record := found.find(RECORD_FILE_NAME):
@@ -160,12 +161,12 @@ def calibration_frames(videos: list[Path], config: Any) -> list[np.ndarray]:
     for video in tqdm(chosen, desc="calibration frames", unit="half"):
         starts_s = (np.arange(of_each) + 0.5) / of_each * probe(video).duration_s
         times_s = (starts_s[:, None] + np.arange(config.tubelet_size) / config.fps).ravel()
-        frames = np.stack(list(frames_at(video, times_s, tuple(config.image_size))))
+        frames = np.stack(list(frames_at(video, times_s, config.frame_size)))
         tubelets.append(frames.reshape(-1, config.tubelet_size, *frames.shape[1:]))
-    tubelets = np.concatenate(tubelets)
+    together = np.concatenate(tubelets)
     return [
-        tubelets[first : first + CALIBRATION_BATCH]
-        for first in range(0, len(tubelets) - CALIBRATION_BATCH + 1, CALIBRATION_BATCH)
+        together[first : first + CALIBRATION_BATCH]
+        for first in range(0, len(together) - CALIBRATION_BATCH + 1, CALIBRATION_BATCH)
     ]
 
 
@@ -173,7 +174,7 @@ def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcess
     """Yield both graphs by their names, for any number of tubelets and of windows."""
     config = model.config
     # sizes of 1 would be taken for constants
-    frames = torch.zeros(2, config.tubelet_size, *config.image_size, config.num_channels, dtype=torch.uint8)
+    frames = torch.zeros(2, config.tubelet_size, *config.frame_size, config.num_channels, dtype=torch.uint8)
     yield SPATIAL_GRAPH, _convert(FramesGraph(model, processor), {"frames": frames}, ["spatial_tokens"])
     inputs = {"tokens": torch.zeros(2, config.num_tokens, config.hidden_size)}
     if config.sound:
@@ -276,7 +277,7 @@ def _matches(quantization: Quantization) -> tuple[list[Path], dict[str, dict[int
 def _scores_of(models: list[OpenVinoModel], root: Path, matches: dict[str, dict[int, Path]]) -> list[float]:
     """Tight average-mAP of each model, in points, from one pass over the videos."""
     config, labels = models[0].config, find_label_files(root, "validation")
-    size = tuple(config.image_size)
+    size = config.frame_size
     predictions: list[dict[str, list]] = [{video_id: [] for video_id in matches} for _ in models]
     halves = [(video_id, half, video) for video_id, videos in matches.items() for half, video in videos.items()]
     for video_id, half, video in tqdm(halves, desc="validation", unit="half"):
@@ -285,8 +286,8 @@ def _scores_of(models: list[OpenVinoModel], root: Path, matches: dict[str, dict[
         for model, tokens, found in zip(models, encode_half_with_models(models, frames), predictions, strict=True):
             spots = spots_of_half(score_half(model, tokens, sound), config, half, 0.0)
             found[video_id] += map(prediction_of, spots)
-    folders = {video_id: find_folder(video_id, labels, root) for video_id in matches}
-    references = [labels[folder].read_events("annotations") for folder in folders.values()]
+    folders = [find_folder(video_id, labels, root) or video_id for video_id in matches]
+    references = [labels[folder].read_events("annotations") for folder in folders]
     return [
         100 * average_map(references, list(found.values()), config.label_names, metrics="tight")["tight"]["a_mAP"]
         for found in predictions
@@ -296,7 +297,7 @@ def _scores_of(models: list[OpenVinoModel], root: Path, matches: dict[str, dict[
 def _check_equal(graphs: OpenVinoModel, model: TorchModel) -> None:
     """Refuse graphs that compute something else: OpenVINO 2026.4 does where a layer has as many heads as tokens."""
     config, rng = model.config, np.random.default_rng(0)
-    frames = rng.integers(0, 256, (4 * config.tubelet_size, *config.image_size, 3), np.uint8)
+    frames = rng.integers(0, 256, (4 * config.tubelet_size, *config.frame_size, 3), np.uint8)
     windows = rng.standard_normal((4, config.num_tokens, config.hidden_size), np.float32)
     for find in (lambda found: found.encode(frames), lambda found: found.encode_windows(windows)):
         likeness = np.corrcoef(find(graphs).ravel(), find(model).ravel())[0, 1]

@@ -107,9 +107,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor] | None:
 def _read_zip(file: BinaryIO) -> dict[str, Tensor] | None:
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
-        [pickle] = [name for name in entries if PurePosixPath(name).name == "data.pkl"] or [None]
-        if pickle is None:
+        pickles = [name for name in entries if PurePosixPath(name).name == "data.pkl"]
+        if not pickles:
             raise UnreadableFileError("a zip archive without `data.pkl`")
+        [pickle] = pickles
         folder = pickle.removesuffix("data.pkl")
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
             raise UnreadableFileError("a compressed zip archive, which torch does not write")
@@ -318,7 +319,7 @@ def _parameter(tensor: Any, *_: Any) -> Any:
 
 
 # names in a file -> what is made instead of calling them
-_MADE = {
+_MADE: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -330,7 +331,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
 _VALUES |= {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _VALUES |= {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "MARK": _Machine.mark,
     "POP": _Machine.discard,
     "POP_MARK": lambda machine, _: machine.pop_mark(),

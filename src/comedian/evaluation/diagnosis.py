@@ -238,4 +238,4 @@ def find_examples(matching: Matching, thresholds: np.ndarray, count: int = EXAMP
 
 def _where(matching: Matching, key: int) -> tuple[int, int]:
     """Match and half of a cell."""
-    return matching.grid.match_and_part(int(matching.grid.part_index_of(key)))
+    return matching.grid.match_and_part(matching.grid.part_index_of(int(key)))

@@ -37,6 +37,7 @@ def match_spots(
             if abs(round(1000 * spots[index]["timestamp_s"]) - annotation.position_ms) <= 500 * tolerance_s
         ]
         if near:
-            pairs[number] = max(near, key=lambda index: spots[index]["score"])
-            left.remove(pairs[number])
+            best = max(near, key=lambda index: spots[index]["score"])
+            pairs[number] = best
+            left.remove(best)
     return pairs

@@ -89,13 +89,15 @@ def find_label_files(root: Path, split: str | None = None, splits_path: Path | N
     if split is None:
         return files
     matches = _matches_of_split(tree, split, splits_path)
-    folders = {match: find_folder(match, files, tree.root) for match in matches}
-    for match, folder in folders.items():
-        if folder is None:
+    found: dict[str, MatchFile] = {}
+    for match in matches:
+        of_match = find_folder(match, files, tree.root)
+        if of_match is None:
             raise InputError(
                 f"`{tree.root}` has no {LABEL_FILE_NAMES[0]} for match `{match}` of the split `{split}`; add it"
             )
-    return {match: files[folder] for match, folder in folders.items()}
+        found[match] = files[of_match]
+    return found
 
 
 def mixed_names(files: Iterable[MatchFile]) -> str | None:
@@ -138,7 +140,8 @@ def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]
         InputError: `root` is neither folder nor zip, or a match's predictions are not found or may be several.
     """
     tree = JsonTree(root)
-    owners, files = {}, []
+    owners: dict[str, str] = {}
+    files = []
     for match in matches:
         folder = find_folder(match, tree.folders, tree.root)
         if folder is None:

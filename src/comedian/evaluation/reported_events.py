@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,11 +81,12 @@ def read_reported(folder: Path) -> tuple[dict[str, ReportedEvents], dict[str, Re
     if not path.is_file():
         return None
     content = read_json(path)
-    after, before = (
-        None if of is None else {label: ReportedEvents(**counts) for label, counts in of.items()}
-        for of in (content["after"], content.get("before"))
-    )
-    return after, before
+    before = content.get("before")
+    return _from_dicts(content["after"]), None if before is None else _from_dicts(before)
+
+
+def _from_dicts(counts: Mapping[str, Mapping[str, Any]]) -> dict[str, ReportedEvents]:
+    return {label: ReportedEvents(**of_label) for label, of_label in counts.items()}
 
 
 def add_up(counts: Iterable[ReportedEvents]) -> ReportedEvents:

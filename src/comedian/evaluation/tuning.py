@@ -136,13 +136,14 @@ class Tuner:
     ):
         self.config, self.matches, self.min_events = config, list(references), min_events
         self.deltas_s = METRICS[metric]
-        nothing = [[] for _ in references]
+        nothing: list[list] = [[] for _ in references]
         self.ground_truths, _, self.grid = place(list(references.values()), nothing, config.label_names, framerate)
         self.default = Choice.of(config)
         owners = self._match_of(self.ground_truths.keys) * config.num_labels + self._label_of(self.ground_truths.keys)
         shape = (len(self.matches), config.num_labels)
         self.num_events = np.bincount(owners, minlength=shape[0] * shape[1]).reshape(shape)
-        self._scores_of, self._merged = scores_of, None
+        self._scores_of = scores_of
+        self._merged: tuple[Merging, np.ndarray, Steps] | None = None
         self.counts = cache(self._counts)
         self._bar = tqdm(desc="settings tried", unit="", disable=not progress)
 
@@ -201,12 +202,10 @@ class Tuner:
 
     def cross_validate(self, mergings: Sequence[Merging]) -> float:
         """Average-mAP of all matches, each suppressed and merged as was chosen on the matches of the other folds."""
-        folds = np.array_split(np.arange(len(self.matches)), min(NUM_FOLDS, len(self.matches)))
-        right, spots = 0, 0
-        for fold in folds:
-            others = np.setdiff1d(np.arange(len(self.matches)), fold)
-            of_fold = self._sum(self.choose(others, mergings), fold)
-            right, spots = right + of_fold[0], spots + of_fold[1]
+        everything = np.arange(len(self.matches))
+        folds = np.array_split(everything, min(NUM_FOLDS, len(self.matches)))
+        of_folds = [self._sum(self.choose(np.setdiff1d(everything, fold), mergings), fold) for fold in folds]
+        right, spots = (np.sum(counts, axis=0) for counts in zip(*of_folds))
         return float(self._precisions(right, spots, self.num_events.sum(axis=0)).mean())
 
     def average_precisions(self, choice: Choice, matches: np.ndarray) -> np.ndarray:
@@ -262,7 +261,7 @@ class Tuner:
         self, merging: Merging, nms_type: str, width_s: float | Sequence[float]
     ) -> tuple[np.ndarray, "Steps"]:
         if self._merged is None or self._merged[0] != merging:
-            self._merged = merging, *self._chain(self._scores_of(merging))
+            self._merged = (merging, *self._chain(self._scores_of(merging)))
         _, scores, steps = self._merged
         config = self.config
         widths = np.round(np.asarray(width_s) * config.score_rate, 6)
@@ -285,8 +284,8 @@ class Tuner:
             pieces += [of_half, np.zeros((gap, config.num_labels), dtype=np.float32)]
             runs += [np.full(len(of_half), run), np.full(gap, -1)]
             places += [np.arange(len(of_half)), np.zeros(gap, dtype=np.int64)]
-        runs, places = np.concatenate(runs), np.concatenate(places)
-        return np.concatenate(pieces), Steps(runs, frames[places], times_s[places])
+        place_of = np.concatenate(places)
+        return np.concatenate(pieces), Steps(np.concatenate(runs), frames[place_of], times_s[place_of])
 
     def _judged_columns(self, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
         """Spots and events as `judge_spots` takes them."""

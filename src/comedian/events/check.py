@@ -1,6 +1,7 @@
 """What is wrong with a data set, in plain words: one finding a line, with the file and how to mend it."""
 
 import hashlib
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,7 +151,7 @@ def check_layout(
         check.tell("splits", error)
     for video_id in check.bar(video_ids):
         _check_match(check, root, video_id, split_of.get(video_id))
-    return check.done(labels and read_label_list(labels), labels)
+    return check.done(read_label_list(labels) if labels else None, labels)
 
 
 def _check_match(check: _Check, root: Path, video_id: str, split: str | None) -> None:
@@ -184,7 +185,7 @@ def _check_names(check: _Check) -> None:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in check.label_files:
         by_name[file.name].append(file)
-    usual = max(by_name, key=lambda name: len(by_name[name]), default=None)
+    usual = max(by_name, key=lambda name: len(by_name[name]), default="")
     for name, files in by_name.items():
         if name != usual:
             check.tell(
@@ -222,7 +223,7 @@ def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
         rate: max(abs(1000 * position / rate - clock_ms) for _, position, clock_ms in contradictions)
         for rate in FRAME_RATES
     }
-    rate = min(FRAME_RATES, key=errors_ms.get)
+    rate = min(FRAME_RATES, key=lambda rate: errors_ms[rate])
     if errors_ms[rate] <= POSITION_TOLERANCE_MS:
         return f"the positions look like frames at {rate:g} a second; write milliseconds"
     late_ms = defaultdict(list)
@@ -341,7 +342,7 @@ def _check_rates(check: _Check) -> None:
     by_rate: dict[float, list[Path]] = defaultdict(list)
     for part, _ in check.parts:
         by_rate[round(part.info.fps, 2)].append(part.file)
-    usual = max(by_rate, key=lambda rate: len(by_rate[rate]), default=None)
+    usual = max(by_rate, key=lambda rate: len(by_rate[rate]), default=math.nan)
     for rate, files in sorted(by_rate.items()):
         if rate != usual:
             check.tell(
@@ -357,7 +358,7 @@ def _check_labels(check: _Check, labels: Sequence[str] | None, source: str | Pat
         for event in part.video.events:
             places[event.label].append(place_of(file, [event]))
     for label, found in sorted(places.items()) if labels else ():
-        if label not in labels:
+        if labels and label not in labels:
             check.tell(
                 "unknown label",
                 f"{found[0]}{_and_more(found)}: {label!r} is not in `{source}`; add it there, or its events are left out",

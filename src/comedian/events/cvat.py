@@ -21,7 +21,7 @@ from comedian.events.events import (
     refuse,
 )
 from comedian.events.frames import frame_of, parse_frame, position_ms_of_frame
-from comedian.events.one_video import media_name, read_one_video_files, write_one_video_files
+from comedian.events.one_video import media_name, rate_of, read_one_video_files, write_one_video_files
 from comedian.events.xml_files import Element, SubElement, child_text, read_xml, write_xml
 
 SUFFIX = ".xml"
@@ -57,7 +57,7 @@ def _parse_file(path: Path, reading: Reading, fps: float | None) -> tuple[EventV
 
     def event(found: tuple[str | None, Element, str | None], place: str) -> Event:
         label, element, number = found
-        frame = parse_frame(int(number) if (number or "").isdecimal() else number)
+        frame = parse_frame(int(number) if number and number.isdecimal() else number)
         fields = {"label": label} | _attributes(element, reading)
         return parse_event(fields, position_ms_of_frame(frame, fps), place)
 
@@ -118,19 +118,19 @@ def write_cvat(events: EventSet, path: str | Path, videos: str | Path | None = N
             hold.
     """
     for video in events.videos:
-        if video.fps is None:
-            raise InputError(f"the rate of `{video.name}` is not known; say where the videos are: `--videos`")
+        rate_of(video)
     write_one_video_files(events, path, SUFFIX, partial(_write_file, labels=events.labels, videos=videos))
 
 
 def _write_file(video: EventVideo, path: Path, name: str, labels: Sequence[str], videos: str | Path | None) -> None:
-    file = videos and find_video(videos, video.name, video.half)
+    file = find_video(videos, video.name, video.half) if videos else None
+    fps = rate_of(video)
     root = Element("annotations")
     SubElement(root, "version").text = "1.1"
     task = SubElement(SubElement(root, "meta"), "task")
     SubElement(task, "name").text = name
     if video.duration_s is not None:
-        SubElement(task, "size").text = str(round(video.duration_s * video.fps))
+        SubElement(task, "size").text = str(round(video.duration_s * fps))
     SubElement(task, "mode").text = "annotation"
     listed = SubElement(task, "labels")
     for label in labels:
@@ -138,7 +138,7 @@ def _write_file(video: EventVideo, path: Path, name: str, labels: Sequence[str],
     SubElement(task, "source").text = Path(name).with_name(file.name).as_posix() if file else name
     images: dict[int, Element] = {}
     for event in video.events:
-        frame = frame_of(event.position_ms, video.fps)
+        frame = frame_of(event.position_ms, fps)
         if frame not in images:
             images[frame] = SubElement(root, "image", id=str(frame), name=f"frame_{frame:06d}")
         SubElement(images[frame], "tag", label=event.label, source="manual")

@@ -6,6 +6,7 @@ A list of videos with events by frame, in one file, or a folder with `train.json
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,19 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
         InputError: the file cannot be read or has another form.
     """
     path = Path(path)
+    files: dict[Path, str | None]
     if path.is_dir():
         files = {file: SPLIT_NAMES[file.stem] for file in sorted(path.glob("*.json")) if file.stem in SPLIT_NAMES}
         if not files:
             raise InputError(f"`{path}` holds no `train.json`, `val.json` or `test.json`; give a file")
     else:
         files = {path: None}
-    videos, unread = [], set()
+    videos: list[EventVideo] = []
+    unread: set[str] = set()
     for file, split in files.items():
         reading = Reading(file, problem, unread)
-        videos += [
-            replace(video, split=split)
-            for video in reading.each(
-                read_json(file), "", lambda item, place, reading=reading: _e2e_video(item, place, reading, fps)
-            )
-        ]
+        parse = partial(_e2e_video, reading=reading, fps=fps)
+        videos += [replace(video, split=split) for video in reading.each(read_json(file), "", parse)]
     classes = (path if path.is_dir() else path.parent) / CLASSES_FILE_NAME
     return event_set(videos, read_label_list(classes) if classes.is_file() else (), unread, classes)
 
@@ -97,7 +96,8 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
     Raises:
         InputError: a video tells no rate or length, or a `class.txt` that is there lacks a label.
     """
-    path, files = Path(path), {}
+    path = Path(path)
+    files: dict[Path, list[dict[str, Any]]] = {}
     for video in events.videos:
         if video.fps is None or video.duration_s is None:
             raise InputError(
@@ -119,9 +119,9 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
             }
         )
     classes = (path.parent if path.suffix == ".json" else path) / CLASSES_FILE_NAME
-    listed = read_label_list(classes) if classes.exists() else events.labels
-    if unlisted := set(events.labels).difference(listed):
+    labels = read_label_list(classes) if classes.exists() else events.labels
+    if unlisted := set(events.labels).difference(labels):
         raise InputError(f"`{classes}` is there and lacks {sorted(unlisted)[0]!r}; add it or write elsewhere")
     for file, videos in files.items():
         atomic_write_text(file, to_json(videos))
-    atomic_write_text(classes, "".join(f"{label}\n" for label in listed))
+    atomic_write_text(classes, "".join(f"{label}\n" for label in labels))

@@ -20,7 +20,7 @@ from pathlib import Path
 from comedian.errors import InputError
 from comedian.events.events import Event, EventSet, EventVideo, Problem, Reading, parse_event, refuse
 from comedian.events.frames import START_TIMECODE, frame_of, frame_of_timecode, position_ms_of_frame, timecode_of
-from comedian.events.one_video import read_one_video_files, write_one_video_files
+from comedian.events.one_video import rate_of, read_one_video_files, write_one_video_files
 from comedian.files import atomic_write_text, read_text
 
 SUFFIX = ".edl"
@@ -111,8 +111,7 @@ def write_edl(events: EventSet, path: str | Path, start_timecode: str = START_TI
             `start_timecode` is no timecode.
     """
     for video in events.videos:
-        if video.fps is None:
-            raise InputError(f"the rate of `{video.name}` is not known; say where the videos are: `--videos`")
+        rate_of(video)
         for event in video.events:
             if found := next((text for text in (event.label, event.comment) if re.search(r"[|\n\r]", text)), None):
                 raise InputError(
@@ -122,11 +121,12 @@ def write_edl(events: EventSet, path: str | Path, start_timecode: str = START_TI
 
 
 def _write_file(video: EventVideo, path: Path, name: str, start_timecode: str) -> None:
-    first = first_frame(start_timecode, video.fps)
+    fps = rate_of(video)
+    first = first_frame(start_timecode, fps)
     lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
     for number, event in enumerate(video.events, 1):
-        frame = first + frame_of(event.position_ms, video.fps)
-        times = f"{timecode_of(frame, video.fps)} {timecode_of(frame + 1, video.fps)}"
+        frame = first + frame_of(event.position_ms, fps)
+        times = f"{timecode_of(frame, fps)} {timecode_of(frame + 1, fps)}"
         lines.append(f"{number:03d}  001      V     C        {times} {times}")
         lines += [f"{event.comment} |C:ResolveColorBlue |M:{event.label} |D:1", ""]
     atomic_write_text(path, "\n".join(lines) + "\n")

@@ -51,7 +51,7 @@ _CLOCK = re.compile(r"(?:([0-9]+):(?=[0-5]?[0-9]:))?([0-9]+):([0-5][0-9](?:\.[0-
 # of a rate, or of a length in seconds or frames
 MAX_SIZE = 1e9
 
-EMPTY = (None, "", [], {})
+EMPTY: tuple = (None, "", [], {})
 
 Problem = Callable[[str], None]
 Item = TypeVar("Item")
@@ -380,7 +380,7 @@ def write_csv(events: EventSet, path: str | Path) -> None:
 
 
 def _rows_of(video: EventVideo) -> list[dict[str, Any]]:
-    common = dict.fromkeys((*COLUMNS, *OPTIONAL_COLUMNS), "")
+    common: dict[str, Any] = dict.fromkeys((*COLUMNS, *OPTIONAL_COLUMNS), "")
     common |= {"video": video.name, "half": video.half or "", "split": video.split or ""}
     rows = [common | {"time_s": event.position_ms / 1000} | fields_of(event) for event in video.events]
     return rows or [common]
@@ -517,8 +517,10 @@ def write_event_json(events: EventSet, path: str | Path) -> None:
     """Write the JSON of this module."""
     videos = []
     for video in events.videos:
-        fields = {"video": video.name, "half": video.half, "split": video.split}
-        fields |= {"fps": video.fps, "duration_s": video.duration_s}
+        fields = {
+            **{"video": video.name, "half": video.half, "split": video.split},
+            **{"fps": video.fps, "duration_s": video.duration_s},
+        }
         listed = [{"time_s": event.position_ms / 1000} | fields_of(event) for event in video.events]
         videos.append({key: value for key, value in fields.items() if value is not None} | {"events": listed})
     content = {"labels": list(events.labels), "videos": videos}

@@ -206,7 +206,7 @@ def read_events(
         InputError: it cannot be read, or `options` name a video and the file is of several.
     """
     options = options or ReadOptions()
-    lead, start = {"lead_s": options.lead_s}, {"start_timecode": options.start_timecode}
+    lead_s, start_timecode = options.lead_s, options.start_timecode
     readers: dict[str, Callable[..., EventSet]] = {
         "csv": _read_csvs,
         "json": read_event_json,
@@ -214,14 +214,14 @@ def read_events(
         "soccernet-ball": partial(read_soccernet, file_name=BALL_FILE_NAME),
         "e2e-spot": partial(read_e2e_spot, fps=fps),
         "osl": read_osl,
-        "elan": partial(read_elan, **lead),
-        "sportscode": partial(read_sportscode, **lead),
-        "longomatch": partial(read_longomatch, **lead),
-        "via": partial(read_via, **lead),
+        "elan": partial(read_elan, lead_s=lead_s),
+        "sportscode": partial(read_sportscode, lead_s=lead_s),
+        "longomatch": partial(read_longomatch, lead_s=lead_s),
+        "via": partial(read_via, lead_s=lead_s),
         "cvat": partial(read_cvat, fps=fps),
-        "label-studio": partial(read_label_studio, fps=fps, **lead),
-        "edl": partial(read_edl, fps=fps, **start),
-        "premiere": partial(read_premiere, fps=fps, **start),
+        "label-studio": partial(read_label_studio, fps=fps, lead_s=lead_s),
+        "edl": partial(read_edl, fps=fps, start_timecode=start_timecode),
+        "premiere": partial(read_premiere, fps=fps, start_timecode=start_timecode),
         "youtube": read_youtube,
     }
     events = readers[name or detect_format(path)](path, problem=problem)
@@ -287,8 +287,7 @@ def measure(events: EventSet, videos: str | Path | None = None, fps: float | Non
     """
     measured = []
     for video in events.videos:
-        file = videos and find_video(videos, video.name, video.half)
-        if file:
+        if videos and (file := find_video(videos, video.name, video.half)):
             info = probe(file)
             video = replace(video, fps=info.fps, duration_s=info.duration_s)
             if video.half and not existing(videos, video.name).is_dir():
@@ -316,11 +315,12 @@ def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> 
         used |= {key for key, is_told in told.items() if is_told}
     if list(events.labels) != sorted({event.label for video in events.videos for event in video.events}):
         used.add("labels")
-    suffix = Path(path).suffix.lower() if path is not None else ""
+    path = None if path is None else Path(path)
+    suffix = path.suffix.lower() if path is not None else ""
     is_one_file = suffix == ONE_VIDEO.get(name, ".json" if name == "e2e-spot" else None)
     lost = sorted(used - (HOLDS[name] - ({"split"} if name == "e2e-spot" and is_one_file else set())))
-    if name in _WITHOUT_NAME and is_one_file:
-        lost += _lost_names(events.videos, Path(path))
+    if path is not None and name in _WITHOUT_NAME and is_one_file:
+        lost += _lost_names(events.videos, path)
     return sorted(events.unread) + lost + list(_lost_times(events, name))
 
 

@@ -78,8 +78,8 @@ def _task(item: dict[str, Any], place: str, reading: Reading, fps: float | None,
             reading.unread.add(f"results of the type {found.get('type')!r}")
             return None
         clips.append(_clip_of(value, rate))
-        meta = found.get("meta") if isinstance(found.get("meta"), dict) else {}
-        notes = meta.get("text")
+        meta = found.get("meta")
+        notes = meta.get("text") if isinstance(meta, dict) else None
         comment = "\n".join(map(str, notes)) if isinstance(notes, list) else notes
         fields = {"label": label, "score": found.get("score") if key == "predictions" else None, "comment": comment}
         return parse_event(fields, position_in_clip(*clips[-1], lead_ms), place)
@@ -92,8 +92,12 @@ def _task(item: dict[str, Any], place: str, reading: Reading, fps: float | None,
 def _results(item: dict[str, Any], reading: Reading) -> tuple[list[Any], str]:
     """Return the regions of a task that count, and under which key they are."""
     for key in ("annotations", "predictions"):
-        listed = item.get(key) if isinstance(item.get(key), list) else []
-        found = [one for one in listed if isinstance(one, dict) and not one.get("was_cancelled")]
+        listed = item.get(key)
+        found = [
+            one
+            for one in (listed if isinstance(listed, list) else [])
+            if isinstance(one, dict) and not one.get("was_cancelled")
+        ]
         if found:
             if len(found) > 1:
                 reading.unread.add(f"further {key} of a task")

@@ -34,7 +34,9 @@ def read_one_video_files(path: str | Path, suffix: str, parse: ParseFile, proble
     Raises:
         InputError: a file cannot be read, or the folder has no such file.
     """
-    path, videos, labels, unread = Path(path), [], {}, set()
+    path, videos = Path(path), []
+    labels: dict[str, None] = {}
+    unread: set[str] = set()
     files = sorted(files_under(path, suffix)) if path.is_dir() else [path]
     if not files:
         raise InputError(f"`{path}` has no file that ends in `{suffix}`; give another folder")
@@ -77,6 +79,17 @@ def write_one_video_files(
             f"`{path}` can hold the events of one video, and there are {len(events.videos)} videos or parts; give a "
             f"folder, a name that does not end in `{suffix}`"
         )
+
+
+def rate_of(video: EventVideo) -> float:
+    """Return the frames a second of a video.
+
+    Raises:
+        InputError: they are not known.
+    """
+    if video.fps is None:
+        raise InputError(f"the rate of `{video.name}` is not known; say where the videos are: `--videos`")
+    return video.fps
 
 
 def media_name(address: str) -> str:

@@ -6,6 +6,7 @@ Version 2 is read and written, version 1 is read.
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +57,26 @@ def read_osl(path: str | Path, problem: Problem = refuse) -> EventSet:
         return event_set(videos, parse_labels(content.get("labels"), path), reading.unread, path)
     known = ("version", "date", "task", "dataset_name", "description", "modalities", "labels", "data")
     reading.ignore(content, "metadata", *known)
-    metadata = content.get("metadata") if isinstance(content.get("metadata"), dict) else {}
+    metadata = _object(content, "metadata")
     reading.ignore(metadata, "split", "type")
-    heads = content.get("labels") if isinstance(content.get("labels"), dict) else {}
-    lists = (head.get("labels") if isinstance(head, dict) else head for head in heads.values())
+    heads = _object(content, "labels").values()
+    lists = (head.get("labels") if isinstance(head, dict) else head for head in heads)
     labels = [label for listed in lists for label in parse_labels(listed, path)]
     videos = reading.each(content["data"], "data", lambda item, place: _osl_2_video(item, place, reading, metadata))
     return event_set(videos, list(dict.fromkeys(labels)), reading.unread, path)
+
+
+def _object(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the object under a key; empty where there is none."""
+    found = item.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _osl_1_video(item: dict[str, Any], place: str, reading: Reading) -> EventVideo:
     reading.ignore(item, "path", "path_video", "path_features", "annotations", "num_frames")
     paths = (parse_text(item, key) for key in ("path", "path_video", "path_features"))
     name, half = _osl_name(next(filter(None, paths), ""))
-    events = reading.each(item.get("annotations", []), f"{place}.annotations", lambda *of: _osl_event(*of, reading))
+    events = reading.each(item.get("annotations", []), f"{place}.annotations", partial(_osl_event, reading=reading))
     return EventVideo(name, half, events=tuple(events))
 
 
@@ -83,11 +90,11 @@ def _osl_2_video(item: dict[str, Any], place: str, reading: Reading, metadata: M
     if len(media) > 1:
         reading.unread.add("further views in `inputs`")
     name, half = _osl_name(parse_text(media[0], "path"))
-    own = item.get("metadata") if isinstance(item.get("metadata"), dict) else {}
+    own = _object(item, "metadata")
     reading.ignore(own, "video", "half", "split")
     if parse_text(own, "video"):
         name, half = parse_name(own), parse_half(own.get("half"))
-    events = reading.each(item.get("events", []), f"{place}.events", lambda *of: _osl_event(*of, reading))
+    events = reading.each(item.get("events", []), f"{place}.events", partial(_osl_event, reading=reading))
     return EventVideo(
         name,
         half,
@@ -138,8 +145,9 @@ def write_osl(events: EventSet, path: str | Path, videos: str | Path | None = No
     """
     data = []
     for video in events.videos:
-        file = videos and find_video(videos, video.name, video.half)
-        name = file.relative_to(videos).as_posix() if file else part_name(video)
+        name = part_name(video)
+        if videos and (file := find_video(videos, video.name, video.half)):
+            name = file.relative_to(videos).as_posix()
         media = {"type": "video", "path": name, "fps": video.fps}
         metadata = {"video": video.name, "half": video.half, "split": video.split}
         data.append(

@@ -18,10 +18,10 @@ The simplest file of events is a CSV (`comedian.events.events` tells all it may 
 import difflib
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from comedian.errors import InputError, printable
@@ -178,7 +178,7 @@ def _target_name(part: Part) -> str:
 def _check_halves(targets: Iterable[Path]) -> None:
     """Refuse a folder where an earlier import left another video of the same half: later commands would choose one."""
     for target in targets:
-        half = re.match(r"\d*", target.name).group()
+        half = "".join(takewhile(str.isdecimal, target.name))
         for other in target.parent.glob(f"{half}[!0-9]*"):
             if other.name != target.name and other.suffix.lower() in VIDEO_SUFFIXES:
                 raise InputError(f"`{other}` is an earlier import's video of what is `{target.name}` now; delete it")
@@ -195,7 +195,8 @@ def find_parts(videos: Path, events: EventSet, source: str | Path) -> list[Part]
     Raises:
         InputError: a video or an event that will not do.
     """
-    parts, names = [], {}
+    parts = []
+    names: dict[Path, str] = {}
     for video in events.videos:
         try:
             file = find_file(videos, video)
@@ -264,7 +265,7 @@ def find_file(videos: Path, video: EventVideo) -> Path:
 def _events_of(parts: Sequence[EventVideo]) -> Iterator[tuple[Event, int]]:
     for part in parts:
         for event in part.events:
-            yield event, part.half
+            yield event, part.half or 1
 
 
 def _annotation(event: Event, half: int) -> Annotation:

@@ -17,7 +17,7 @@ from comedian.errors import InputError
 from comedian.events.edl import first_frame, position_after_start
 from comedian.events.events import Event, EventSet, EventVideo, Problem, Reading, parse_event, refuse
 from comedian.events.frames import START_TIMECODE, frame_of, frame_of_timecode, timecode_of
-from comedian.events.one_video import read_one_video_files, write_one_video_files
+from comedian.events.one_video import rate_of, read_one_video_files, write_one_video_files
 from comedian.events.tables import read_table
 from comedian.files import atomic_write_text
 
@@ -79,16 +79,16 @@ def write_premiere(events: EventSet, path: str | Path, start_timecode: str = STA
         InputError: a rate is not known, there are several videos for one file, or `start_timecode` is no timecode.
     """
     for video in events.videos:
-        if video.fps is None:
-            raise InputError(f"the rate of `{video.name}` is not known; say where the videos are: `--videos`")
+        rate_of(video)
     write_one_video_files(events, path, SUFFIX, partial(_write_file, start_timecode=start_timecode))
 
 
 def _write_file(video: EventVideo, path: Path, name: str, start_timecode: str) -> None:
-    first, text = first_frame(start_timecode, video.fps), io.StringIO()
+    fps = rate_of(video)
+    first, text = first_frame(start_timecode, fps), io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(_HEADER)
     for event in video.events:
-        timecode = timecode_of(first + frame_of(event.position_ms, video.fps), video.fps)
-        writer.writerow([event.label, event.comment, timecode, timecode, timecode_of(0, video.fps), "Comment"])
+        timecode = timecode_of(first + frame_of(event.position_ms, fps), fps)
+        writer.writerow([event.label, event.comment, timecode, timecode, timecode_of(0, fps), "Comment"])
     atomic_write_text(path, text.getvalue())

@@ -211,7 +211,7 @@ def label_file(video_id: str, parts: list[EventVideo]) -> str:
     """Return the text of a match's label file."""
     entries = [
         {
-            "gameTime": game_time(part.half, event.position_ms),
+            "gameTime": game_time(part.half or 1, event.position_ms),
             "label": event.label,
             "position": str(event.position_ms),
             "team": event.team,

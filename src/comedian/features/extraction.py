@@ -87,8 +87,8 @@ class ComedianExtractor:
 
     def __call__(self, video: Path) -> np.ndarray:
         """Return the features of a video, float32 `(num_tokens, hidden_size)`."""
-        height, width = self.model.config.image_size
-        frames = (frame for _, frame in iter_frames(video, self.model.config.fps, (height, width)))
+        config = self.model.config
+        frames = (frame for _, frame in iter_frames(video, config.fps, config.frame_size))
         return central_features(self.model, encode_half(self.model, frames), self.batch_size)
 
 

@@ -54,7 +54,7 @@ class Reduction:
         """A fingerprint and plain words, for the header of what went through it."""
         digest = hashlib.sha256()
         for array in (self.mean, self.scale, self.components):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         dim, width = self.components.shape
         return f"{digest.hexdigest()[:12]}: standardise + PCA {width} -> {dim}, fitted on {self.fitted_on}"
 

@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets.info import DatasetInfosDict
@@ -80,7 +81,7 @@ def _published(rows: datasets.Dataset, bank: FeatureBank | None) -> datasets.Dat
         schema |= {name: datasets.Value("float64") for name in ("feature_fps", "feature_offset_s")}
 
     def publish(row: dict) -> dict:
-        published = {"video": Path(row["video_path"]).name}
+        published: dict[str, Any] = {"video": Path(row["video_path"]).name}
         if bank is not None:
             half = bank.open(row["video_id"], row["half"])
             published["features"] = half.read(0, half.num_features).astype(half.dtype)

@@ -262,7 +262,7 @@ def _template() -> jinja2.Template:
 def _metadata(
     repo_id: str, facts: CardFacts, record: ModelRecord, scores: Mapping[str, Mapping[str, dict]], spots: bool
 ) -> ModelCardData:
-    rows = [
+    rows: list[tuple[str, str, float, dict]] = [
         (split, metric, 100 * of["a_mAP"], {}) for split, of_split in scores.items() for metric, of in of_split.items()
     ]
     if record.converted_from:

@@ -41,9 +41,9 @@ REPLACED = (
     PREDICTIONS,
     CURVE_FILE_NAME,
     RECIPE_FILE_NAME,
+    # the Trainer pushes the record of its run, which names the matches
+    *(RECORD_FILE_NAME, "training_args.bin", "run.json", f"{ENSEMBLE_FOLDER}/*"),
 )
-# the Trainer pushes the record of its run, which names the matches
-REPLACED += (RECORD_FILE_NAME, "training_args.bin", "run.json", f"{ENSEMBLE_FOLDER}/*")
 # what says where things lay on the machine that trained
 LOCAL_FIELDS = {"data": ("root", "frames", "labels", "features", "splits"), "training": ("output_dir", "hub_token")}
 

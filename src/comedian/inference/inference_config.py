@@ -75,7 +75,7 @@ class InferenceConfig(ComedianSettings):
     @property
     def num_labels(self) -> int:
         """Labels of the classifier."""
-        return len(self.id2label)
+        return len(self.id2label or {})
 
     def validate_settings(self):
         """Refuse what `ComedianConfig` refuses of these fields."""

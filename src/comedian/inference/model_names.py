@@ -115,7 +115,7 @@ def find_models(name: str) -> list[FoundModel]:
     first = _find(name)
     models = [first] if first is not None else []
     # a folder in a repository is one model
-    while models and not first.subfolder:
+    while models and not models[0].subfolder:
         member = _find(f"{name.rstrip('/')}/{ENSEMBLE_FOLDER}/{len(models)}", is_member=True)
         if member is None:
             break

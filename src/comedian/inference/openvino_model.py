@@ -59,7 +59,7 @@ class OpenVinoModel:
         }
         if cache := cache_folder():
             self._options["CACHE_DIR"] = str(cache)
-        size = [config.tubelet_size, *config.image_size, 3]
+        size = [config.tubelet_size, *config.frame_size, 3]
         self._spatial = self._compile(SPATIAL_GRAPH, [TUBELETS_PER_RUN, *size])
         # for what is left of a batch, such as the tubelets of a stream as they come
         self._spatial_single = self._compile(SPATIAL_GRAPH, [1, *size])
@@ -72,8 +72,8 @@ class OpenVinoModel:
             InputError: the frames have another size than the graph's.
         """
         config = self.config
-        if list(frames.shape[1:3]) != config.image_size:
-            height, width = config.image_size
+        if frames.shape[1:3] != config.frame_size:
+            height, width = config.frame_size
             raise InputError(
                 f"`{self.name}` takes frames of {height} x {width} pixels, not {frames.shape[1]} x {frames.shape[2]}; scale "
                 "them first, as `iter_frames` does"

@@ -31,9 +31,14 @@ class FrameEncoder(Protocol):
         decoder_threads: threads for the decoder that works ahead; 0 for all cores.
     """
 
-    config: ComedianSettings
-    tubelets_per_batch: int
-    decoder_threads: int
+    @property
+    def config(self) -> ComedianSettings: ...
+
+    @property
+    def tubelets_per_batch(self) -> int: ...
+
+    @property
+    def decoder_threads(self) -> int: ...
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Encode uint8 `(num_frames, height, width, 3)` of whole tubelets to float32 `(num_tokens, hidden_size)`."""
@@ -52,7 +57,8 @@ class SpottingModel(FrameEncoder, Protocol):
         name: folder or repository, for messages.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Score windows of spatial tokens.

@@ -393,8 +393,7 @@ def _mean(values: Sequence[list | None]) -> list | None:
 
 
 def _image_size(model: SpottingModel) -> tuple[int, int]:
-    height, width = model.config.image_size
-    return height, width
+    return model.config.frame_size
 
 
 def _frames(

@@ -78,7 +78,7 @@ class StreamingSpotter:
         self._thresholds = np.broadcast_to(thresholds, self.config.num_labels)
         self._calibration = self.config.label_calibration if calibrated else None
         self._waiting: list[np.ndarray] = []
-        if len({tuple(model.config.image_size) for model in models}) > 1:
+        if len({model.config.frame_size for model in models}) > 1:
             raise InputError(
                 "the models take pictures of several sizes; a stream is scaled to one: name models of one"
             )

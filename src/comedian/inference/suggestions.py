@@ -40,7 +40,7 @@ def uncertain_moments(
     Returns:
         At most `count` moments, what to label first in front.
     """
-    ranked = []
+    ranked: list[tuple[int, Moment]] = []
     for video, spots in enumerate(candidates):
         moments = [
             Moment(

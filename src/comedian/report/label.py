@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -74,8 +75,9 @@ def write_label_page(
     Raises:
         InputError: a video cannot be read or copied.
     """
-    path, copies = Path(path), []
-    described = []
+    path = Path(path)
+    copies: list[Path] = []
+    described: list[dict[str, Any]] = []
     for name, video in videos.items():
         info, shown = probe(video), video
         if not is_playable(video):

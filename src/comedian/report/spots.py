@@ -85,8 +85,9 @@ def write_spots_report(
             }
             for spot in shown
         ],
-        "truths": annotations
-        and [
+        "truths": None
+        if annotations is None
+        else [
             {
                 "label": labels[annotation.label],
                 "half": annotation.half,
@@ -121,7 +122,7 @@ def _half(half: int, scores: np.ndarray, config: ComedianSettings, video: Path |
         # the mean of its steps' times; of steps shorter than a frame, the first is before the first frame
         "curve_begin_s": steps_per_point / 2 / config.score_rate - 0.5 / config.fps,
         "curve_step_s": steps_per_point / config.score_rate,
-        "curves": [base64.b64encode(np.ascontiguousarray(curve)).decode() for curve in curves.T],
+        "curves": [base64.b64encode(np.ascontiguousarray(curve).data).decode() for curve in curves.T],
     }
 
 

@@ -234,8 +234,8 @@ class WindowDataset(FrameWindows):
         """
         key = self.key_of(key)
         window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
-        if self.settings.offset_radius_s is not None:
-            window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key))
+        if (radius_s := self.settings.offset_radius_s) is not None:
+            window["offset_targets_s"] = torch.from_numpy(self.offset_targets_s(key, radius_s))
         if self.sound:
             window["sound"] = torch.from_numpy(self.sound_of(key))
         return window
@@ -264,7 +264,7 @@ class WindowDataset(FrameWindows):
         targets[-(-self.available_frames(key) // step_frames) :] = IGNORE_INDEX
         return targets
 
-    def offset_targets_s(self, key: WindowKey) -> np.ndarray:
+    def offset_targets_s(self, key: WindowKey, radius_s: float) -> np.ndarray:
         """Seconds from each token to the nearest event of each label, float32 `(num_tokens, num_labels)`, or NaN."""
         offsets_s = token_offsets_s(
             *self._events(key),
@@ -272,7 +272,7 @@ class WindowDataset(FrameWindows):
             len(self.halves.labels),
             self.halves.fps,
             self.shape.tubelet_size,
-            self.settings.offset_radius_s,
+            radius_s,
         )
         offsets_s[-(-self.available_frames(key) // self.shape.tubelet_size) :] = np.nan
         return offsets_s
@@ -386,10 +386,11 @@ class WindowSampler(Sampler[WindowKey]):
     def __iter__(self) -> Iterator[WindowKey]:
         rng = np.random.default_rng((self.seed, self.epoch))
         keys = [
-            (index, start)
+            (index, int(start))
             for index in range(len(self.dataset.halves))
-            for start in self.dataset.draw_starts(index, rng).tolist()
+            for start in self.dataset.draw_starts(index, rng)
         ]
         seeds = rng.integers(2**62, size=len(keys)).tolist()
         for position in rng.permutation(len(keys)).tolist():
-            yield WindowKey(*keys[position], seeds[position])
+            index, start = keys[position]
+            yield WindowKey(index, start, seeds[position])

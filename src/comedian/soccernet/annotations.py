@@ -220,7 +220,7 @@ def _number(item: dict[str, Any], key: str, bound: float) -> float:
     """Return a number at least 0 and below `bound`, which the file may hold as a string."""
     value = item.get(key)
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        number = math.nan if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 <= number < bound:

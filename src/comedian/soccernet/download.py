@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +60,7 @@ class Selection:
     videos: str | None = None
 
     def __post_init__(self):
-        known = {"labels": LABELS, "features": FEATURES, "videos": VIDEOS}
+        known: dict[str, Collection[str]] = {"labels": LABELS, "features": FEATURES, "videos": VIDEOS}
         if all(getattr(self, kind) is None for kind in known):
             raise InputError("nothing to download; choose among `labels`, `features` and `videos`")
         for kind, names in known.items():
@@ -200,7 +200,7 @@ def _sources(selection: Selection) -> list[_Source]:
         names = [f"{half}_{PUBLISHED[selection.features].suffix}" for half in (1, 2)]
         sources += source("SoccerNet/SN-Features", FEATURES[selection.features], names, annotated | challenge)
     if selection.videos:
-        branch, names = f"videos-{selection.videos}", VIDEOS[selection.videos]
+        branch, names = f"videos-{selection.videos}", list(VIDEOS[selection.videos])
         sources += source("SoccerNet/SoccerNet_raw_HQ", branch, names, annotated)
         sources += source("SoccerNet/SoccerNet_raw_HQ_Challenge", branch, names, challenge)
     return sources

@@ -78,7 +78,7 @@ def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]
     paths = [Path(os.path.abspath(video)) for video in videos]
     if not are_named_halves(videos):
         return paths[0].stem, dict(enumerate(map(Path, videos), 1))
-    found = [_half_and_quality(path.name) for path in paths]
+    found = [part for path in paths if (part := _half_and_quality(path.name)) is not None]
     halves: dict[int, Path] = {}
     for (half, _), video in zip(found, videos, strict=True):
         if half in halves:
@@ -90,7 +90,7 @@ def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]
 def are_named_halves(videos: Sequence[str | Path]) -> bool:
     """Whether videos lie in one folder and are named as SoccerNet names halves: `1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`."""
     paths = [Path(os.path.abspath(video)) for video in videos]
-    found = [_half_and_quality(path.name) for path in paths]
+    found = [part for path in paths if (part := _half_and_quality(path.name)) is not None]
     is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
     return is_soccernet and len({path.parent for path in paths}) == 1 and bool(paths[0].parent.name)
 

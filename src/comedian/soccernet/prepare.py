@@ -169,7 +169,9 @@ def _exit_after(parent: BaseProcess) -> None:
 
 
 def _prepare_half(job: _Job) -> _Outcome:
-    settings, damage, written = job.settings, [], []
+    settings = job.settings
+    damage: list[str] = []
+    written: list[Path] = []
     if not _has_frames(job):
         # A half whose video has changed must not be read should this run end early.
         job.destination.unlink(missing_ok=True)

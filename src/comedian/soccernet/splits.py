@@ -61,7 +61,7 @@ def official_splits(label_file: str | None = None) -> dict[str, str]:
     tasks = {"Labels-v2.json": ["spotting"], "Labels-ball.json": ["spotting-ball"]}
     return {
         comparable(Path(game).as_posix()): SPLIT_NAMES[split]
-        for task in tasks.get(label_file, ["spotting", "spotting-ball"])
+        for task in tasks.get(label_file or "", ["spotting", "spotting-ball"])
         for split in ("train", "valid", "test", "challenge")
         for game in getListGames(split, task)
     }
@@ -134,10 +134,11 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
 
 def _group(splits_of_matches: Iterable[tuple[str | None, str]], root: Path, where: str) -> dict[str, list[str]]:
     """Collect matches by split, in the usual order of splits; those without one are left out and named in the log."""
-    splits: dict[str | None, list[str]] = {split: [] for split in SPLIT_NAMES.values()}
+    splits: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES.values()}
+    left_out: list[str] = []
     for split, video_id in splits_of_matches:
-        splits.setdefault(split, []).append(video_id)
-    if left_out := splits.pop(None, []):
+        (left_out if split is None else splits.setdefault(split, [])).append(video_id)
+    if left_out:
         warn_once(f"`{root}`: {len(left_out)} matches left out, {where}, such as `{left_out[0]}`")
     return splits
 

@@ -19,8 +19,8 @@ from comedian.samples.datasets import HalfDataset
 
 PACKAGES = ("comedian", "torch", "transformers", "datasets", "accelerate")
 # beginnings of the names of settings that concern the machine or what is written, not the model
-MACHINE_SETTINGS = ("output_", "logging_", "log_", "save_", "hub_", "push_", "report_", "run_", "disable_", "resume_")
-MACHINE_SETTINGS += (
+MACHINE_SETTINGS = (
+    *("output_", "logging_", "log_", "save_", "hub_", "push_", "report_", "run_", "disable_", "resume_"),
     "project",
     "trackio_",
     "dataloader_num_",

@@ -11,10 +11,13 @@ Resolve), `premiere`, `youtube` (chapters). What `comedian spot` writes is read,
 
 import argparse
 import sys
+from typing import Any
 
 # those of `comedian.events.formats`, which takes long to import
-FORMATS = ("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl", "elan", "sportscode", "via", "cvat")
-FORMATS += ("label-studio", "edl", "premiere", "youtube")
+FORMATS = (
+    *("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl", "elan", "sportscode", "via", "cvat"),
+    *("label-studio", "edl", "premiere", "youtube"),
+)
 READ_FORMATS = (*FORMATS, "longomatch")
 # endings that only one format has
 FORMAT_OF_SUFFIX = {".csv": "csv", ".eaf": "elan", ".edl": "edl"}
@@ -165,7 +168,7 @@ def check_data(args: argparse.Namespace) -> int:
         if len(messages) > MAX_SHOWN:
             print(f"{kind}: {len(messages) - MAX_SHOWN} more; `--output FILE` writes all")
     if args.output:
-        content = {"num_videos": checked.num_videos, "num_events": checked.num_events}
+        content: dict[str, Any] = {"num_videos": checked.num_videos, "num_events": checked.num_events}
         content["findings"] = [asdict(finding) for finding in checked.findings]
         atomic_write_text(args.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     for note in checked.notes:

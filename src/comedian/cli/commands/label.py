@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> None:
     for video in videos.values():
         probe(video)
     labels: tuple[str, ...] = read_label_list(args.labels) if args.labels else ()
-    events, known, moments = [], (), []
+    events: list = []
+    known: tuple[str, ...] = ()
+    moments: list = []
     if args.model is not None:
         events, known, moments = _events_of_model(args, list(videos.values()))
     elif args.events is not None:

@@ -487,7 +487,7 @@ def _with_settings(config, nms_type: str | None, nms_window: Sequence[str] | Non
         return type(config).from_dict(fields)
     except StrictDataclassError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"--nms-window {' '.join(nms_window)}: {reason}") from error
+        raise InputError(f"--nms-window {' '.join(nms_window or ())}: {reason}") from error
 
 
 def _nms_window_s(words: Sequence[str], config) -> float | list[float]:

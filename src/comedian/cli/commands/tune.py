@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> None:
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
         check_weights_of(files, ActionSpotter.from_pretrained(str(args.model), device="cpu"))
-    references, files = read_references(args.labels_root, files, config.label_names, args.split)
+    references, scored = read_references(args.labels_root, files, config.label_names, args.split)
     try:
         tuner = Tuner(
             config,
             references,
-            lambda merging: read_scores(files, merging._asdict()),
+            lambda merging: read_scores(scored, merging._asdict()),
             metric=args.metric,
             framerate=args.framerate,
             min_events=args.min_events,
@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> None:
     except MalformedEventError as error:
         match = list(references)[error.match]
         raise InputError(f"labels of `{match}`, event {error.event + 1}: {error.reason}; mend or remove it") from error
-    stride = stride_of_windows(files)
+    stride = stride_of_windows(scored)
     tuned = tuner.tune(mergings_to_try(config, stride) if stride else [], args.tolerance)
     if args.model:
         write_settings_into(args.model, tuned.settings)
     else:
-        write_settings(args.output, tuned.settings, config.label_names, weights_of(files))
+        write_settings(args.output, tuned.settings, config.label_names, weights_of(scored))
     print(f"{len(references)} matches, average-mAP {args.metric} in percent\n")
     print("\n".join(_lines(tuned, config.label_names)))
     if args.model and tuned.choice != tuned.default:

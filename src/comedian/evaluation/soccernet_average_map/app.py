@@ -134,8 +134,8 @@ def _events(content: bytes, key: str, name: str) -> list:
     return parsed[key]
 
 
-def _name(path: str, match: str = "") -> str:
-    return f"`{Path(path).name}`" + (match and f", match `{match}`")
+def _name(path: str | None, match: str = "") -> str:
+    return f"`{Path(path or '').name}`" + (match and f", match `{match}`")
 
 
 if __name__ == "__main__":

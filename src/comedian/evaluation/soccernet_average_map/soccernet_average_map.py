@@ -15,11 +15,14 @@ Source: Deliege et al., "SoccerNet-v2", CVPRW 2021, section 5 (arXiv:2011.13367)
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import datasets
 import evaluate
 import numpy as np
+
+# keys or indices: many, or one
+Index = TypeVar("Index", np.ndarray, int)
 
 # The order is official: it is the order of every per-class list.
 SOCCERNET_V2_LABELS = (
@@ -166,11 +169,11 @@ class Grid(NamedTuple):
         """Return the index of a part, which counts from 1, among those of all matches."""
         return match * MAX_PARTS + part - 1
 
-    def part_index_of(self, keys: np.ndarray) -> np.ndarray:
+    def part_index_of(self, keys: Index) -> Index:
         """Return for each key the index `(num_cells,)` of its part among those of all matches."""
         return keys // self.stride % max(self.num_parts, 1)
 
-    def match_and_part(self, part_index: np.ndarray | int) -> tuple[np.ndarray | int, np.ndarray | int]:
+    def match_and_part(self, part_index: Index) -> tuple[Index, Index]:
         """Return the match and the part, from 1, of indices from `part_index_of`."""
         match, part = divmod(part_index, MAX_PARTS)
         return match, part + 1
