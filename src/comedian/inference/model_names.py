@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
@@ -113,9 +113,9 @@ def find_models(name: str) -> list[FoundModel]:
     """
     name = demo_or_name(name)
     first = _find(name)
-    models = [first] if first is not None else []
+    models = [first]
     # a folder in a repository is one model
-    while models and not models[0].subfolder:
+    while not first.subfolder:
         member = _find(f"{name.rstrip('/')}/{ENSEMBLE_FOLDER}/{len(models)}", is_member=True)
         if member is None:
             break
@@ -217,6 +217,14 @@ def local_checkpoint(name: str, file_name: str) -> Path:
 def convert_command(source: str, *options: str) -> str:
     """The command that makes a model of a checkpoint, or of a folder or repository of them."""
     return shlex.join(["comedian", "convert", source, "OUTPUT_DIR", *options])
+
+
+@overload
+def _find(name: str) -> FoundModel: ...
+
+
+@overload
+def _find(name: str, is_member: bool) -> FoundModel | None: ...
 
 
 def _find(name: str, is_member: bool = False) -> FoundModel | None:

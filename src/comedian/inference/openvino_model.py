@@ -173,10 +173,11 @@ def load_openvino_model(found: FoundModel, device: Any = None) -> OpenVinoModel:
         raise InputError(f"`{found.name}` has a broken config.json: {str(error).splitlines()[-1].strip()}") from error
     graphs = {}
     for name in (SPATIAL_GRAPH, TEMPORAL_GRAPH):
-        paths = [found.find(name + suffix) for suffix in GRAPH_SUFFIXES]
-        if None in paths:
-            raise InputError(f"`{found.name}` lacks {name}{GRAPH_SUFFIXES[paths.index(None)]}; export the model again")
-        graphs[name] = paths[0]
+        graph, constants = (found.find(name + suffix) for suffix in GRAPH_SUFFIXES)
+        if graph is None or constants is None:
+            lacking = GRAPH_SUFFIXES[0 if graph is None else 1]
+            raise InputError(f"`{found.name}` lacks {name}{lacking}; export the model again")
+        graphs[name] = graph
     return OpenVinoModel(graphs, config, found.name)
 
 

@@ -65,11 +65,12 @@ class RunningScores:
     def _run(self, starts: np.ndarray) -> None:
         first_held = self.num_tokens - len(self.tokens)
         for stitch, values in zip(self.stitches, score_windows(self.model, self.tokens, starts - first_held)):
-            stitch.add(values, starts, self.num_tokens)
+            if values is not None:
+                stitch.add(values, starts, self.num_tokens)
 
     def _take(self, stop: int, ended: bool) -> np.ndarray:
-        final = [stitch.take(stop) for stitch in self.stitches]
-        return final[0] if self.displacement is None else self.displacement.add(*final, ended)
+        scores, *offsets_s = (stitch.take(stop) for stitch in self.stitches)
+        return scores if self.displacement is None else self.displacement.add(scores, offsets_s[0], ended)
 
 
 def offset_radius_tokens(config: ComedianSettings) -> int:

@@ -27,7 +27,7 @@ class RunningSuppression:
     """
 
     def __init__(self, config: ComedianSettings):
-        kind = {"hard": _HardLabel, "soft": _SoftLabel}[config.nms_type]
+        kind: type[_HardLabel | _SoftLabel] = _HardLabel if config.nms_type == "hard" else _SoftLabel
         windows = np.broadcast_to(steps_of(config.nms_window_s, config.score_rate), config.num_labels)
         self._labels = [kind(float(window), config.nms_threshold, config.nms_min_weight) for window in windows]
         self.wait_steps = max(label.wait for label in self._labels)

@@ -214,7 +214,7 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
     files: dict[tuple[str, int], list[Path]] = {}
     for key, (_, length) in all_halves[0][0].items():
         for (halves, _), folder in zip(all_halves, folders, strict=True):
-            path, its_length = halves.get(key, (None, None))
+            path, its_length = halves.get(key, (Path(folder), None))
             if its_length != length:
                 raise InputError(
                     f"`{folder}` and `{folders[0]}` do not hold the same halves: see {key[0]}, half {key[1]}"
@@ -249,16 +249,15 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
     if not paths:
         raise InputError(f"`{folder}` holds no scores; give a folder that `comedian spot --save-scores` wrote")
     halves: dict[tuple[str, int], tuple[Path, int]] = {}
-    first = None
+    first = load_scores(paths[0])
     for path in paths:
-        scored = load_scores(path)
+        scored = first if path == paths[0] else load_scores(path)
         key = comparable(scored.video_id), scored.half
         if key in halves:
             raise InputError(
                 f"`{folder}` holds {scored.video_id}, half {scored.half} twice; remove one, such as `{path}`"
             )
         halves[key] = path, len(scored.scores)
-        first = first or scored
         merge_configs([first.config, scored.config], [str(paths[0]), str(path)])
         if scored.fingerprint.get("models") != first.fingerprint.get("models"):
             raise InputError(
@@ -371,6 +370,4 @@ def check_owners(folder: str | Path, matches: Matches) -> None:
 
 def _check_video(path: Path) -> None:
     """Raise `InputError` unless the first frame can be decoded; a header alone may lie, or be missing."""
-    frames = iter_frames(path, fps=1)
-    next(frames)
-    frames.close()
+    next(iter_frames(path, fps=1))

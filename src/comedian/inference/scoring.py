@@ -23,22 +23,19 @@ Result = TypeVar("Result")
 
 
 class FrameEncoder(Protocol):
-    """Encodes frames to tokens, and relates the tokens of a window: a backbone, on PyTorch or another runtime.
-
-    Attributes:
-        config: time grid and sizes.
-        tubelets_per_batch: tubelets to give [`encode`] at once.
-        decoder_threads: threads for the decoder that works ahead; 0 for all cores.
-    """
+    """Encodes frames to tokens, and relates the tokens of a window: a backbone, on PyTorch or another runtime."""
 
     @property
-    def config(self) -> ComedianSettings: ...
+    def config(self) -> ComedianSettings:
+        """Time grid and sizes."""
 
     @property
-    def tubelets_per_batch(self) -> int: ...
+    def tubelets_per_batch(self) -> int:
+        """Tubelets to give [`encode`] at once."""
 
     @property
-    def decoder_threads(self) -> int: ...
+    def decoder_threads(self) -> int:
+        """Threads for the decoder that works ahead; 0 for all cores."""
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Encode uint8 `(num_frames, height, width, 3)` of whole tubelets to float32 `(num_tokens, hidden_size)`."""
@@ -51,14 +48,11 @@ class FrameEncoder(Protocol):
 
 
 class SpottingModel(FrameEncoder, Protocol):
-    """A model that scores windows of tokens, too.
-
-    Attributes:
-        name: folder or repository, for messages.
-    """
+    """A model that scores windows of tokens, too."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Folder or repository, for messages."""
 
     def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Score windows of spatial tokens.

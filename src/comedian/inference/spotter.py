@@ -179,7 +179,7 @@ class ActionSpotter:
 
     def _encode(self, video: str | Path, progress: bool) -> list[tuple[SpottingModel, np.ndarray, np.ndarray | None]]:
         """Spatial tokens of a video by each model, and by each of its mirror image with `flip`; what the model hears."""
-        encoded = []
+        encoded: list[tuple[SpottingModel, np.ndarray]] = []
         # one pass over the video for all models that take pictures of one size
         for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
             models = list(group)
@@ -197,7 +197,7 @@ class ActionSpotter:
     @property
     def members(self) -> list[SpottingModel]:
         """The models whose scores' mean counts; with `flip`, each a second time for mirrored frames."""
-        return self.models + ([_Mirrored(model) for model in self.models] if self.flip else [])
+        return [*self.models, *(_Mirrored(model) for model in self.models if self.flip)]
 
     def spots(
         self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | str | None = None
@@ -266,8 +266,17 @@ class _Mirrored:
     def encode(self, frames: np.ndarray) -> np.ndarray:
         return self.model.encode(np.ascontiguousarray(frames[:, :, ::-1]))
 
+    def encode_windows(self, windows: np.ndarray) -> np.ndarray:
+        return self.model.encode_windows(windows)
+
     def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         return self.model.score(windows, sound)
+
+    def hash_weights(self) -> str:
+        return self.model.hash_weights()
+
+    def fingerprint(self) -> str:
+        return f"{self.model.fingerprint()}, mirrored"
 
     def map(self, work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray]) -> Iterator[Result]:
         return self.model.map(work, batches)
@@ -381,15 +390,16 @@ def merge_configs(configs: Sequence[ComedianSettings], names: Sequence[str]) -> 
             )
     if not others:
         return type(first).from_dict(first.to_dict())
-    fields = {"label_curves": None, "label_num_events": None}
-    fields |= {"label_calibration": _mean([config.label_calibration for config in configs])}
+    fields: dict[str, Any] = {"label_curves": None, "label_num_events": None}
+    fields["label_calibration"] = _mean([config.label_calibration for config in configs])
     one_scale = len({config.label_calibration is None for config in configs}) == 1
     fields["label_thresholds"] = _mean([config.label_thresholds for config in configs]) if one_scale else None
     return type(first).from_dict(first.to_dict() | fields)
 
 
 def _mean(values: Sequence[list | None]) -> list | None:
-    return None if None in values else np.mean(values, axis=0).tolist()
+    known = [value for value in values if value is not None]
+    return np.mean(known, axis=0).tolist() if len(known) == len(values) else None
 
 
 def _image_size(model: SpottingModel) -> tuple[int, int]:

@@ -83,7 +83,7 @@ class StreamingSpotter:
                 "the models take pictures of several sizes; a stream is scaled to one: name models of one"
             )
         if look_ahead_s is None:
-            self._events = _OfflineEvents(models, self.config)
+            self._events: _OfflineEvents | _LookAheadEvents = _OfflineEvents(models, self.config)
         else:
             self._events = _LookAheadEvents(models, self.config, look_ahead_s)
         self.latency_s = (self._events.wait_tokens + 1) / self.config.token_rate

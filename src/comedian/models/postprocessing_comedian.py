@@ -158,7 +158,7 @@ def step_timestamp_s(step: int | np.ndarray, score_rate: float, fps: float) -> f
 def non_maximum_suppression(
     scores: np.ndarray,
     kind: str,
-    window: float | Sequence[float],
+    window: float | Sequence[float] | np.ndarray,
     threshold: float,
     min_weight: float = 0.0,
 ) -> np.ndarray:

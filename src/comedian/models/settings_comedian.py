@@ -61,14 +61,18 @@ class ComedianSettings:
     if TYPE_CHECKING:
         # each kind of configuration has its own; methods here would come before those of `PreTrainedConfig`
         @property
-        def num_labels(self) -> int: ...
+        def num_labels(self) -> int:
+            """Labels of the classifier."""
 
         @classmethod
-        def from_dict(cls, config_dict: Mapping[str, Any]) -> Self: ...
+        def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
+            """Build from the content of a `config.json`."""
 
-        def to_dict(self) -> dict[str, Any]: ...
+        def to_dict(self) -> dict[str, Any]:
+            """Return all fields."""
 
-        def to_json_string(self) -> str: ...
+        def to_json_string(self) -> str:
+            """Return all fields as the content of a `config.json`."""
 
     @property
     def hidden_size(self) -> int:

@@ -126,9 +126,11 @@ class StageConfig(TrainingArguments):
 
     def __post_init__(self):
         # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
         super().__post_init__()
-        if self.mixed_precision == "fp16" and self.device.type == "cpu":
+        # mypy does not follow TrainingArguments, whose attribute it is
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":  # type: ignore[has-type]
             logger.warning(
                 "`fp16` has no effect on a CPU, training is in float32; set `bf16: true` for mixed precision"
             )

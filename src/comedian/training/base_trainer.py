@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, HfApi
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import PILImageResampling
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
 from comedian.errors import InputError
 from comedian.features.bank import HalfFeatures
@@ -70,7 +71,7 @@ def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -
         InputError: a setting other than resizing to the model's size (bilinear), scaling to [0, 1] and normalising.
     """
     height, width = config.image_size
-    wanted = {"do_center_crop": False, "do_resize": True, "do_rescale": True, "do_normalize": True}
+    wanted: dict[str, Any] = {"do_center_crop": False, "do_resize": True, "do_rescale": True, "do_normalize": True}
     wanted |= {"resample": PILImageResampling.BILINEAR, "rescale_factor": 1 / 255}
     found = {name: getattr(processor, name, None) for name in wanted}
     wanted["size"], found["size"] = {"height": height, "width": width}, dict(processor.size)
@@ -96,6 +97,11 @@ class StageTrainer(Trainer):
     """
 
     title: str
+    # of transformers' Trainer, which may replace them
+    processing_class: ComedianVideoProcessor | None
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: LRScheduler | None
+    control: TrainerControl
     # of a data set of windows; others have the sampler of transformers
     window_sampler: WindowSampler | None = None
 
@@ -305,7 +311,7 @@ class StageTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        arguments = {
+        arguments: dict[str, Any] = {
             "commit_message": commit_message,
             "token": token or self.args.hub_token,
             "revision": revision or self.args.hub_revision,

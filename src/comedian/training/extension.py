@@ -11,10 +11,10 @@ from comedian.models import ComedianForActionSpotting
 from comedian.models.saved_code_comedian import SPOTTING_CLASS
 from comedian.training.recipe import Recipe
 
-Class = TypeVar("Class", bound=type)
+Made = TypeVar("Made")
 
 
-def chosen_class(recipe: Recipe, kind: str, given: Class | None, own: Class) -> Class:
+def chosen_class(recipe: Recipe, kind: str, given: type[Made] | None, own: type[Made]) -> type[Made]:
     """Return the class that is given or, after it, named by the recipe; the stage's own by default.
 
     A spotting model's class is registered with transformers' auto class, so that its file is saved beside the weights.
@@ -34,7 +34,7 @@ def chosen_class(recipe: Recipe, kind: str, given: Class | None, own: Class) -> 
         raise InputError(
             f"`{chosen.__module__}.{chosen.__name__}` is not a subclass of `{own.__name__}`; give one as `classes.{kind}`"
         )
-    if chosen is not own and own is ComedianForActionSpotting and chosen._auto_class is None:
+    if chosen is not own and issubclass(chosen, ComedianForActionSpotting) and chosen._auto_class is None:
         chosen.register_for_auto_class(SPOTTING_CLASS)
     return chosen
 

@@ -60,8 +60,8 @@ def finetune(
     )
     if not train(trainer, recipe, resume):
         # gone where `comedian tune` has changed what they were scores of
-        scores = Path(args.output_dir) / f"validation{SCORES_SUFFIX}"
-        return read_json(scores) if scores.is_file() else {}
+        path = Path(args.output_dir) / f"validation{SCORES_SUFFIX}"
+        return read_json(path) if path.is_file() else {}
     scores = trainer.finish()
     if trainer.is_world_process_zero():
         # last: a folder that has it is done

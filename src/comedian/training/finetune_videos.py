@@ -22,7 +22,7 @@ from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
 from comedian.soccernet.splits import SPLITS_FILE_NAME, matches_of_splits
 from comedian.training.finetune import finetune
-from comedian.training.recipe import ModelSection, Recipe, make_recipe
+from comedian.training.recipe import ModelSection, Recipe, make_recipe, start_of
 from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import check_settings, effective_config, load_config, load_halves, read_labels
@@ -100,7 +100,7 @@ def finetune_videos(
         RunChanged: the output was begun with other ones, and `resume` is set.
     """
     if run.continue_from is not None:
-        _check_former(run)
+        _check_former(run, run.continue_from)
     stored = load_config(run.model)
     if stored.model_type != ComedianConfig.model_type:
         raise InputError(f"`{run.model}` is a {stored.model_type} model, not comedian")
@@ -137,7 +137,7 @@ def _prepare(run: VideoRun, config: ComedianConfig, resume: bool, tell: Callable
     write_facts(run.output, facts)
     tell("\n".join(data.table()))
     if run.continue_from is not None:
-        _reuse_frames(run, settings)
+        _reuse_frames(run, run.continue_from, settings)
     prepare(run.matches, run.frames, settings, sound=config.sound)
 
 
@@ -162,9 +162,8 @@ def _facts(run: VideoRun, settings: StoreSettings, sound: bool) -> dict[str, Any
     return facts
 
 
-def _check_former(run: VideoRun) -> None:
+def _check_former(run: VideoRun, former: Path) -> None:
     """Refuse a former run that is not finished, or is this one, or whose matches for validation have no events now."""
-    former = run.continue_from
     if former.resolve() == run.output.resolve():
         raise InputError(f"`--continue-from {former}` is the `--output` too; give a new folder for the new model")
     if not (former / "model" / "recipe.yaml").is_file() or not (former / "matches" / SPLITS_FILE_NAME).is_file():
@@ -184,9 +183,9 @@ def _former_validation(run: VideoRun) -> list[str]:
     return [] if run.continue_from is None else matches_of_splits(run.continue_from / "matches", ["validation"])
 
 
-def _reuse_frames(run: VideoRun, settings: StoreSettings) -> None:
+def _reuse_frames(run: VideoRun, former: Path, settings: StoreSettings) -> None:
     """Link the former run's frames, so that only new videos are decoded; `prepare` refuses those of other videos."""
-    store = run.continue_from / "frames"
+    store = former / "frames"
     if not (store / "store.json").is_file() or FrameStore(store).settings != settings:
         return
     for file in sorted(store.rglob("*")):
@@ -217,12 +216,13 @@ def compare_with_start(recipe: Recipe) -> None:
 
 def _count_start(recipe: Recipe) -> dict[str, ReportedEvents]:
     """What the start model reports, of each label that is one of the data set's too."""
-    stored = load_config(recipe.model.checkpoint)
+    start = start_of(recipe.model)
+    stored = load_config(start)
     shared = [label for label in stored.label_names if label in read_labels(recipe.data)]
     if not shared or ComedianForActionSpotting.__name__ not in (stored.architectures or ()):
         return {}
     try:
-        model = TorchModel(*load_model(recipe.model.checkpoint))
+        model = TorchModel(*load_model(start))
         (halves,) = load_halves(recipe.data, model.config, ["validation"])
     except InputError as error:
         logger.info("the start model is not compared: %s", error)

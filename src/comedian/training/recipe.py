@@ -51,6 +51,29 @@ class DataSection:
     features: str | None = None
 
 
+def folder_of(data: DataSection, name: str) -> str:
+    """Return a folder of the data, `root` or `frames`.
+
+    Raises:
+        InputError: it is not given.
+    """
+    folder = getattr(data, name)
+    if folder is None:
+        raise InputError(f"`data.{name}` is missing; give it in the recipe or as `--data.{name} FOLDER`")
+    return folder
+
+
+def start_of(model: ModelSection) -> str:
+    """Return the checkpoint that a model starts from.
+
+    Raises:
+        InputError: it starts from none.
+    """
+    if model.checkpoint is None:
+        raise InputError("`model.checkpoint` is missing; give a folder or a Hub repository")
+    return model.checkpoint
+
+
 @dataclass(frozen=True)
 class ClassesSection:
     """Classes of your own in place of the stage's, as `module.Class`.

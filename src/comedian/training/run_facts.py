@@ -23,7 +23,7 @@ from comedian.inference.model_names import demo_or_name
 from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
-from comedian.training.recipe import Recipe
+from comedian.training.recipe import Recipe, folder_of
 from comedian.training.run_record import MACHINE_SETTINGS
 from comedian.video.frame_store import FrameStore, source_of
 
@@ -99,7 +99,7 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
         "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "model": {name: value for name, value in config.to_dict().items() if name not in FREE_FIELDS},
         "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
-        "frames": asdict(FrameStore(recipe.data.frames).settings),
+        "frames": asdict(FrameStore(folder_of(recipe.data, "frames")).settings),
     }
     parts = {"model": trainer.model, "trainer": trainer, "dataset": trainer.train_dataset}
     # of your own: the package's are told by its version, PEFT's and wrappers are not what is trained

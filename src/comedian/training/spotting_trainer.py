@@ -198,7 +198,7 @@ class SpottingTrainer(StageTrainer):
         """
         halves = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(halves, dict):
-            metrics = {}
+            metrics: dict[str, float] = {}
             for name, of_set in halves.items():
                 metrics |= self.evaluate(of_set, ignore_keys, f"{metric_key_prefix}_{name}")
             return metrics

@@ -33,7 +33,7 @@ from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
-from comedian.training.recipe import DataSection, ModelSection, Recipe, refuse_unknown
+from comedian.training.recipe import DataSection, ModelSection, Recipe, folder_of, refuse_unknown, start_of
 from comedian.training.run_facts import (
     RUN_FILE_NAME,
     STAGE_FILES,
@@ -52,7 +52,7 @@ Settings = TypeVar("Settings", bound=StageConfig)
 Model = TypeVar("Model", bound=ComedianPreTrainedModel)
 
 
-def read_settings(training: dict[str, Any], settings_class: type[Settings]) -> Settings:
+def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -> Settings:
     """Build the settings from a recipe's `training` section, and seed everything: a model's first weights depend on it.
 
     Raises:
@@ -101,13 +101,14 @@ def build_model(
             if not path.is_file():
                 raise InputError(f"`model.config` is `{path}`, which is not a file")
             return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
-        stored, place = load_config(section.checkpoint), find_model(section.checkpoint)
+        checkpoint = start_of(section)
+        stored, place = load_config(checkpoint), find_model(checkpoint)
         if stored.model_type != ComedianConfig.model_type:
-            raise InputError(f"`model.checkpoint` `{section.checkpoint}` is a {stored.model_type} model, not comedian")
+            raise InputError(f"`model.checkpoint` `{checkpoint}` is a {stored.model_type} model, not comedian")
         new_labels = labels and stored.label_names != list(labels)
         config = effective_config(stored, section, **names)
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
-            with expected_loading(section.checkpoint) as note:
+            with expected_loading(checkpoint) as note:
                 model, loading = model_class.from_pretrained(
                     place.source,
                     subfolder=place.subfolder,
@@ -116,14 +117,14 @@ def build_model(
                     output_loading_info=True,
                 )
                 note(loading)
-            model.config.name_or_path = section.checkpoint
+            model.config.name_or_path = checkpoint
             return model
-        with expected_loading(section.checkpoint) as note:
+        with expected_loading(checkpoint) as note:
             backbone, loading = ComedianModel.from_pretrained(
                 place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
             )
             note(loading)
-        backbone.config.name_or_path = section.checkpoint
+        backbone.config.name_or_path = checkpoint
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
         if isinstance(model, ComedianForContrastivePretraining):
@@ -134,7 +135,7 @@ def build_model(
         ):
             model.start_temporal_encoder()
         if new_labels and ComedianForActionSpotting.__name__ in (stored.architectures or ()):
-            with expected_loading(section.checkpoint):
+            with expected_loading(checkpoint):
                 start = ComedianForActionSpotting.from_pretrained(
                     place.source, subfolder=place.subfolder, use_safetensors=True
                 )
@@ -241,11 +242,9 @@ def load_halves(
         InputError: a missing path or split, halves without annotations where they are needed, or a frame store that does not
             fit the model or was made from other videos.
     """
-    for name in ("root", "frames"):
-        if getattr(data, name) is None:
-            raise InputError(f"`data.{name}` is missing; give it in the recipe or as `--data.{name} FOLDER`")
-    store, labels = FrameStore(data.frames), read_labels(data)
-    builder = SoccerNet(data_dir=data.root, labels=list(labels), splits=data.splits)
+    root, frames = folder_of(data, "root"), folder_of(data, "frames")
+    store, labels = FrameStore(frames), read_labels(data)
+    builder = SoccerNet(data_dir=root, labels=list(labels), splits=data.splits)
     builder.download_and_prepare()
     halves = []
     for split in splits:
@@ -256,7 +255,7 @@ def load_halves(
             raise InputError(f"no half of the split `{split}` in `{data.root}` has a label file")
         rows = [row for row in rows if row["annotated"] or not annotated]
         halves.append(HalfDataset(rows, store, labels, config.fps))
-        _check_frames(halves[-1], store, data.root, config)
+        _check_frames(halves[-1], store, root, config)
     return halves
 
 
@@ -346,16 +345,16 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
     facts = facts_of_stage(trainer, recipe)
     written = find_written(output, STAGE_FILES)
-    foreign = written is not None and not (output / RUN_FILE_NAME).is_file()
+    foreign = None if (output / RUN_FILE_NAME).is_file() else written
     # a run that ended before its first checkpoint, out of memory say, binds nobody to its settings
     found = None if written is None else find_changes(output, facts)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
     record = read_record(output) if finished else None
     # no process may write before all have read
     PartialState().wait_for_everyone()
-    if foreign:
+    if foreign is not None:
         raise InputError(
-            f"`{output}` holds `{written.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
+            f"`{output}` holds `{foreign.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
             "`training.output_dir`, or delete the folder"
         )
     if found and resume:

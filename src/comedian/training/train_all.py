@@ -27,7 +27,15 @@ from comedian.training.distill import distill
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
-from comedian.training.recipe import DataSection, Recipe, load_recipe, parse_overrides, read_sections, refuse_unknown
+from comedian.training.recipe import (
+    DataSection,
+    Recipe,
+    folder_of,
+    load_recipe,
+    parse_overrides,
+    read_sections,
+    refuse_unknown,
+)
 from comedian.training.recipe_names import find_recipe
 from comedian.training.run_facts import (
     RUN_FILE_NAME,
@@ -180,9 +188,11 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     if "finetune" not in stages:
         raise InputError("`finetune` is not among the stages: there would be no model to score")
     _check_recipes(run, plan, stages)
+    root = folder_of(run.data, "root")
     if run.data.frames is None:
-        run.data = replace(run.data, frames=str(run.output / "frames"))
-        on_main_process(lambda: prepare(run.data.root, run.data.frames, plan.frames, sound=plan.sound))
+        frames = run.output / "frames"
+        run.data = replace(run.data, frames=str(frames))
+        on_main_process(lambda: prepare(root, frames, plan.frames, sound=plan.sound))
     if "distill" in stages:
         run.data = replace(run.data, features=str(bank_of(run, plan.features)))
     checkpoint = None
@@ -190,7 +200,7 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
         PartialState().print(
             f"\n== stage {number} of {len(stages)}: {stage}, {PURPOSES[stage]} -> {run.output / stage}"
         )
-        if stage == "distill":
+        if stage == "distill" and plan.features is not None:
             make_features(run, plan.features)
         run_stage(run, stage, STAGES[stage], checkpoint)
         checkpoint = run.output / stage
@@ -247,9 +257,9 @@ def bank_of(run: Run, source: FeatureSource | None) -> Path:
 
 def make_features(run: Run, source: FeatureSource) -> None:
     """Make the feature bank of the training split, and reduce it."""
-    model = source.model
+    root, model, teacher = folder_of(run.data, "root"), source.model, run.output / TEACHER
     if source.teacher is not None:
-        model = run.output / TEACHER
+        model = str(teacher)
         start = None if source.teacher_start is None else run.output / source.teacher_start
         PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
@@ -258,19 +268,19 @@ def make_features(run: Run, source: FeatureSource) -> None:
     PartialState().print(f"-- features for `distill` -> {bank}")
 
     def fill() -> None:
-        video_ids = matches_of_splits(Path(run.data.root), ["train"], run.data.splits)
-        facts = {"source": asdict(source), "teacher": source.teacher and hash_weights(model), "train": video_ids}
+        video_ids = matches_of_splits(Path(root), ["train"], run.data.splits)
+        facts = {"source": asdict(source), "teacher": source.teacher and hash_weights(teacher), "train": video_ids}
         facts["videos"] = {
             f"{video_id}/{half}": content_of(video)
             for video_id in video_ids
-            for half, video in find_halves(Path(run.data.root) / video_id).items()
+            for half, video in find_halves(Path(root) / video_id).items()
         }
         _begin_features(run, bank, facts)
         if source.published is not None:
-            import_features(run.data.root, bank, source.published, video_ids=video_ids)
+            import_features(root, bank, source.published, video_ids=video_ids)
         else:
             extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
-            extract_features(run.data.root, bank, extractor, video_ids=video_ids)
+            extract_features(root, bank, extractor, video_ids=video_ids)
         if source.dim is not None:
             reduce_features(bank, reduced, source.dim, video_ids)
 
@@ -320,7 +330,7 @@ def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) 
     values["training.output_dir"] = str(run.output / stage)
     values["model.config"] = "config.json" if checkpoint is None else None
     values["model.checkpoint"] = None if checkpoint is None else str(checkpoint)
-    words = [f"--{name}={json.dumps(value)}" for name, value in (values | run.overrides.get(stage, {})).items()]
+    words = [f"--{name}={json.dumps(value)}" for name, value in {**values, **run.overrides.get(stage, {})}.items()]
     return load_recipe(run.folder / file_name, words)
 
 

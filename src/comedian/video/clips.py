@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, count
@@ -102,7 +102,8 @@ def clip_names(spots: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Spots of one label within a second are told apart by a number: `Goal_h1_12m34s_2.mp4`.
     """
-    names, taken = [], Counter()
+    names = []
+    taken: Counter[str] = Counter()
     for spot in spots:
         minutes, seconds = divmod(int(spot["timestamp_s"]), 60)
         label = re.sub(r"[^\w-]+", "_", spot["label"]).strip("_")[:MAX_LABEL_LETTERS] or "event"
@@ -119,7 +120,7 @@ def write_clips(
     segments: Mapping[str, Segment],
     *,
     exact: bool = False,
-    progress: Callable[[Iterator], Iterator] = iter,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> dict[str, dict[str, Any]]:
     """Write one clip a segment; those that are there already, of the same video and stretch, are kept.
 
@@ -170,8 +171,9 @@ def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = F
         InputError: a video cannot be read or its frames not be encoded.
     """
     if not exact:  # the key frame may lie in the segment before
-        begins_s = [_begin_of_copy_s(part) for part in segments]
-        exact = None in begins_s
+        found = [_begin_of_copy_s(part) for part in segments]
+        begins_s = [begin_s for begin_s in found if begin_s is not None]
+        exact = len(begins_s) < len(found)
     if not exact:
         begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides what comes before it
         segments = [Segment(part.video, begin_s, part.end_s) for part, begin_s in zip(segments, begins_s, strict=True)]

@@ -234,11 +234,12 @@ def iter_frames(
 
         restarts_s: list[float] = []
         timeline = Timeline(container, stream, restarts_s.append)
-        packets = _demux(timeline, path, on_damage)
+        demuxed = _demux(timeline, path, on_damage)
+        packets: Iterator[tuple[av.Packet | None, int | None]]
         if live or timeline.has_decoding_times:
-            packets = ((packet, None) for packet in packets)
+            packets = ((packet, None) for packet in demuxed)
         else:
-            packets = _with_next_pts(packets)
+            packets = _with_next_pts(demuxed)
         for frame in _decode(packets, timeline, path, on_damage, is_off_grid):
             time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
@@ -252,7 +253,7 @@ def iter_frames(
                 yield shown_s, to_array(shown)
                 index += 1
             shown, shown_s = frame, time_s - start_s
-        if shown is None:
+        if shown is None or start_s is None:
             raise InputError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
         end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
@@ -324,7 +325,7 @@ def _frames_of_one_pass(
             while shown is not None and coming and coming[0] < time_s - start_s - _tolerance_s(stream):
                 found[coming.popleft()] = to_array(shown)
             shown = frame
-        if shown is None:
+        if shown is None or start_s is None:
             raise InputError(f"`{path}` holds no frame that can be decoded; is it complete?")
         found |= dict.fromkeys(coming, to_array(shown))
     yield from (found[timestamp_s] for timestamp_s in timestamps_s)
@@ -472,7 +473,7 @@ def _decode(
             broken, has_drained = before[0], False
         before.append(broken)
         broken += packet is not None and packet.is_corrupt
-        skips = next_pts is not None and is_off_grid(packet.pts, next_pts)
+        skips = packet is not None and next_pts is not None and is_off_grid(packet.pts, next_pts)
         if skips != skipping:
             # what the decoder skips so is never referred to: the other frames do not change by a bit
             context.skip_frame, skipping = "NONREF" if skips else "DEFAULT", skips
@@ -489,7 +490,8 @@ def _decode(
 
 def _with_next_pts(packets: Iterator[av.Packet | None]) -> Iterator[tuple[av.Packet | None, int | None]]:
     """Yield packets, in order of decoding, with the time of the frame shown next; `None` where it is not known."""
-    ahead, shown = deque(), []
+    ahead: deque[av.Packet | None] = deque()
+    shown: list[int] = []
     for packet in packets:
         ahead.append(packet)
         if packet is not None and packet.pts is not None:

@@ -281,6 +281,9 @@ def write_half(
 
     Returns:
         The number of frames.
+
+    Raises:
+        ValueError: there is no frame.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -294,7 +297,9 @@ def write_half(
 
 
 def _write(file: BinaryIO, frames: Iterable[tuple[float, np.ndarray]], fps: float, quality: int, source: dict) -> int:
-    timestamps_s, offsets, keys = [], [len(MAGIC)], []
+    timestamps_s: list[float] = []
+    keys: list[int] = []
+    offsets = [len(MAGIC)]
     encoder = None
     file.write(MAGIC)
     for timestamp_s, frame in frames:
@@ -305,6 +310,8 @@ def _write(file: BinaryIO, frames: Iterable[tuple[float, np.ndarray]], fps: floa
         picture.pts = len(timestamps_s)
         timestamps_s.append(timestamp_s)
         _write_packets(encoder.encode(picture), file, offsets, keys)
+    if encoder is None:
+        raise ValueError("there is no frame to write")
     _write_packets(encoder.encode(None), file, offsets, keys)
     header = {"fps": fps, "height": height, "width": width, "num_frames": len(timestamps_s), "source": source}
     encoded_header = json.dumps(header, ensure_ascii=False).encode()

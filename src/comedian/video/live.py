@@ -36,7 +36,7 @@ def live_frames(
     Raises:
         InputError: no frame can be decoded.
     """
-    coming: Queue[np.ndarray | BaseException | None] = Queue(FRAMES_AHEAD)
+    coming: Queue[np.ndarray | Exception | None] = Queue(FRAMES_AHEAD)
 
     def decode() -> None:
         try:

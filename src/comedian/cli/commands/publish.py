@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Publish and print the address, or show what would be sent."""
-    from comedian.hub.model_card import CARD_FILE_NAME, read_facts
+    from comedian.hub.model_card import read_facts
     from comedian.hub.model_publish import check_weights, files_to_publish, publish
     from comedian.training.recipe_names import find_recipe
 
@@ -45,5 +45,6 @@ def run(args: argparse.Namespace) -> None:
     for name, content in sorted(files.items()):
         size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
         print(f"{size_bytes / 1e6:12.3f} MB  {name}")
-    print(f"\n{files[CARD_FILE_NAME].decode()}")
+    card = files[CARD_FILE_NAME]
+    print(f"\n{card.decode() if isinstance(card, bytes) else card.read_text(encoding='utf-8')}")
     check_weights(args.folder, args.ensemble_of)
