@@ -98,7 +98,7 @@ class StageTrainer(Trainer):
 
     title: str
     # of transformers' Trainer, which may replace them
-    processing_class: ComedianVideoProcessor | None
+    processing_class: ComedianVideoProcessor
     optimizer: torch.optim.Optimizer | None
     lr_scheduler: LRScheduler | None
     control: TrainerControl

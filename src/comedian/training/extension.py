@@ -34,9 +34,14 @@ def chosen_class(recipe: Recipe, kind: str, given: type[Made] | None, own: type[
         raise InputError(
             f"`{chosen.__module__}.{chosen.__name__}` is not a subclass of `{own.__name__}`; give one as `classes.{kind}`"
         )
-    if chosen is not own and issubclass(chosen, ComedianForActionSpotting) and chosen._auto_class is None:
-        chosen.register_for_auto_class(SPOTTING_CLASS)
+    if chosen is not own:
+        _register(chosen)
     return chosen
+
+
+def _register(chosen: type) -> None:
+    if issubclass(chosen, ComedianForActionSpotting) and chosen._auto_class is None:
+        chosen.register_for_auto_class(SPOTTING_CLASS)
 
 
 def load_class(name: str, folder: Path) -> type:
