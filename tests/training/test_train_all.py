@@ -4,17 +4,20 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from comedian.cli.main import main
+from comedian.errors import InputError
 from comedian.evaluation.reported_events import lines_of, read_reported
 from comedian.features.bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
-from comedian.training.train_all import STAGES, read_plan
+from comedian.training.recipe import DataSection
+from comedian.training.train_all import STAGES, Run, read_plan, train_all
 from match_factory import write_matches, write_recipe
 from processes import ENVIRONMENT, launch
 
@@ -244,6 +247,11 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
     words = ["--stages", "finetune", *frames]
     assert main(command(folders, trained, *words)) == 2
     assert f"`{trained}/finetune` holds a run that was made otherwise: start " in capsys.readouterr().err
+
+
+def test_a_run_without_matches_is_refused(tmp_path):
+    with pytest.raises(InputError, match="`data.root` is missing"):
+        train_all(Run(Path("gfspot-viswin-nano"), tmp_path, DataSection()))
 
 
 def test_curves_are_drawn_to_scale_and_escaped(tmp_path):

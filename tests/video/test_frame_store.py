@@ -28,6 +28,13 @@ def write_numbers(path, numbers, fps=2.0, height=64, width=96, quality=30):
     return open_half(path)
 
 
+def test_a_store_without_frames_is_refused(tmp_path):
+    path = tmp_path / "1.frames"
+    with pytest.raises(ValueError, match="no frame"):
+        write_numbers(path, [])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
     return write_numbers(tmp_path_factory.mktemp("store") / "1.frames", range(5 * GOP_FRAMES + 3))

@@ -7,6 +7,7 @@ from transformers import initialization as init
 
 from .configuration_comedian import ComedianConfig
 from .encoders_comedian import ComedianDropPath, drop_path_rates
+from .settings_comedian import as_list
 
 EPSILON = 1e-5
 # share of a batch's statistics in the running ones
@@ -118,10 +119,11 @@ class ComedianConvolutionalEncoder(nn.Module):
         super().__init__()
         self.embeddings = ComedianConvolutionalEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        rates = iter(drop_path_rates(config, sum(config.spatial_depths)))
-        last = len(config.spatial_depths) - 1
+        depths = as_list(config.spatial_depths)
+        rates = iter(drop_path_rates(config, sum(depths)))
+        last = len(depths) - 1
         self.stages = nn.ModuleList()
-        for stage, depth in enumerate(config.spatial_depths):
+        for stage, depth in enumerate(depths):
             width = config.spatial_hidden_size * 2**stage
             layers = [ComedianConvolutionalLayer(width, next(rates)) for _ in range(depth)]
             merging = ComedianDownsampling(width, 2 * width) if stage < last else nn.Identity()

@@ -174,12 +174,12 @@ def _soft_contrastive_entropy(
     total = queries.new_zeros(())
     gradient = torch.empty_like(queries)
     lowest = torch.finfo(queries.dtype).min
-    scores = similar = None
+    scores = similar = queries.new_empty((0, 0))
     # every pass over a chunk counts: all is done in place, in two buffers for all chunks
     for rows, keys, positive, allowed in chunks:
         num_keys = len(keys)
         shape = (len(positive), num_keys + len(queue))
-        if scores is None or scores.shape != shape:
+        if scores.shape != shape:
             scores, similar = queries.new_empty(shape), queries.new_empty(shape)
         own = positive.to(queries.dtype)
         own /= own.sum(dim=1, keepdim=True).clamp(min=1)

@@ -69,6 +69,7 @@ class ActionSpottingPipeline(Pipeline):
     _load_tokenizer = False
     # transformers loads it where torchvision is installed; it is loaded below where not
     _load_video_processor = None
+    video_processor: ComedianVideoProcessor
 
     def __init__(self, *args, batch_size: int = BATCH_SIZE, **kwargs):
         super().__init__(*args, batch_size=None, **kwargs)
@@ -134,11 +135,14 @@ class ActionSpottingPipeline(Pipeline):
             _check_windows(nms_window_s, self.model.config.num_labels)
         if tubelets_per_batch is not None and tubelets_per_batch < 1:
             raise ValueError(f"`batch_size` is {tubelets_per_batch}; must be 1 or more")
+        thresholds: float | list[float] | None
         if isinstance(threshold, str):
             config = self.model.config
-            threshold = operating_thresholds(threshold, config.label_curves, config.label_num_events)
+            thresholds = operating_thresholds(threshold, config.label_curves, config.label_num_events)
+        else:
+            thresholds = threshold
         forward = {"tubelets_per_batch": tubelets_per_batch}
-        spotting = {"threshold": threshold, "nms_type": nms_type, "nms_window_s": nms_window_s}
+        spotting = {"threshold": thresholds, "nms_type": nms_type, "nms_window_s": nms_window_s}
         return {}, _given(forward), _given(spotting)
 
     def preprocess(self, match: Video | tuple[Video, ...]) -> dict[str, list[tuple[Iterator[np.ndarray], Callable]]]:
@@ -260,8 +264,8 @@ class ActionSpottingPipeline(Pipeline):
                 scores.append(self.model.classify(temporal_tokens).float().sigmoid().cpu())
                 if config.offset_radius_s is not None:
                     offsets_s.append(self.model.predict_offsets_s(temporal_tokens).float().cpu())
-        offsets_s = torch.cat(offsets_s).numpy() if offsets_s else None
-        return stitch_half(torch.cat(scores).numpy(), offsets_s, starts, length, config)
+        joined_s = torch.cat(offsets_s).numpy() if offsets_s else None
+        return stitch_half(torch.cat(scores).numpy(), joined_s, starts, length, config)
 
 
 def halves_of(match: Video | tuple[Video, ...]) -> tuple[Video, ...]:
@@ -432,9 +436,9 @@ def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
 
 
 def _check_windows(windows_s: float | Sequence[float], num_labels: int) -> None:
-    windows_s = np.asarray(windows_s)
-    if windows_s.shape not in ((), (num_labels,)) or not ((windows_s >= 0) & np.isfinite(windows_s)).all():
-        raise ValueError(f"`nms_window_s` is {windows_s}; must be one number, or one a label, of 0 or more seconds")
+    windows = np.asarray(windows_s)
+    if windows.shape not in ((), (num_labels,)) or not ((windows >= 0) & np.isfinite(windows)).all():
+        raise ValueError(f"`nms_window_s` is {windows}; must be one number, or one a label, of 0 or more seconds")
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

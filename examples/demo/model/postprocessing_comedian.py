@@ -150,7 +150,7 @@ def step_timestamps_s(num_steps: int, score_rate: float, fps: float) -> np.ndarr
     return step_timestamp_s(np.arange(num_steps), score_rate, fps)
 
 
-def step_timestamp_s(step: int | np.ndarray, score_rate: float, fps: float) -> float | np.ndarray:
+def step_timestamp_s(step: int | np.ndarray, score_rate: float, fps: float) -> np.ndarray:
     """Return the time of the step of an index, or of many: see [`step_timestamps_s`]."""
     return np.maximum((step + 0.5) / score_rate - 0.5 / fps, 0.0)
 
@@ -158,7 +158,7 @@ def step_timestamp_s(step: int | np.ndarray, score_rate: float, fps: float) -> f
 def non_maximum_suppression(
     scores: np.ndarray,
     kind: str,
-    window: float | Sequence[float],
+    window: float | Sequence[float] | np.ndarray,
     threshold: float,
     min_weight: float = 0.0,
 ) -> np.ndarray:
@@ -395,7 +395,7 @@ def find_spots(
     steps, columns = np.nonzero((scores > 0) & (scores >= np.asarray(thresholds)))
     return [
         {
-            "label": labels[column],
+            "label": labels[int(column)],
             "timestamp_s": float(timestamps_s[step]),
             "half": half,
             "score": float(scores[step, column]),

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 MAX_NUMBER = 2**53
 MERGES = ("max", "mean")
@@ -34,11 +35,55 @@ class ComedianSettings:
     """Properties and checks of a configuration that inference reads; the fields are those of [`ComedianConfig`]."""
 
     model_type = "comedian"
+    spatial_hidden_size: int
+    spatial_depths: int | list[int] | tuple[int, ...]
+    image_size: int | list[int] | tuple[int, ...]
+    tubelet_size: int
+    num_frames: int
+    fps: float | int
+    scores_per_token: int
+    offset_radius_s: float | int | None
+    sound: bool
+    window_stride_s: float | int | None
+    edge_trim_s: float | int | None
+    merge: str
+    nms_type: str
+    nms_window_s: float | int | list[float | int]
+    nms_threshold: float | int
+    nms_min_weight: float | int
+    label_thresholds: list[float | int] | None
+    label_calibration: list[list[float | int]] | None
+    label_curves: list[list[list[float | int]]] | None
+    label_num_events: list[int] | None
+    class_weights: list[list[float | int]] | None
+    id2label: dict | None
+
+    if TYPE_CHECKING:
+        # each kind of configuration has its own; methods here would come before those of `PreTrainedConfig`
+        @property
+        def num_labels(self) -> int:
+            """Labels of the classifier."""
+
+        @classmethod
+        def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
+            """Build from the content of a `config.json`."""
+
+        def to_dict(self) -> dict[str, Any]:
+            """Return all fields."""
+
+        def to_json_string(self) -> str:
+            """Return all fields as the content of a `config.json`."""
 
     @property
     def hidden_size(self) -> int:
         """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
-        return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
+        return self.spatial_hidden_size * 2 ** (len(as_list(self.spatial_depths)) - 1)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        height, width = as_list(self.image_size)
+        return height, width
 
     @property
     def num_tokens(self) -> int:
@@ -82,11 +127,12 @@ class ComedianSettings:
     @property
     def label_names(self) -> list[str]:
         """The labels in the order of the logits."""
-        return [self.id2label[index] for index in range(self.num_labels)]
+        labels = self.id2label or {}
+        return [labels[index] for index in range(self.num_labels)]
 
     def _check_numbers(self):
         """Refuse whole numbers that no float holds: JSON may have them of any length."""
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # each kind of configuration is a dataclass
             if any(
                 isinstance(number, int) and abs(number) > MAX_NUMBER for number in _flat(getattr(self, field.name))
             ):
@@ -140,12 +186,13 @@ class ComedianSettings:
 
     def _check_labels(self):
         """Refuse labels that are not one name an output, and per-label lists of another length."""
-        if sorted(self.id2label) != list(range(max(len(self.id2label), 1))):
-            raise ValueError(f"`id2label` has the indices {list(self.id2label)}; must be 0, 1, ... without gaps")
-        for label in self.id2label.values():
+        names = self.id2label or {}
+        if sorted(names) != list(range(max(len(names), 1))):
+            raise ValueError(f"`id2label` has the indices {list(names)}; must be 0, 1, ... without gaps")
+        for label in names.values():
             if not isinstance(label, str) or CONTROL.search(label):
                 raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
-        if len(set(self.id2label.values())) < len(self.id2label):
+        if len(set(names.values())) < len(names):
             raise ValueError("`id2label` has a label more than once")
         lists = {name: getattr(self, name) for name in CHOSEN_ON_VALIDATION}
         if isinstance(self.nms_window_s, list):

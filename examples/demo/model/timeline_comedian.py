@@ -145,7 +145,7 @@ class Timeline:
         return is_new
 
     def _starts_anew(self, packet: Any, stamp: int) -> bool:
-        if self._last_pts is None or packet.is_discard:
+        if self._last_pts is None or self._last_dts is None or packet.is_discard:
             return False
         shift, second = self.shifts[-1], self._second
         if packet.is_keyframe and packet.pts is not None:
@@ -158,7 +158,7 @@ class Timeline:
 
     def _fits_clock_before(self, stamp: int) -> bool:
         """Whether a packet is nearer to the last one on the clock before the last break, which then was a broken time."""
-        if len(self.shifts) < 2:
+        if len(self.shifts) < 2 or self._last_dts is None:
             return False
         step, step_before = (abs(stamp + shift - self._last_dts) for shift in (self.shifts[-1], self.shifts[-2]))
         return step_before < BACKWARD_S * self._second and step_before < step / 2
@@ -167,7 +167,7 @@ class Timeline:
         """The shift with which a packet follows the last frame."""
         if self._fits_clock_before(stamp):
             return self.shifts[-2]
-        return self.end - (stamp if pts is None else pts)
+        return (self.end or 0) - (stamp if pts is None else pts)
 
     def _settled(self, held: deque, ended: bool = False) -> Iterator[Any]:
         """Yield the held packets of other streams whose clock is known: the one that puts them nearest to the picture."""

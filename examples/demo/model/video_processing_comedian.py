@@ -102,8 +102,8 @@ def resized_size(frame_size: tuple[int, int], size: SizeDict) -> tuple[int, int]
         raise ValueError(f"`size` is {dict(size)}; give `height` and `width`, or `shortest_edge`")
     if size.longest_edge:
         return get_size_with_aspect_ratio(frame_size, size.shortest_edge, size.longest_edge)
-    shortest = min(frame_size)
-    return tuple(int(size.shortest_edge * side / shortest) for side in frame_size)
+    height, width = (int(size.shortest_edge * side / min(frame_size)) for side in frame_size)
+    return height, width
 
 
 def center_crop(frames: Tensor, size: SizeDict) -> Tensor:
@@ -131,9 +131,9 @@ def resize_frames(frames: Tensor, size: tuple[int, int], mode: str = "bilinear")
 
 def normalize_frames(frames: Tensor, mean: list[float] | float, std: list[float] | float, scale: float) -> Tensor:
     """`(frames * scale - mean) / std` a channel, as one float32 multiply and add."""
-    mean = torch.as_tensor(mean, dtype=torch.float32, device=frames.device).reshape(-1, 1, 1)
-    std = torch.as_tensor(std, dtype=torch.float32, device=frames.device).reshape(-1, 1, 1)
-    return torch.addcmul(-mean / std, frames.float(), scale / std)
+    means = torch.as_tensor(mean, dtype=torch.float32, device=frames.device).reshape(-1, 1, 1)
+    stds = torch.as_tensor(std, dtype=torch.float32, device=frames.device).reshape(-1, 1, 1)
+    return torch.addcmul(-means / stds, frames.float(), scale / stds)
 
 
 __all__ = ["ComedianVideoProcessor"]

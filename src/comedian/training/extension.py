@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from transformers import PreTrainedModel
+
 from comedian.errors import InputError
 from comedian.models import ComedianForActionSpotting
 from comedian.models.saved_code_comedian import SPOTTING_CLASS
@@ -34,14 +36,14 @@ def chosen_class(recipe: Recipe, kind: str, given: type[Made] | None, own: type[
         raise InputError(
             f"`{chosen.__module__}.{chosen.__name__}` is not a subclass of `{own.__name__}`; give one as `classes.{kind}`"
         )
-    if chosen is not own:
+    if chosen is not own and issubclass(chosen, ComedianForActionSpotting):
         _register(chosen)
     return chosen
 
 
-def _register(chosen: type) -> None:
-    if issubclass(chosen, ComedianForActionSpotting) and chosen._auto_class is None:
-        chosen.register_for_auto_class(SPOTTING_CLASS)
+def _register(model_class: type[PreTrainedModel]) -> None:
+    if model_class._auto_class is None:
+        model_class.register_for_auto_class(SPOTTING_CLASS)
 
 
 def load_class(name: str, folder: Path) -> type:
