@@ -90,7 +90,7 @@ def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]
 def are_named_halves(videos: Sequence[str | Path]) -> bool:
     """Whether videos lie in one folder and are named as SoccerNet names halves: `1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`."""
     paths = [Path(os.path.abspath(video)) for video in videos]
-    found = [part for path in paths if (part := _half_and_quality(path.name)) is not None]
+    found = [_half_and_quality(path.name) for path in paths]
     is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
     return is_soccernet and len({path.parent for path in paths}) == 1 and bool(paths[0].parent.name)
 
