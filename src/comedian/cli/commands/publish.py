@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Publish and print the address, or show what would be sent."""
-    from comedian.hub.model_card import read_facts
-    from comedian.hub.model_publish import CARD_FILE_NAME, check_weights, files_to_publish, publish
+    from comedian.hub.model_card import CARD_FILE_NAME, read_facts
+    from comedian.hub.model_publish import check_weights, files_to_publish, publish
     from comedian.training.recipe_names import find_recipe
 
     facts = read_facts(find_recipe(args.card)) if args.card else None
