@@ -121,7 +121,7 @@ def test_times_that_the_bank_does_not_cover(tmp_path, fps, inside_s, outside_s):
     "changes, arguments, message",
     [
         ({}, {"dim": 4}, "has features of 3 values, wanted are 4"),
-        ({}, {"token_rate": 2.5}, "has 2 features a second for 2.5 tokens a second"),
+        ({}, {"token_rate": 2.5}, "has 2 features per second for 2.5 tokens per second"),
         ({}, {"duration_s": 10.8}, "covers 0.25 s to 9.75 s of a half of 10.80 s"),
         ({"offset_s": 1.1}, {}, "covers 1.10 s to 10.60 s of a half of 10.00 s"),
         ({"fps": 0.5}, {"token_rate": 0.5, "duration_s": 40.3}, "covers 0.25 s to 38.25 s of a half of 40.30 s"),

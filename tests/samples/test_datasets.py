@@ -160,7 +160,7 @@ def test_a_bank_that_does_not_fit_is_refused(rows_and_store, bank):
     with pytest.raises(InputError, match="7"):
         DistillationDataset(halves, WindowShape(8, 2, 3, "random"), bank, feature_dim=7)
     fast = HalfDataset(*rows_and_store, LABELS, fps=4)
-    with pytest.raises(InputError, match="features a second"):
+    with pytest.raises(InputError, match="features per second"):
         DistillationDataset(fast, WindowShape(8, 1, 3, "random"), bank, feature_dim=2)
 
 

@@ -278,7 +278,7 @@ def test_what_cannot_be_read_is_one_line(add_match, build, tmp_path):
     (folder / "1_224p.mkv").unlink()
     with pytest.raises(InputError, match="no match with a video"):
         build()
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         SoccerNet(data_dir=tmp_path / "nowhere", cache_dir=tmp_path / "cache")
     with pytest.raises(InputError, match="`data_dir` is missing"):
         SoccerNet(config_name="action-spotting", cache_dir=tmp_path / "cache")

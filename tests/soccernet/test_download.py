@@ -223,7 +223,7 @@ def test_the_builder_fetches_what_it_needs(hub, tmp_path):
         builder.download_and_prepare()
         return builder.as_dataset()["train"].to_list()
 
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         build(None)
     first, second = build(Selection(splits=("train",), labels="v2", videos="224p"))
     assert (first["video_id"], first["half"], second["half"]) == (TRAIN, 1, 2)

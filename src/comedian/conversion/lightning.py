@@ -181,7 +181,7 @@ def read_checkpoint(
         labels: names of the outputs; SoccerNet-v2's for 17 outputs by default.
 
     Returns:
-        The model, what was assumed and what was left out.
+        The model, what was assumed and what was omitted.
 
     Raises:
         InputError: no checkpoint, one that does not fit the arguments, or one with tensors missing or left over; these are

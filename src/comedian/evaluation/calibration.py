@@ -1,7 +1,8 @@
 """How far scores can be trusted: which spots are right, calibration, thresholds, operating points, reliability.
 
 A spot is right when it is a hit of the official metric at `RIGHT_TOLERANCE_S`, on exact times: in the order of time, each
-event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the score's
+event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the
+score's
 logit, a slope and a bias a label: the order within a label stays.
 """
 
@@ -75,7 +76,7 @@ def judge_spots(
         tolerance_s: full width of the window around an event.
 
     Returns:
-        One entry a label.
+        One entry per label.
     """
     halves, labels, times_s, scores = spots
     keys, event_keys = _keys(halves, labels, times_s), np.sort(_keys(*events))
@@ -104,7 +105,7 @@ def reporting_settings(judged: Sequence[Judged]) -> dict[str, list]:
     """Choose how events are reported to people: calibration, thresholds on the calibrated scale, and curves.
 
     Args:
-        judged: one entry a label, of validation halves.
+        judged: one entry per label, of validation halves.
 
     Returns:
         The configuration's `label_calibration`, `label_thresholds`, `label_curves` and `label_num_events`. A label's

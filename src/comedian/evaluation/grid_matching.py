@@ -2,10 +2,10 @@
 
 - Events and predictions lie on the metric's grid of frames; of several of one label in one frame the last one stays.
 - A tolerance is the full width of the window around an event, as in the metric: 5 s means at most 2.5 s before or after.
-- In time order, each event takes the prediction of its label with the highest score that is left in its window. A prediction
-  that was taken is a **hit**, an event that took none is missed.
-- At an **operating point**, one threshold a label, predictions below the threshold do not count. It is the same whether they
-  are dropped before or after the matching.
+- In time order, each event takes the prediction of its label with the highest score that is left in its window. A
+  prediction that was taken is a **hit**, an event that took none is missed.
+- At an **operating point**, one threshold per label, predictions below the threshold do not count. It is the same
+  whether they are dropped before or after the matching.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,7 +113,7 @@ def match_events(
     """Match predictions with events as the official metric does.
 
     Args:
-        references: events, one item a match, as for `average_map`.
+        references: events, one item per match, as for `average_map`.
         predictions: likewise.
         labels: names in the order of every per-label figure.
         framerate: frames per second of the metric's grid.

@@ -11,7 +11,7 @@ from comedian.evaluation.match_files import find_folder, find_label_files
 from comedian.inference.score_files import load_scores, merged_scores
 from comedian.soccernet.annotations import parse_events
 
-# match and half -> its files of scores, one a member of an ensemble
+# match and half -> its files of scores, one per member of an ensemble
 ScoreFiles = Mapping[tuple[str, int], Sequence[Path]]
 
 

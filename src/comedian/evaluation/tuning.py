@@ -48,7 +48,7 @@ class Merging(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tuned; `nms_windows_s` has one width a label."""
+    """What is tuned; `nms_windows_s` has one width per label."""
 
     merging: Merging
     nms_type: str
@@ -305,7 +305,8 @@ class Tuner:
 
 
 class Steps(NamedTuple):
-    """Where each step of chained halves lies: half among those of all matches (-1: in none), frame of the grid, seconds."""
+    """Where each step of chained halves lies: half among those of all matches (-1: in none), frame of the grid,
+    seconds."""
 
     runs: np.ndarray
     frames: np.ndarray

@@ -1,8 +1,9 @@
 """The feature bank: a teacher's features of every half, computed once, read by time.
 
-A bank is a folder of `<video_id>/<half>.safetensors` files. Each holds the tensor `features` `(num_features, dim)`, float16
-or float32, and as metadata (text) the fields of `FeatureHeader`, `dim` and the format. Nothing in a bank is found by its
-index: banks of one feature a second and of two lie side by side, and a reader asks for the feature at a time.
+A bank is a folder of `<video_id>/<half>.safetensors` files. Each holds the tensor `features` `(num_features, dim)`,
+float16 or float32, and as metadata (text) the fields of `FeatureHeader`, `dim` and the format. Nothing in a bank is
+found by its
+index: banks of one feature per second and of two lie side by side, and a reader asks for the feature at a time.
 """
 
 import json
@@ -35,7 +36,7 @@ class FeatureHeader:
     """What the features of a half are.
 
     Attributes:
-        fps: features a second; feature `i` stands for the time `offset_s + i / fps`.
+        fps: features per second; feature `i` stands for the time `offset_s + i / fps`.
         offset_s: time of the first feature, in seconds from the first video frame.
         duration_s: seconds of the video that they are of.
         source: what made them: the model and the length of its clips, or the kind of files that were imported.
@@ -151,13 +152,13 @@ class HalfFeatures(FeatureHeader):
         """Make sure that a half's tokens each find a feature of their own; a faster bank than they need is fine.
 
         Args:
-            token_rate: tokens a second.
+            token_rate: tokens per second.
             duration_s: seconds that the tokens cover.
             dim: width that a feature must have; any by default.
 
         Raises:
-            InputError: the bank has less than one feature a token, lacks more than `reach_s` at an edge of the half, or is
-                of another width.
+            InputError: the bank has less than one feature per token, lacks more than `reach_s` at an edge of the half,
+                or is of another width.
         """
         if dim is not None and self.dim != dim:
             raise InputError(
@@ -165,7 +166,7 @@ class HalfFeatures(FeatureHeader):
             )
         if self.fps < token_rate * (1 - 1e-6):
             raise InputError(
-                f"`{self.path}` has {self.fps:g} features a second for {token_rate:g} tokens a second, so two tokens "
+                f"`{self.path}` has {self.fps:g} features per second for {token_rate:g} tokens per second, so two tokens "
                 f"would share one; make a bank of at least {token_rate:g} a second"
             )
         slack_s = self.reach_s + TIME_EPSILON_S
@@ -234,7 +235,7 @@ def features_path(bank: str | Path, video_id: str, half: int) -> Path:
 
 
 def find_features(bank: Path) -> list[tuple[str, int]]:
-    """Return the sorted `(video_id, half)` pairs in a folder; none where there is no folder."""
+    """Return the sorted `(video_id, half)` pairs in a folder; none where there is not a folder."""
     files = [path for path in bank.rglob("*.safetensors") if path.stem.isdecimal()]
     return sorted((path.parent.relative_to(bank).as_posix(), int(path.stem)) for path in files)
 
@@ -243,7 +244,7 @@ def write_features(path: str | Path, features: np.ndarray, header: FeatureHeader
     """Write the features of a half, whole or not at all.
 
     Args:
-        path: the file; missing folders are made.
+        path: the file; missing folders are created.
         features (`np.ndarray` of shape `(num_features, dim)`): float16 or float32.
         header: what they are.
 
@@ -318,7 +319,7 @@ def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progr
     """Compute and write the halves that a bank does not hold yet with the same header and dtype.
 
     Args:
-        bank: the folder; made when missing.
+        bank: the folder; created if missing.
         jobs: the halves, all of one kind.
         dtype: `float16` or `float32`.
         progress: show a bar.

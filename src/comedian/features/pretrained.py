@@ -77,7 +77,7 @@ class PretrainedExtractor:
     Args:
         name: a folder or a Hub repository.
         clip_s: seconds of a clip.
-        fps: frames a second; by default what gives a clip the frames that the video model takes; 2 where it takes any,
+        fps: frames per second; by default what gives a clip the frames that the video model takes; 2 where it takes any,
             and for an image model.
         hop_s: seconds from one feature to the next; a clip is centred to half a frame.
         batch_size: clips, or frames of an image model, at once.
@@ -208,7 +208,7 @@ def _frames_of_model(name: str, model: Any) -> int | None:
 def _clip_frames(
     name: str, model_frames: int | None, clip_s: float, fps: float | None, hop_s: float
 ) -> tuple[float, int]:
-    """Return frames a second and frames of a clip."""
+    """Return frames per second and frames of a clip."""
     for option, value in (("clip_s", clip_s), ("fps", fps), ("hop_s", hop_s)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"`{option}` is {value}; give a number above 0")

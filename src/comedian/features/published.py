@@ -30,7 +30,7 @@ def import_features(
 
     Args:
         root: the data set's folder, in SoccerNet's layout.
-        bank: the bank's folder; made when missing.
+        bank: the bank's folder; created if missing.
         kind: a key of `PUBLISHED`.
         video_ids: only these matches, see `matches_of_splits`; all by default.
         dtype: `float16` or `float32`.

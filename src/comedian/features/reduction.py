@@ -1,7 +1,7 @@
 """Standardise the features of a bank and reduce them with a PCA, fitted on some of its matches only.
 
-Source: COMEDIAN's teacher features, 2048 values -> standardise -> PCA of 512. The fit is exact and in one pass: count, mean
-and covariance are merged half by half, so a bank may be larger than memory.
+Source: COMEDIAN's teacher features, 2048 values -> standardise -> PCA of 512. The fit is exact and in one pass: count,
+mean and covariance are merged half by half, so a bank may be larger than memory.
 """
 
 import hashlib
@@ -73,11 +73,11 @@ def reduce_features(
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
-    """Fit a reduction on some matches of a bank and write all its halves, reduced; goes on where it stopped.
+    """Fit a reduction on some matches of a bank and write all its halves, reduced; resumes where it stopped.
 
     Args:
         bank: the bank's folder.
-        output: the reduced bank's folder; made when missing. The reduction itself lies in it as `reduction.safetensors`.
+        output: the reduced bank's folder; created if missing. The reduction itself lies in it as `reduction.safetensors`.
         dim: values of a reduced feature.
         video_ids: the matches to fit on: those of the train split.
         dtype: `float16` or `float32`.
@@ -102,11 +102,11 @@ def reduce_features(
 def apply_reduction(
     bank: str | Path, output: str | Path, transform: str | Path, *, dtype: str = "float16", progress: bool = True
 ) -> FillReport:
-    """Write a bank reduced as another one was, without fitting anything on it; goes on where it stopped.
+    """Write a bank reduced as another one was, without fitting anything on it; resumes where it stopped.
 
     Args:
         bank: the bank's folder.
-        output: the reduced bank's folder; made when missing.
+        output: the reduced bank's folder; created if missing.
         transform: the folder of the bank that `reduce_features` wrote.
         dtype: `float16` or `float32`.
         progress: show a bar.

@@ -32,7 +32,8 @@ def push_dataset(
     """Push a data set in one commit; what the repository held under `data/` goes.
 
     Rows are the builder's, with the video's name in place of its path. With `features` they also have `features`
-    `(num_features, dim)`, `feature_fps` and `feature_offset_s`: feature `i` stands for `feature_offset_s + i / feature_fps`
+    `(num_features, dim)`, `feature_fps` and `feature_offset_s`: feature `i` stands for `feature_offset_s + i /
+    feature_fps`
     seconds from the first video frame.
 
     Args:
@@ -139,7 +140,7 @@ def _text(repo_id: str, splits: dict[str, datasets.Dataset], bank: FeatureBank |
     return f"""\
 # {repo_id.split("/")[-1]}
 
-Events of sports matches for action spotting, one row a half. `position_ms` counts from the start of the half's video;
+Events of sports matches for action spotting, one row per half. `position_ms` counts from the start of the half's video;
 `annotated` is false where labels are kept back.
 
 ```python

@@ -249,7 +249,7 @@ def spots_of_half(
         scores: `(num_steps, num_labels)`, from [`score_half`].
         config: the model's.
         half: number of the half, from 1.
-        thresholds: smallest score of a spot, one for all labels or one a label.
+        thresholds: smallest score of a spot, one for all labels or one per label.
         calibrated: give probabilities for scores, where `config` has a `label_calibration`; thresholds are on them.
 
     Returns:

@@ -115,7 +115,8 @@ class ActionSpotter:
             threshold: smallest score of an event, for all labels, or such as `"precision=0.9"` or `"recall=0.8"`, as
                 measured on validation; the model's own thresholds by default.
             nms_type: `"soft"` or `"hard"` suppression; the model's by default.
-            nms_window_s: full width of the suppression in seconds, for all labels or one a label; the model's by default.
+            nms_window_s: full width of the suppression in seconds, for all labels or one per label; the model's by
+                default.
             progress: show a bar with the speed.
 
         Returns:
@@ -147,7 +148,7 @@ class ActionSpotter:
             progress: show a bar with the speed.
 
         Returns:
-            `np.ndarray` of shape `(num_steps, num_labels)`, float32 in [0, 1], `config.score_rate` steps a second.
+            `np.ndarray` of shape `(num_steps, num_labels)`, float32 in [0, 1], `config.score_rate` steps per second.
 
         Raises:
             InputError: the video cannot be decoded.
@@ -322,7 +323,7 @@ def spots_of_match(
 def thresholds_of(
     config: ComedianSettings, keep_all: bool, threshold: float | str | None
 ) -> tuple[list[float] | float, bool]:
-    """Return the smallest score of a spot, one for all labels or one a label, and whether it is a calibrated one.
+    """Return the smallest score of a spot, one for all labels or one per label, and whether it is a calibrated one.
 
     See [`spots_of_match`] for the arguments and errors.
     """
@@ -344,7 +345,8 @@ def thresholds_at(target: str, config: ComedianSettings) -> list[float]:
 
 
 def labels_with_too_few_events(target: str, config: ComedianSettings) -> list[str]:
-    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or not."""
+    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or
+    not."""
     _, value = parse_target(target)
     counts = config.label_num_events or []
     return [label for label, count in zip(config.label_names, counts) if lower_bound(count, count) < value]

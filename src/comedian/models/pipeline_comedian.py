@@ -95,8 +95,8 @@ class ActionSpottingPipeline(Pipeline):
                 `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
                 where it has them, and else 0.3. 0 gives every candidate.
             nms_type (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's by default.
-            nms_window_s (`float` or `list[float]`, *optional*): full width of the suppression in seconds, for all labels or
-                one a label; the model's by default.
+            nms_window_s (`float` or `list[float]`, *optional*): full width of the suppression in seconds, for all
+                labels or one per label; the model's by default.
 
         Returns:
             `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from
@@ -185,7 +185,7 @@ class ActionSpottingPipeline(Pipeline):
         if threshold is None and config.label_thresholds is None:
             logger.warning_once(
                 f"The model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on. "
-                "Give `threshold` for another, or let `comedian tune` choose one a label on matches with labels."
+                "Give `threshold` for another, or let `comedian tune` choose one per label on matches with labels."
             )
         thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         spots = []
@@ -349,7 +349,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
 
     Args:
         path: any video that FFmpeg reads.
-        fps: grid points a second.
+        fps: grid points per second.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
 
@@ -434,7 +434,7 @@ def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
 def _check_windows(windows_s: float | Sequence[float], num_labels: int) -> None:
     windows_s = np.asarray(windows_s)
     if windows_s.shape not in ((), (num_labels,)) or not ((windows_s >= 0) & np.isfinite(windows_s)).all():
-        raise ValueError(f"`nms_window_s` is {windows_s}; must be one number, or one a label, of 0 or more seconds")
+        raise ValueError(f"`nms_window_s` is {windows_s}; must be one number, or one per label, of 0 or more seconds")
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

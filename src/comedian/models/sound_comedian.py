@@ -86,7 +86,7 @@ def sound_of_tokens(sound: np.ndarray | None, num_tokens: int, token_rate: float
     Args:
         sound (`np.ndarray` of shape `(num_mel_frames, NUM_MELS)`, *optional*): of the half; silence after its end.
         num_tokens (`int`): tokens.
-        token_rate (`float`): tokens a second.
+        token_rate (`float`): tokens per second.
         start_s (`float`): when the first token begins, in seconds from the first video frame.
 
     Returns:

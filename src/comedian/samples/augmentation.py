@@ -62,12 +62,13 @@ def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets:
     """Draw the parameters of each sample from its seed.
 
     Args:
-        seeds (`torch.LongTensor` of shape `(batch_size,)`): one a sample.
+        seeds (`torch.LongTensor` of shape `(batch_size,)`): one per sample.
         settings: probabilities and ranges.
         num_tubelets: columns of `mask_noise`.
 
     Returns:
-        CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns, `sigma`
+        CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns,
+            `sigma`
         (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as shares),
         `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
     """
@@ -164,8 +165,8 @@ def crop_and_resize(
 
     Args:
         frames: windows uint8 `(num_frames, 3, height, width)`, as [`augment`] takes them.
-        crops (`torch.Tensor` of shape `(batch_size, 4)`, *optional*): height, width, top and left as shares of the sides of
-            a window's frames; whole frames by default.
+        crops (`torch.Tensor` of shape `(batch_size, 4)`, *optional*): height, width, top and left as shares of the
+            sides of a window's frames; whole frames by default.
         mirrored (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): which windows are flipped left to right.
         size: height and width of the result.
 
@@ -229,7 +230,8 @@ def rotate_hue(frames: Tensor, turns: Tensor) -> Tensor:
 def _rotate_hue(frames: Tensor, turns: Tensor) -> None:
     """As [`rotate_hue`], for some of the windows.
 
-    With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6` and `n`
+    With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6`
+    and `n`
     is 5, 3 and 1 for red, green and blue.
     """
     red, green, blue = frames.unbind(2)
@@ -304,7 +306,8 @@ def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         weights (`torch.Tensor` of shape `(batch_size,)`): share of each sample's own pixels.
 
     Returns:
-        The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of an odd
+        The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of
+        an odd
         batch is its own.
     """
     partner = torch.arange(len(values), device=values.device) ^ 1

@@ -35,7 +35,7 @@ class HalfDataset(Dataset):
     Args:
         rows: rows of the `SoccerNet` builder (`video_id`, `half`, `events`).
         store: the frame store that holds them.
-        labels: names in the order of the model's logits; events with other labels are left out.
+        labels: names in the order of the model's logits; events with other labels are omitted.
         fps: frames per second of the model; the store's rate must be a multiple.
 
     Raises:
@@ -132,7 +132,8 @@ class WindowShape:
 class FrameWindows(Dataset):
     """Windows of frames, addressed by [`WindowKey`] so that the sampler alone holds the randomness.
 
-    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it has the
+    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it
+    has the
     same windows in every epoch.
 
     Args:

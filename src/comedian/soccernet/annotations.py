@@ -67,10 +67,10 @@ def read_annotations(path: str | Path, labels: Sequence[str] | None = None) -> l
 
     Args:
         path: the label file.
-        labels: keep only these labels; None keeps all. What is left out is counted in the log (level info).
+        labels: keep only these labels; None keeps all. What is omitted is counted in the log (level info).
 
     Raises:
-        InputError: the file cannot be read, or a field is missing or makes no sense.
+        InputError: the file cannot be read, or a field is missing or is invalid.
     """
     annotations = parse_events(read_json(path), "annotations", f"`{path}`")
     if labels is None:
@@ -137,7 +137,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
     Written again, a spot gets the position that it was read from (or 1 ms for 0 ms).
 
     Raises:
-        InputError: the file cannot be read, or a field is missing or makes no sense.
+        InputError: the file cannot be read, or a field is missing or is invalid.
     """
     return parse_events(read_json(path), "predictions", f"`{path}`")
 
@@ -151,7 +151,7 @@ def parse_events(content: Any, key: str, source: str) -> list:
         source: what to call the file in an error.
 
     Raises:
-        InputError: there is no such list, or a field is missing or makes no sense.
+        InputError: there is no such list, or a field is missing or is invalid.
     """
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise InputError(f"{source} has no list `{key}`; give a file in SoccerNet's format")

@@ -1,4 +1,4 @@
-"""`SoccerNet`: a folder of matches -> `datasets`, one row a half.
+"""`SoccerNet`: a folder of matches -> `datasets`, one row per half.
 
 `datasets` no longer runs loading scripts, so the class is the script:
 
@@ -129,7 +129,7 @@ class SoccerNetConfig(datasets.BuilderConfig):
 
 
 class SoccerNet(datasets.GeneratorBasedBuilder):
-    """Builder of one row a half from a folder laid out as SoccerNet's.
+    """Builder of one row per half from a folder laid out as SoccerNet's.
 
     Without a `config_name` all labels are kept, or those in `labels`; see `SoccerNetConfig` for the arguments. Rows have
     `video_id`, `half`, `video_path` (absolute), `duration_s`, `fps` (the video's own), `annotated` (False where labels

@@ -1,4 +1,4 @@
-"""SoccerNet's label lists, and label lists in files: one label a line."""
+"""SoccerNet's label lists, and label lists in files: one label per line."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -49,14 +49,14 @@ BALL_LABELS_12 = (
 
 
 def read_label_list(path: str | Path) -> tuple[str, ...]:
-    """Read a label list: one label a line, in the order of the model's outputs; blank lines do not count.
+    """Read a label list: one label per line, in the order of the model's outputs; blank lines do not count.
 
     Raises:
         InputError: the file cannot be read, holds no label or one twice.
     """
     labels = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not labels:
-        raise InputError(f"`{path}` holds no label; write one a line")
+        raise InputError(f"`{path}` holds no label; write one per line")
     check_label_list(labels, f"`{path}`")
     return labels
 

@@ -40,11 +40,11 @@ def find_matches(root: str | Path) -> list[str]:
     They are relative to `root`, with forward slashes, sorted. Links are followed; hidden folders are passed over.
 
     Raises:
-        InputError: `root` is no folder, or a match's name has control characters.
+        InputError: `root` is not a folder, or a match's name has control characters.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"`{root}` is no folder; give the folder that holds the matches")
+        raise InputError(f"`{root}` is not a folder; give the folder that holds the matches")
     matches = sorted(
         folder.relative_to(root).as_posix()
         for folder, file_names in walk(root)
@@ -70,7 +70,8 @@ def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]
     """Return what to call the match of some videos, and half -> video.
 
     Videos that are named as SoccerNet names halves (`1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`) and lie in one folder are of the
-    match of that folder, and their names say which halves. Any others are halves 1, 2, ... of a match named after the first.
+    match of that folder, and their names say which halves. Any others are halves 1, 2, ... of a match named after the
+    first.
 
     Raises:
         InputError: two videos are of one half.
@@ -97,7 +98,7 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
         quality: which of several files a half to take, such as `720p`; None takes the smallest picture.
 
     Raises:
-        InputError: a half has no video of that quality, or several that cannot be told apart.
+        InputError: a half has no video of that quality, or several that are ambiguous.
     """
     videos: dict[int, list[tuple[str, Path]]] = {}
     for path in sorted(Path(match_dir).iterdir()):
@@ -142,7 +143,7 @@ class PublishedFeatures:
 
     Attributes:
         suffix: the file's name after `<half>_`.
-        fps: features a second.
+        fps: features per second.
         offset_s: time that the first feature stands for.
     """
 

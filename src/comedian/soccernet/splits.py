@@ -38,7 +38,8 @@ SOCCERNET_LEAGUES = frozenset(
 
 
 def split_name(name: str) -> str:
-    """Return what `datasets` calls a split that a file, a folder or a person calls `name`, in any case; other names stay."""
+    """Return what `datasets` calls a split that a file, a folder or a person calls `name`, in any case; other names
+    stay."""
     return SPLIT_NAMES.get(name.lower(), name)
 
 
@@ -71,8 +72,8 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
     """Return split -> match folders relative to `root`; `SoccerNetConfig.splits` tells where from.
 
     Raises:
-        InputError: `root` is no folder, the split file is malformed or names a missing match, or SoccerNet's own lists are
-            needed and cannot be had.
+        InputError: `root` is not a folder, the split file is malformed or names a missing match, or SoccerNet's own
+            lists are needed and cannot be had.
     """
     if splits != "auto":
         return _splits_of_file(root, Path(splits))
@@ -98,7 +99,7 @@ def matches_of_splits(root: Path, names: Sequence[str] | None = None, splits: st
     `splits` tells where the splits come from, see `SoccerNetConfig.splits`.
 
     Raises:
-        InputError: `root` is no folder, or has no such split.
+        InputError: `root` is not a folder, or has no such split.
     """
     if not names:
         return find_matches(root)
@@ -124,7 +125,7 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
             match_dir = existing(root, str(folder))
             video_id = match_dir.relative_to(root).as_posix()
             if not match_dir.is_dir():
-                raise InputError(f"`{path}` lists {folder!r} in {name}, and there is no folder `{match_dir}`")
+                raise InputError(f"`{path}` lists {folder!r} in {name}, and there is not a folder `{match_dir}`")
             if video_id in listed:
                 raise InputError(f"`{path}` lists {folder!r} more than once")
             listed.add(video_id)
@@ -133,7 +134,7 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
 
 
 def _group(splits_of_matches: Iterable[tuple[str | None, str]], root: Path, where: str) -> dict[str, list[str]]:
-    """Collect matches by split, in the usual order of splits; those without one are left out and named in the log."""
+    """Collect matches by split, in the usual order of splits; those without one are omitted and named in the log."""
     splits: dict[str | None, list[str]] = {split: [] for split in SPLIT_NAMES.values()}
     for split, video_id in splits_of_matches:
         splits.setdefault(split, []).append(video_id)

@@ -75,7 +75,8 @@ def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -
     for name, value in wanted.items():
         if found[name] != value:
             raise InputError(
-                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be given "
+                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be "
+                "given "
                 "other pixels than it was trained on; set it so"
             )
 
@@ -104,7 +105,8 @@ class StageTrainer(Trainer):
         super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise InputError(
-                "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; train "
+                "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; "
+                "train "
                 "`peft.get_peft_model(model, config)`, or `PeftModel.from_pretrained(base, folder, is_trainable=True)`"
             )
         if self.processing_class is None:
@@ -241,7 +243,8 @@ class StageTrainer(Trainer):
         field = "learning_rate" if self.args.base_learning_rate is None else "base_learning_rate"
         precision = ", or train with `bf16` instead of `fp16`" if scaler is not None else ""
         raise InputError(
-            f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training stopped; "
+            f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training "
+            "stopped; "
             f"{kept}. Lower `training.{field}` (now {getattr(self.args, field):g}) or lengthen `training.warmup_steps`"
             f"{precision}, and train again with `--restart`"
         )
@@ -345,12 +348,13 @@ class StageTrainer(Trainer):
 
         Args:
             planes: the windows' frames, from [`planes_of`].
-            seeds (`torch.LongTensor` of shape `(batch_size,)`): one a window.
+            seeds (`torch.LongTensor` of shape `(batch_size,)`): one per window.
             settings: what is switched on.
 
         Returns:
             Pixels `(batch_size, num_frames, 3, height, width)`, in the precision of the model's first product, which
-            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among them.
+            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among
+            them.
         """
         model, processor = self.model.config, self.processing_class
         parameters = draw_parameters(seeds, settings, len(planes[0]) // model.tubelet_size)
@@ -401,7 +405,8 @@ def storage_errors(folder: str) -> Iterator[None]:
         if not STORAGE_ERROR.search(str(error)):
             raise
         raise InputError(
-            f"a checkpoint cannot be written to `{folder}` ({error}); make room and run the same command again: it goes on "
+            f"a checkpoint cannot be written to `{folder}` ({error}); make room and run the same command again: it "
+            "goes on "
             "from the last whole one"
         ) from error
 

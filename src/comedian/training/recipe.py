@@ -39,7 +39,7 @@ class DataSection:
     Attributes:
         root: folder of matches in SoccerNet's layout.
         frames: frame store made by `comedian prepare` from the same folder.
-        labels: a file with one label a line; SoccerNet-v2's 17 labels by default.
+        labels: a file with one label per line; SoccerNet-v2's 17 labels by default.
         splits: where the splits come from, see `SoccerNetConfig.splits`.
         features: feature bank of the training split, for stage 2.
     """
