@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend, and the errors of the system that they can."""
+"""The exception for invalid input that a user can fix, and the system errors that a user can fix."""
 
 import difflib
 import errno
@@ -20,7 +20,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(ValueError):
-    """Bad input: one line that names the file or argument, what was found and how to mend it.
+    """Bad input: one line that names the file or argument, what was found and how to fix it.
 
     The command line prints the line alone and exits with code 2. What is quoted from a file can neither break the line nor
     give orders to the terminal: line ends become spaces, other characters that cannot be printed their escapes, and the

@@ -334,7 +334,10 @@ CLEAN_CSV = "video,label,time_s,half\n1.mkv,Goal,1,\n2.mkv,Goal,2,\ncup,Goal,1,1
     [
         (CLEAN_CSV, []),
         (CLEAN_CSV + "1.mkv,Goal,9,\n", [("event outside the video", "line 6: 'Goal' at 9 s")]),
-        (CLEAN_CSV + "2.mkv,Goal,0:02,\n", [("duplicate event", "line 6: 'Goal' at 2 s in `2.mkv` stands in line 3")]),
+        (
+            CLEAN_CSV + "2.mkv,Goal,0:02,\n",
+            [("duplicate event", "line 6: 'Goal' at 2 s in `2.mkv` is already in line 3")],
+        ),
         (CLEAN_CSV + "1.mkv,Goal,soon,\n,Goal,1,\n", [("unreadable event", "line 6"), ("unreadable event", "line 7")]),
         (CLEAN_CSV + "3.mkv,Goal,1,\n", [("missing video", "line 6: there is no video `3.mkv`")]),
         (
@@ -346,8 +349,8 @@ CLEAN_CSV = "video,label,time_s,half\n1.mkv,Goal,1,\n2.mkv,Goal,2,\ncup,Goal,1,1
             CLEAN_CSV + "1.mkv,Goal,1,2\n",
             [("missing video", "`1.mkv` is one video and has no half 2; leave `half` empty")],
         ),
-        (CLEAN_CSV.replace("2.mkv,Goal,2,", "2.mkv,,,"), [("no event", "has no event of `2.mkv`; leave it so if")]),
-        (CLEAN_CSV.replace("2.mkv,Goal,2,\n", ""), [("video without labels", "2.mkv` is not named in")]),
+        (CLEAN_CSV.replace("2.mkv,Goal,2,", "2.mkv,,,"), [("no event", "has no event of `2.mkv`; label it, unless")]),
+        (CLEAN_CSV.replace("2.mkv,Goal,2,\n", ""), [("video without labels", "2.mkv` is not listed in")]),
         (CLEAN_CSV + "1.mkv,goal,2,\n", [("label in two spellings", "line 6: 'goal', elsewhere 'Goal'; use one")]),
     ],
 )

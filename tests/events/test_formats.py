@@ -504,7 +504,7 @@ def test_the_command_converts_and_says_what_is_lost(tmp_path, capsys):
     assert main(words) == 2
     assert "`--to` is missing" in capsys.readouterr().err
     assert main([*words, "--to", "e2e-spot"]) == 2
-    assert "is not known; say where the videos are: `--videos`" in capsys.readouterr().err
+    assert "is unknown; give the folder of the videos with `--videos`" in capsys.readouterr().err
     assert main([*words, "--to", "json", "--labels", "far_court_bounce"]) == 0
     assert [event.label for event in read_events(tmp_path / "out.json").videos[0].events] == ["far_court_bounce"]
     assert main([*words, "--to", "e2e-spot", "--fps", "0"]) == 2

@@ -303,7 +303,7 @@ def test_edl_of_resolve(tmp_path):
     assert video == EventVideo("friday", fps=25, events=(goal, second))
     assert events.unread == {"durations of markers"}
     assert read_one(path, fps=25)[0].events[0].position_ms == 3_618_240
-    with pytest.raises(InputError, match="line 5: the timecode 01:00:18:06 is before the video's first, 02:00:00:00"):
+    with pytest.raises(InputError, match="line 5: the timecode 01:00:18:06 is before the start timecode 02:00:00:00"):
         read_events(path, fps=25, options=ReadOptions(start_timecode="02:00:00:00"))
     with pytest.raises(InputError, match="`--start-timecode`: 'noon' is not a timecode"):
         read_events(path, fps=25, options=ReadOptions(start_timecode="noon"))
@@ -388,7 +388,7 @@ def test_one_file_is_of_one_video_and_a_folder_of_many(tmp_path, capsys):
     assert sorted((tmp_path / "b.csv").read_text().splitlines()) == sorted((rows.replace(",3,", ",3.0,")).splitlines())
     assert "left out" not in capsys.readouterr().err
     assert main(["data", "convert", str(tmp_path / "out"), str(tmp_path / "b.csv"), "--video", "x"]) == 2
-    assert "it has events of 2 videos; leave out `--video`" in capsys.readouterr().err
+    assert "it has events of 2 videos; remove `--video`" in capsys.readouterr().err
     # a name that the file's own name does not keep
     one = str(tmp_path / "out/friday.mp4.xml")
     assert main(["data", "convert", one, str(tmp_path / "monday.xml"), "--to", "sportscode"]) == 0

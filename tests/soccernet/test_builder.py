@@ -151,7 +151,7 @@ def test_splits_of_a_file(add_match, build, tmp_path):
         ({"train": ["/a"]}, "leads out"),
         ({"train": "a"}, "list of match folders"),
         (["a"], "list of match folders"),
-        ({"my split!": ["a"]}, "no name for a split"),
+        ({"my split!": ["a"]}, "not a valid name of a split"),
         ({"train": []}, "no match with a video"),
     ],
 )

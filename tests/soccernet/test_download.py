@@ -190,9 +190,9 @@ def test_a_full_disk(soccernet, tmp_path, monkeypatch):
     ("selection", "message"),
     [
         ({}, "nothing to download"),
-        ({"labels": "v9"}, "no labels 'v9'; choose v2"),
-        ({"videos": "8K"}, "no videos '8K'"),
-        ({"labels": "v2", "splits": ("trian",)}, "no split 'trian'"),
+        ({"labels": "v9"}, "unknown labels 'v9'; choose v2"),
+        ({"videos": "8K"}, "unknown videos '8K'"),
+        ({"labels": "v2", "splits": ("trian",)}, "unknown split 'trian'"),
     ],
 )
 def test_a_selection_of_nothing_known(selection, message):

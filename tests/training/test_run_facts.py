@@ -293,7 +293,7 @@ def test_features_of_other_files_are_refused(kind, tmp_path):
     (video if kind == "npy" else npy).write_bytes(b"two" * 1000)
     features.check_source(video)
     (video if kind == "video" else npy).write_bytes(b"two" * 1000)
-    with pytest.raises(ValueError, match="holds features of another `1_"):
+    with pytest.raises(ValueError, match="contains features of another `1_"):
         features.check_source(video)
     npy.unlink()
     if kind == "npy":

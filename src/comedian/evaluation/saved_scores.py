@@ -1,4 +1,4 @@
-"""What tuning reads: annotations of the matches that were scored, and their scores, merged in any way."""
+"""Inputs of tuning: annotations of the scored matches, and their scores with any merging."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_references(
     Args:
         labels_root: a folder or a zip in SoccerNet's layout.
         files: as from `find_scores`.
-        labels: the model's; an event of another label asks for no scores.
+        labels: the model's; events with other labels need no scores.
         split: only the matches of this split.
 
     Returns:

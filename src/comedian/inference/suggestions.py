@@ -6,7 +6,7 @@ from typing import Any
 
 from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
-# two moments closer to each other are seen in one look
+# moments closer to each other are reviewed together
 MIN_DISTANCE_S = 10.0
 
 

@@ -56,7 +56,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
         use_batch_keys (`bool`, defaults to `False`): Compare with the other clips of the step too.
 
     Raises:
-        StrictDataclassError: a field that cannot be.
+        StrictDataclassError: a field has an invalid value.
     """
 
     model_type = "comedian_contrastive"
@@ -76,7 +76,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Refuse sizes and temperatures that cannot be."""
+        """Reject invalid sizes and temperatures."""
         _check_contrast(self, "projector_sizes", "predictor_sizes")
         if self.projector_sizes[-1] != self.predictor_sizes[-1]:
             raise ValueError(
@@ -106,7 +106,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
             as many spatial as temporal layers. ViSwin's temporal encoder starts afresh.
 
     Raises:
-        StrictDataclassError: a field that cannot be.
+        StrictDataclassError: a field has an invalid value.
     """
 
     model_type = "comedian_distillation"
@@ -128,7 +128,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Refuse sizes, temperatures and choices that cannot be."""
+        """Reject invalid sizes, temperatures and choices."""
         _check_contrast(self, "projector_sizes")
         if self.negatives not in NEGATIVES:
             raise ValueError(f"`negatives` is {self.negatives!r}; must be one of {', '.join(NEGATIVES)}")
@@ -203,11 +203,11 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         scores_per_token (`int`, defaults to 1): Steps of the output in a token, so that it answers more often than a
             tubelet lasts. Without `offset_radius_s` every token has a logit for each step, and the number must divide
             `tubelet_size`; with it, it is only how finely the displaced scores are laid out.
-        offset_radius_s (`float`, *optional*): Adds a head that tells how far an event lies from the token that found
-            it, in seconds, at most so many; scores move there (displacement, Soares et al., 2022).
+        offset_radius_s (`float`, *optional*): Adds a head that predicts the displacement of an event from its token,
+            in seconds, at most so many; scores move there (displacement, Soares et al., 2022).
         offset_loss_weight (`float`, defaults to 1.0): Of the head's loss beside the spotting loss.
-        sound (`bool`, defaults to `False`): Adds a branch that hears: what it makes of the audio track's spectrogram is
-            added to the temporal tokens before the heads.
+        sound (`bool`, defaults to `False`): Adds an audio branch: the output of its layers for the spectrogram of the
+            audio track is added to the temporal tokens before the heads.
         sound_hidden_size (`int`, defaults to 128): Channels of that branch.
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
@@ -230,7 +230,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, one list per label, for `comedian spot --threshold precision=0.9`.
-        label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which indicate how reliable its
             threshold and its points can be trusted.
         backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
             `backbone_config` if that is not given.
@@ -342,7 +342,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
                 make = AutoConfig.for_model if sub_config is AutoConfig else sub_config
                 setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
-            # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
+            # the installed package is its own code; otherwise, pipeline() would require `trust_remote_code`
             custom = custom_class_of(kwargs.get("auto_map"))
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
@@ -540,14 +540,14 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
 
     def _check_backbone(self):
-        """Refuse a missing image model, and sizes of ViViT and ViSwin that it would not follow."""
+        """Reject a missing image model, and sizes of ViViT and ViSwin that it does not use."""
         if self.backbone_config is None:
             raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
         if len(self.spatial_depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
     def _check_convolutions(self):
-        """Refuse patches that halving does not lead to, and widths that cannot be halved as often."""
+        """Reject patch sizes that are not reached by halving, and widths that cannot be halved as often."""
         if self.patch_size < 2 or self.patch_size & (self.patch_size - 1):
             raise ValueError(
                 f"`patch_size` is {self.patch_size}; `convolutional` halves its pictures: give 2, 4, 8, ..."
@@ -571,7 +571,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         if self.copies_spatial_layers and not self._spatial_layers_fit:
             raise ValueError(
                 "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
-                f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
+                f"temporal layers ({self.temporal_depth}) has layers to copy; remove it"
             )
 
 

@@ -236,7 +236,7 @@ class ActionSpottingPipeline(Pipeline):
         Args:
             tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): from [`encode`].
             batch_size: windows at once.
-            sound: of the half, from [`read_sound`], for a model that hears.
+            sound: of the half, from [`read_sound`], for a model with an audio branch.
 
         Returns:
             `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
@@ -278,7 +278,7 @@ def halves_of(match: Video | tuple[Video, ...]) -> tuple[Video, ...]:
 
 
 def check_video(video: Video) -> None:
-    """Refuse what is not a video, before work begins.
+    """Reject inputs that are not videos before the work begins.
 
     Raises:
         ValueError: frames of another type or shape, or a path without a file.
@@ -345,7 +345,7 @@ def is_quantized(model: nn.Module) -> bool:
 def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
     """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame, in bounded memory.
 
-    The same frames as the package's `comedian.video.decoding.iter_frames`, which says more.
+    The same frames as the package's `comedian.video.decoding.iter_frames`, which has more documentation.
 
     Args:
         path: any video that FFmpeg reads.

@@ -89,7 +89,7 @@ def require_finite(scores: np.ndarray, offsets_s: np.ndarray | None = None) -> N
 def stitch_half(
     scores: np.ndarray, offsets_s: np.ndarray | None, starts: np.ndarray, num_tokens: int, config
 ) -> np.ndarray:
-    """Merge what a model says of overlapping windows into the scores of a half, on the grid of its output.
+    """Merge the outputs of a model for overlapping windows into the scores of a half, on the grid of its output.
 
     Args:
         scores (`np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float): of each
@@ -242,7 +242,7 @@ def reach_of(weights: np.ndarray) -> int:
 
 
 def fix_peaks(live: np.ndarray, weights: np.ndarray, threshold: float) -> np.ndarray:
-    """Run soft-NMS as far as the scores tell: fix many peaks a round, with the result of one peak at a time.
+    """Run soft-NMS as far as the scores determine it: fix many peaks a round, with the result of one peak at a time.
 
     A round fixes every score that is the highest (the earliest of equals) within `reach = 2 * radius` steps. Such a
     peak's window shares a step only with the windows of peaks within `reach`. All those still to come are lower, or

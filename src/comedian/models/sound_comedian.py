@@ -91,7 +91,7 @@ def sound_of_tokens(sound: np.ndarray | None, num_tokens: int, token_rate: float
 
     Returns:
         `np.ndarray` of shape `(num_tokens, ceil(MEL_RATE / token_rate), NUM_MELS)`, float32; NaN throughout without
-        `sound`, which the model takes for none. Silence is something else: it may mean that nothing is going on.
+        `sound`, which the model treats as missing audio. Silence is different: it can be informative.
     """
     count = math.ceil(MEL_RATE / token_rate - 1e-6)
     if sound is None:
@@ -176,9 +176,9 @@ def _chunks(frames: Iterable[Any], start_s: float) -> Iterator[tuple[int, np.nda
 
 
 def _run_of(start_s: float) -> Callable[[Any], tuple]:
-    """Return what tells the run of each frame: its first sample's place, and its format.
+    """Return the key of a run of audio frames: the position of its first sample, and its format.
 
-    What follows without a gap goes on by its own length; after a gap, the timestamp tells where.
+    Frames without a gap continue after the previous one; after a gap, the timestamp gives the position.
     """
     run, end_s = None, 0.0
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 # luma of ITU-R BT.601
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.1, 2.0)
-# pixels on each side of the one that is blurred: 23 taps, as published
+# radius of the blur in pixels: 23 taps, as published
 BLUR_RADIUS = 11
 SOLARIZE_THRESHOLD = 0.5
 # width / height of a crop relative to the frame's: 1.33 to 2.21 of frames of 398 x 224 pixels, as published
@@ -28,14 +28,14 @@ DEFAULT_HUE_PIXELS_AT_ONCE = 2**23
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What is done to a training window, and how often.
+    """Settings of the augmentation of training windows.
 
     Attributes:
         flip_prob: probability of a horizontal flip.
         jitter_prob: probability of colour jitter.
         brightness, contrast, saturation: factors are drawn from `[1 - x, 1 + x]`.
         hue: shifts are drawn from `[-x, x]` turns of the colour circle of HSV.
-        grey_prob: probability that the colours go.
+        grey_prob: probability of conversion to grey.
         blur_prob: probability of a Gaussian blur of 23 taps, sigma 0.1 to 2 pixels.
         solarize_prob: probability that the bright half of the pixel values is inverted.
         min_crop_scale: smallest share of the frame's area that a random crop keeps, 0.75 to 1.24 times as wide for its
@@ -123,13 +123,13 @@ def augment(
     settings: AugmentationSettings,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Crop, resize and flip a batch of windows; shift, jitter, blur and solarize what comes out.
+    """Crop, resize and flip a batch of windows; then shift, jitter, blur and solarize it.
 
     Args:
         frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`, uint8): pixels; or a list of windows
             `(num_frames, 3, height, width)` of frames of different sizes.
         parameters: from [`draw_parameters`], on the device of `frames`.
-        settings: what is switched on.
+        settings: probabilities and ranges.
         size: height and width of the result; those of the first window by default.
 
     Returns:
@@ -269,7 +269,7 @@ def shift(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window as it is.
+    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window unchanged.
 
     Each axis is one matrix product: faster than a convolution whose kernel differs from window to window, and without the
     copies that one makes.

@@ -229,7 +229,7 @@ def iter_frames(
         shown, shown_s, start_s, index, num_late = None, 0.0, None, 0, 0
 
         def is_off_grid(pts: int, next_pts: int) -> bool:
-            """Whether no grid point falls in the time that a frame is on screen."""
+            """Whether no grid point is near the time that a frame is on screen."""
             if start_s is None:
                 return False
             first = math.ceil((pts * time_base - start_s - 2 * tolerance_s) * fps)
