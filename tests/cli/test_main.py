@@ -41,7 +41,7 @@ def test_version(capsys):
 
 def test_unknown_command_and_argument_exit_with_2(capsys):
     assert main(["dance"]) == 2
-    assert "`dance` is no command" in capsys.readouterr().err
+    assert "unknown command `dance`" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["prepare", "a", "b", "--nonsense"])
     assert stop.value.code == 2

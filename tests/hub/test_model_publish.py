@@ -307,7 +307,7 @@ def spoil_class(folder):
             lambda folder: (folder / "test_scores.json").write_text('{"tight": {"a_mAP": 1, "a_mAP_per_class": [1]}}'),
             "other labels",
         ),
-        (lambda folder: (folder / "recipe.yaml").write_text("- 1"), "is no recipe"),
+        (lambda folder: (folder / "recipe.yaml").write_text("- 1"), "is not a recipe"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "vit"}'), "not the configuration"),
     ],
 )

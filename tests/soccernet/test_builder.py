@@ -172,7 +172,7 @@ def test_splits_of_folders(add_match, build, caplog):
         "test": ["test/c"],
         "challenge": ["challenge/e"],
     }
-    assert len(caplog.records) == 1 and "1 matches left out" in caplog.text and "other/d" in caplog.text
+    assert len(caplog.records) == 1 and "1 matches omitted" in caplog.text and "other/d" in caplog.text
 
 
 def official_matches():

@@ -181,7 +181,7 @@ def test_without_network(soccernet, tmp_path, monkeypatch):
 
 def test_a_full_disk(soccernet, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(InputError, match="needs 0.0 GB and has 0.0 GB"):
+    with pytest.raises(InputError, match="needs 0.0 GB, but only 0.0 GB are free"):
         get(tmp_path, videos="224p")
     assert soccernet.fetched == []
 

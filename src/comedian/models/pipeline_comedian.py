@@ -392,7 +392,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             while restarts_s:
                 place_s = restarts_s.pop(0) - start_s
                 logger.warning(
-                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows are the next frames"
+                    f"the clock of `{path}` restarts at {place_s:.1f} s; the following frames are appended"
                 )
             if time_s - start_s >= MAX_LENGTH_S:  # a broken time
                 continue
@@ -402,7 +402,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
                 index += 1
             shown, array, shown_s = frame, None, time_s - start_s
         if shown is None:
-            raise ValueError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
+            raise ValueError(f"`{path}` contains no frame that can be decoded; check that it is a complete video")
         end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
             array = to_array(shown) if array is None else array
