@@ -149,9 +149,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         """Start weights as the published system does; what it lacks, sound, by its own rules.
 
         Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for
-        norms, a
-        class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
-        half the range for the classifier; that of He et al. (2015) for convolutions.
+        norms, a class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and
+        2; normal of half the range for the classifier; that of He et al. (2015) for convolutions.
         """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
@@ -440,7 +439,7 @@ class ComedianModel(ComedianPreTrainedModel):
                 pixels of at most one window.
             kept_tubelets (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*): ascending indices of the
                 tubelets to encode, the mask token standing in for the others. In training mode they are drawn at random
-                when left out (`config.temporal_mask_ratio`).
+                by default (`config.temporal_mask_ratio`).
 
         Returns:
             [`ComedianModelOutput`]

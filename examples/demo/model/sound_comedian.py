@@ -1,10 +1,10 @@
-"""The sound of a video as a log-mel spectrogram: numpy and PyAV alone, in bounded memory but for the result.
+"""The sound of a video as a log-mel spectrogram: NumPy and PyAV only; memory is bounded except for the result.
 
 Frame `j` is centred `j / MEL_RATE` seconds after the first *video* frame that is shown, whenever the audio stream begins,
-and where the container's clock starts anew the sound stays beside the picture. Mono (mean of
-the channels) at 16 kHz; Hann windows of 40 ms, one every 20 ms; the energy `|DFT|**2 / sum(window**2)` (white noise of
-variance 1 has 1 in each bin) through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 7.6 kHz;
-`(log10(energy + 1e-6) + 6) / 8`. Silence is 0; a tone at full scale has an energy of about 107 and is at 1.
+and if the container's clock restarts, audio and video stay in sync. Mono (mean of the channels) at 16 kHz; Hann
+windows of 40 ms, one every 20 ms; the energy `|DFT|**2 / sum(window**2)` (white noise of variance 1 has 1 in each bin)
+through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 7.6 kHz; `(log10(energy + 1e-6) + 6) /
+8`. Silence is 0; a tone at full scale has an energy of about 107 and is at 1.
 """
 
 import math

@@ -66,7 +66,7 @@ def read_image_backbone(
     fps: float = 2.0,
     image_size: Sequence[int] | None = None,
 ) -> ImageBackbone:
-    """Turn an image model into a spatial encoder that sees a still tubelet as the image model sees its image.
+    """Turn an image model into a spatial encoder whose tokens of a still tubelet are those of the image model.
 
     The patch embedding is inflated: every frame of a tubelet gets an equal share of the weights (Arnab et al., ViViT,
     2021). The difference between the image model's normalisation and ours goes into its weights and bias, DINOv2's layer

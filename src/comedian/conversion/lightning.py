@@ -69,7 +69,7 @@ class ConvertedCheckpoint:
         stage (`str`): `"spotting"`, `"stage 1"` or `"stage 2"`.
         model (`ComedianPreTrainedModel`): [`ComedianForActionSpotting`] for spotting, else [`ComedianModel`].
         assumed (`list[str]`): assumptions about sizes that the tensors do not determine and that were not given.
-        skipped (`dict[str, int]`): groups of tensors left out, and how many each.
+        skipped (`dict[str, int]`): groups of skipped tensors, and the number of each.
         checkpoint (`str`): name of the authors' file.
     """
 

@@ -153,8 +153,7 @@ def calibration_frames(videos: list[Path], config: Any) -> list[np.ndarray]:
 
     Returns:
         Batches uint8 `(CALIBRATION_BATCH, tubelet_size, height, width, 3)`, `CALIBRATION_TUBELETS` tubelets in all, or
-        a few
-        more.
+        a few more.
     """
     chosen = [videos[index] for index in np.unique(np.linspace(0, len(videos) - 1, CALIBRATION_TUBELETS).astype(int))]
     of_each = -(-CALIBRATION_TUBELETS // len(chosen))

@@ -25,8 +25,7 @@ def nearest_neighbour_probe(
     """Classify clips by their nearest neighbours (weighted k-NN on spatial tokens).
 
     A clip is the tubelet at an event; as many clips between events, spread evenly, stand for "nothing". A clip at
-    events of
-    several labels counts for the first.
+    events of several labels counts for the first.
 
     Args:
         model: in eval mode.

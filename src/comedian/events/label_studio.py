@@ -169,9 +169,8 @@ def write_label_studio(events: EventSet, path: str | Path) -> None:
     """Write tasks for Label Studio's import, one per video.
 
     The events of a video are written as pre-annotations (`predictions`) if one of them has a score, otherwise as an
-    annotation. The
-    project's configuration must have `<TimelineLabels name="events" toName="video">` and `<Video name="video"
-    value="$video" framerate="..."/>` with the rate of the videos.
+    annotation. The project's configuration must have `<TimelineLabels name="events" toName="video">` and `<Video
+    name="video" value="$video" framerate="..."/>` with the rate of the videos.
 
     Raises:
         InputError: a frame rate is unknown.

@@ -164,8 +164,7 @@ def mean_and_covariance(chunks: Iterable[np.ndarray], width: int) -> tuple[np.nd
     """Return the mean and the covariance (divided by the count) of all rows, in one pass.
 
     Each chunk is centred on its own mean and then merged, so a mean far from 0 does not reduce the precision (Chan,
-    Golub & LeVeque,
-    1979).
+    Golub & LeVeque, 1979).
 
     Args:
         chunks: arrays of shape `(num_rows, width)`, num_rows from 1.

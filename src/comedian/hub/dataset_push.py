@@ -33,8 +33,7 @@ def push_dataset(
 
     Rows are the builder's, with the video's name in place of its path. With `features` they also have `features`
     `(num_features, dim)`, `feature_fps` and `feature_offset_s`: feature `i` stands for `feature_offset_s + i /
-    feature_fps`
-    seconds from the first video frame.
+    feature_fps` seconds from the first video frame.
 
     Args:
         builder: what to push; it is prepared if need be.

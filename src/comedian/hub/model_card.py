@@ -209,7 +209,7 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
         Split -> official scores of the model, and of the ensemble (`ensemble_<split>_scores.json`).
 
     Raises:
-        InputError: a file that is none, or of other labels.
+        InputError: a file is invalid, or has other labels.
     """
     scores, ensemble_scores = {}, {}
     for path in sorted(

@@ -37,12 +37,11 @@ class StreamingSpotter:
 
     Every tubelet is encoded once; held are the tokens of one window and what their scores may still change.
 
-    Without `look_ahead_s` the spots are those of [`ActionSpotter`]: an event waits until no later window holds it and
-    nothing to come can suppress it. With it, an event is told once that much more has been seen: a token has the score
-    that
-    the window ending then gives it, one window a token, and only what was told before and what has been seen since
-    suppress it. These scores differ from those of a whole video: they have seen less of what follows. What was told is
-    never taken back, so an event whose score still grows may come twice, within its suppression window.
+    Without `look_ahead_s` the spots are those of [`ActionSpotter`]: an event is returned when no later window contains
+    it and no later event can suppress it. With it, an event is returned after this delay: the score of a token is that
+    of the window that ends then, and only earlier events and the tokens up to then can suppress it. These scores
+    differ from those of a whole video, because less of the following footage is known. Events are never withdrawn, so
+    an event whose score is still rising may be returned twice within its suppression window.
 
     Args:
         spotter: the model or ensemble, of one image size.

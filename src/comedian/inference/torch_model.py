@@ -36,9 +36,8 @@ def map_batches(
     """Yield `work(batch)` in order, worked on in threads while the caller's own thread makes the next batches.
 
     Each core of a CPU takes a batch of its own (of many cores, a few share one), so that none waits for another, nor
-    for the
-    one that is decoding; an accelerator takes one after the other. The threads begin without `torch.inference_mode` and
-    autocast.
+    for the one that is decoding; an accelerator takes one after the other. The threads begin without
+    `torch.inference_mode` and autocast.
     """
     num_threads = torch.get_num_threads()
     workers = min(num_threads, MAX_WORKERS) if device.type == "cpu" else 1

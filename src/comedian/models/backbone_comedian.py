@@ -16,8 +16,8 @@ class ComedianBackboneEncoder(nn.Module):
     """Spatial encoder around an image model: the mean over patches and frames, projected, is the tubelet's spatial token.
 
     `config.backbone_config` is the image model's configuration. It may be a transformer, with a class token or
-    without, or a
-    convolutional network; of [timm](https://huggingface.co/docs/timm), through transformers' `TimmWrapperConfig`.
+    without, or a convolutional network; of [timm](https://huggingface.co/docs/timm), through transformers'
+    `TimmWrapperConfig`.
     """
 
     def __init__(self, config: ComedianConfig):

@@ -112,8 +112,8 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
 
     `queue` `(queue_size, dim)` and `queue_ptr` `(1,)`, the next slot to overwrite, are saved with the weights, so that a
     resumed run continues with the same negatives. Training passes hold their keys back until [`update_queue`] is
-    called after
-    the optimizer's step: gradient accumulation neither fills the queue with keys of half a step nor shows a step its own.
+    called after the optimizer's step: gradient accumulation neither fills the queue with keys of half a step nor shows
+    a step its own.
     """
 
     def make_queue(self, queue_size: int, dim: int) -> None:

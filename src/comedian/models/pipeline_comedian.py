@@ -391,9 +391,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             start_s = time_s if start_s is None else start_s
             while restarts_s:
                 place_s = restarts_s.pop(0) - start_s
-                logger.warning(
-                    f"the clock of `{path}` restarts at {place_s:.1f} s; the following frames are appended"
-                )
+                logger.warning(f"the clock of `{path}` restarts at {place_s:.1f} s; the following frames are appended")
             if time_s - start_s >= MAX_LENGTH_S:  # a broken time
                 continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:

@@ -92,7 +92,7 @@ def read_pictures(examples: Iterable[Example], matches: Sequence[str], root: Pat
         Place -> `data:` address of a JPEG.
 
     Raises:
-        InputError: there is no video at all, or one that cannot be read.
+        InputError: no video exists, or one cannot be read.
     """
     places: dict[tuple[int, int], set[float]] = {}
     for example in examples:

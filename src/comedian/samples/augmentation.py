@@ -231,8 +231,7 @@ def _rotate_hue(frames: Tensor, turns: Tensor) -> None:
     """As [`rotate_hue`], for some of the windows.
 
     With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6`
-    and `n`
-    is 5, 3 and 1 for red, green and blue.
+    and `n` is 5, 3 and 1 for red, green and blue.
     """
     red, green, blue = frames.unbind(2)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -307,8 +306,7 @@ def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of
-        an odd
-        batch is its own.
+        an odd batch is its own.
     """
     partner = torch.arange(len(values), device=values.device) ^ 1
     partner = torch.where(partner < len(values), partner, partner ^ 1)

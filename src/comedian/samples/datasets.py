@@ -133,8 +133,7 @@ class FrameWindows(Dataset):
     """Windows of frames, addressed by [`WindowKey`], so that only the sampler is random.
 
     A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it
-    has the
-    same windows in every epoch.
+    has the same windows in every epoch.
 
     Args:
         halves: the halves that the windows are cut from.

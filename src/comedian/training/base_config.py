@@ -38,9 +38,8 @@ class StageConfig(TrainingArguments):
 
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
     clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch
-    would
-    be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
-    (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
+    would be filled up with the epoch's first windows on several processes, but not on one), buffers not synchronised
+    by DDP (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
     instructions; elsewhere training is in float32, with a warning.
 
     Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
@@ -57,8 +56,7 @@ class StageConfig(TrainingArguments):
             published one of the stage by default.
         schedule_epochs (`float`, *optional*): Epochs that the schedules of learning rate and momentum are laid out
             over; as many as are trained by default. With more, training stops before the schedules end. A share in
-            `warmup_steps` is
-            one of this length.
+            `warmup_steps` is one of this length.
         flip_prob (`float`): Probability of a horizontal flip.
         jitter_prob (`float`): Probability of colour jitter.
         brightness (`float`): Range of the brightness factor around 1.
@@ -254,8 +252,8 @@ class WindowConfig(StageConfig):
         windows_per_half (`int`): Windows drawn from each half in an epoch.
         sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at
             random starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal
-            parts of the
-            half. `"random"`: one start in each equal part of all possible starts; windows may overlap. `"edges"`: the
+            parts of the half. `"random"`: one start in each equal part of all possible starts; windows may overlap.
+            `"edges"`: the
             same,
             with the edges of a half in about as many windows as its middle.
     """

@@ -190,7 +190,7 @@ def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind:
     """Check that all names are known.
 
     Raises:
-        InputError: one is not; the message says which one was probably meant.
+        InputError: a name is unknown; the message suggests a similar one.
     """
     known = set(known)
     for name in given:

@@ -237,8 +237,7 @@ class SpottingTrainer(StageTrainer):
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
 
         Written are the model, `validation_scores.json`, `predictions_validation.zip` and `learning_curve.svg`; scores
-        of an
-        earlier model in the folder go.
+        of an earlier model in the folder go.
 
         Returns:
             Official scores on validation (`tight`, `loose`, fractions).

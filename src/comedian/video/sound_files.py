@@ -32,7 +32,7 @@ def open_sound(path: Path) -> np.ndarray | None:
     """Open a spectrogram, memory-mapped.
 
     Returns:
-        float16 of shape `(num_mel_frames, NUM_MELS)`; `None` if there is no file or the video had no audio track.
+        float16 of shape `(num_mel_frames, NUM_MELS)`; `None` if the file does not exist or the video had no audio track.
 
     Raises:
         InputError: the file is damaged or not a spectrogram.
