@@ -324,7 +324,7 @@ def test_published_features(published, tmp_path, kind, fps, offset_s, dim, caplo
     report = import_features(published, tmp_path / "bank", kind, progress=False)
     bank = FeatureBank(tmp_path / "bank")
     assert bank.halves == report.done == [(f"league/{name}", half) for name in ("one", "three") for half in (1, 2)]
-    assert "league/two" in caplog.text and "left out" in caplog.text
+    assert "league/two" in caplog.text and "skipped" in caplog.text
     half = bank.open("league/three", 2)
     assert (half.fps, half.offset_s, half.dim, half.duration_s, half.dtype) == (fps, offset_s, dim, 12, "float16")
     assert half.video["name"] == f"2_{PUBLISHED[kind].suffix}"
