@@ -113,7 +113,7 @@ def test_four_bits_compute_with_the_weights_that_they_stand_for(save_model, enco
 def expected():
     """Scores of the demo's video by its trained model in float32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comedian.inference.scoring.autocast", lambda model: torch.autocast("cpu", enabled=False))
+        patch.setattr("comedian.inference.torch_model.autocast", lambda model: torch.autocast("cpu", enabled=False))
         return ActionSpotter.from_pretrained(DEMO / "model", device="cpu").score(DEMO / "match" / "1_224p.mkv")
 
 

@@ -50,7 +50,7 @@ AUTO_MAPS = {
 }
 BACKBONE_CODE = {
     f"{name}_comedian.py"
-    for name in "backbone configuration convolutional encoders loss modeling saved_code sound timeline".split()
+    for name in "backbone configuration convolutional encoders loss modeling saved_code settings sound timeline".split()
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {

@@ -20,7 +20,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -106,6 +106,7 @@ def import_videos(
     seed: int = 0,
     name: str | None = None,
     fps: float | None = None,
+    validation: Collection[str] = (),
     options: ReadOptions | None = None,
     min_score: float | None = None,
 ) -> OwnVideos:
@@ -125,6 +126,7 @@ def import_videos(
         seed: selects these matches.
         name: the format; None detects it from the content.
         fps: frames per second if events are given in frames and the file has no rate.
+        validation: matches, by their `video_id`, for validation; no others are then moved there from training.
         options: options for what the file of events does not contain.
         min_score: predictions with a lower score are skipped; None keeps all. Required for a zip for the challenge
             server, which contains all candidates.
@@ -149,7 +151,7 @@ def import_videos(
         raise InputError(f"`{events_file}` contains no events; write one per line, such as `friday.mp4,Goal,12:34`")
     try:
         matches = by_match(events)
-        splits = _choose_splits(matches, validation_share, seed)
+        splits = _choose_splits(matches, validation_share, seed, validation)
     except InputError as error:
         raise InputError(f"`{events_file}`: {error}") from None
     targets = {part.file: output / match_of(part.video.name) / _target_name(part) for part in parts}
@@ -279,14 +281,15 @@ def _annotation(event: Event, half: int) -> Annotation:
 
 
 def _choose_splits(
-    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int
+    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int, validation: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """Choose by hashes of the names, so that adding a video moves few others."""
     if not 0 < validation_share < 1:
         raise InputError(f"`validation_share` is {validation_share}; give a share between 0 and 1")
     splits: dict[str, list[str]] = {"train": []}
     for video_id, parts in sorted(matches.items()):
-        splits.setdefault(parts[0].split or "train", []).append(video_id)
+        kept = "validation" if video_id in validation else None
+        splits.setdefault(kept or parts[0].split or "train", []).append(video_id)
     train = splits["train"]
     if len(train) < (1 if "validation" in splits else 2):
         few = "one video" if len(train) == 1 else "no video"

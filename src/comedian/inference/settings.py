@@ -66,6 +66,19 @@ def read_settings(path: str | Path, labels: Sequence[str], weights: Sequence[str
     return content["settings"]
 
 
+def weak_labels(config: ComedianSettings) -> list[str]:
+    """Return the labels of which fewer than half of the reported events were right on validation; none where unknown."""
+    if config.label_curves is None or config.label_thresholds is None:
+        return []
+    weak = []
+    for label, curve, threshold in zip(config.label_names, config.label_curves, config.label_thresholds, strict=True):
+        precisions = [precision for lowest, precision, _ in curve if lowest >= threshold]
+        # without a point from the threshold on, no reported event was right
+        if not precisions or precisions[-1] < 0.5:
+            weak.append(label)
+    return weak
+
+
 def write_settings(
     path: str | Path, settings: Mapping[str, Any], labels: Sequence[str], weights: Sequence[str]
 ) -> None:

@@ -60,6 +60,7 @@ STAGE_FILES = (
     "model.safetensors.index.json",
     "config.json",
     "*_scores.json",
+    "*_reported.json",
     "predictions_*.zip",
     "learning_curve.svg",
     "model_record.json",

@@ -50,6 +50,13 @@ STAGES: dict[str, Callable[..., Any]] = {
     "finetune_head": finetune,
     "finetune": finetune,
 }
+# what each is for, in the words of its banner
+PURPOSES = {
+    "pretrain": "spatial encoder without labels",
+    "distill": "backbone on a teacher's features",
+    "finetune_head": "spotting head on the labels",
+    "finetune": "whole model on the labels",
+}
 TEACHER = "teacher"
 SETTINGS: dict[str, type[StageConfig]] = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
 RESTART = (
@@ -179,7 +186,10 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     if "distill" in stages:
         run.data = replace(run.data, features=str(bank_of(run, plan.features)))
     checkpoint = None
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
+        PartialState().print(
+            f"\n== stage {number} of {len(stages)}: {stage}, {PURPOSES[stage]} -> {run.output / stage}"
+        )
         if stage == "distill":
             make_features(run, plan.features)
         run_stage(run, stage, STAGES[stage], checkpoint)
@@ -241,8 +251,11 @@ def make_features(run: Run, source: FeatureSource) -> None:
     if source.teacher is not None:
         model = run.output / TEACHER
         start = None if source.teacher_start is None else run.output / source.teacher_start
+        PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
     bank, reduced = run.output / "features", run.output / "features_reduced"
+
+    PartialState().print(f"-- features for `distill` -> {bank}")
 
     def fill() -> None:
         video_ids = matches_of_splits(Path(run.data.root), ["train"], run.data.splits)
