@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def draw_half(figure, half: int, video: Path, events, spots) -> None:
-    """Thumbnails at spotted events above a timeline of one line a label."""
+    """Thumbnails at spotted events above a timeline of one line per label."""
     grid = figure.add_gridspec(2, NUM_THUMBNAILS, height_ratios=[1, 1.6])
     step = max(len(spots) / NUM_THUMBNAILS, 1)
     chosen = [spots[int(index * step)] for index in range(min(NUM_THUMBNAILS, len(spots)))]

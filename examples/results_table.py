@@ -15,7 +15,7 @@ def main() -> None:
     """Print mean and standard deviation of each metric, over all and for each label."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", nargs="+", type=Path, help="files that `comedian evaluate --output` wrote")
-    parser.add_argument("--labels", type=Path, required=True, help="the labels, one a line")
+    parser.add_argument("--labels", type=Path, required=True, help="the labels, one per line")
     args = parser.parse_args()
     runs = [json.loads(path.read_text()) for path in args.scores]
     metrics = list(runs[0])

@@ -82,7 +82,7 @@ def frames_of(video: str, fps: float, size: list[int]) -> Iterator[np.ndarray]:
     with av.open(video) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        # containers round times to ticks
+        # tolerance for containers that round timestamps to ticks
         tolerance_s = min(0.51 * float(stream.time_base), 1e-3)
         shown, start_s, index = None, None, 0
         for frame in container.decode(stream):

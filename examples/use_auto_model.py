@@ -46,7 +46,7 @@ def use(name: str, video: str) -> None:
     config = AutoConfig.from_pretrained(name, trust_remote_code=True)
     window_s = config.num_frames / config.fps
     print(
-        f"{config.model_type}: {config.num_labels} labels, windows of {window_s:g} s at {config.fps:g} frames a second"
+        f"{config.model_type}: {config.num_labels} labels, windows of {window_s:g} s at {config.fps:g} frames per second"
     )
 
     # from a video to events: everything in one call, on any length of video

@@ -84,7 +84,7 @@ def of_half(events: list[dict], half: int) -> list[tuple[str, str, str]]:
 
 def test_use_auto_model_finds_what_the_package_finds(demo_events):
     printed = run("use_auto_model.py").stdout
-    assert "13 labels, windows of 40 s at 5 frames a second" in printed
+    assert "13 labels, windows of 40 s at 5 frames per second" in printed
     assert "pixels (1, 200, 3, 64, 112) -> tokens (1, 100, 192) -> scores (1, 100, 13)" in printed
     assert found_by_auto_classes(printed) == of_half(demo_events, 2)
 

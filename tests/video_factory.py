@@ -58,7 +58,7 @@ def write_video(
     """Write a video whose frame `k` is `draw_frame(k)`; the name's ending chooses the container.
 
     Args:
-        path: where; missing folders are made.
+        path: the file; missing folders are made.
         num_frames: frames, where `times_s` does not say.
         fps: frames a second, likewise; with `times_s`, the nominal rate.
         times_s: when each frame is presented, for a variable rate.

@@ -28,7 +28,7 @@ VECTOR = {
 
 
 def make_matches(count: int, num_predictions: int, num_events: int = 5) -> tuple[list, list]:
-    """References and predictions, one list a match."""
+    """References and predictions, one list per match."""
     rng = np.random.default_rng(0)
     references, predictions = [], []
     for _ in range(count):

@@ -79,7 +79,7 @@ def main() -> None:
             {"folder of JPEG files": lambda: go_through(folders), "frame store": lambda: go_through(stores)},
             args.repeats,
         )
-    print("| | windows a second |\n|---|---|")
+    print("| | windows per second |\n|---|---|")
     for name, time_s in times_s.items():
         print(f"| {name} | {args.windows / time_s:.1f} |")
     print(f"\nratio {times_s['folder of JPEG files'] / times_s['frame store']:.1f}; {machine()}")

@@ -198,7 +198,7 @@ def _copy(source: InputContainer, streams: Sequence[Stream], start_s: Fraction, 
 
 
 def timeline(spots: Sequence[dict], duration_s: float) -> str:
-    """Return one line a label, with a button an event that is the fainter the lower its score."""
+    """Return one line per label, with a button an event that is the fainter the lower its score."""
     step_s = next((step for step in TICKS_S if duration_s / step <= 10), TICKS_S[-1])
     rows = []
     for label in sorted({spot["label"] for spot in spots}):

@@ -1,4 +1,4 @@
-"""The one exception for input that a person can mend, and the errors of the system that they can."""
+"""The exception for invalid input that a user can fix, and the system errors that a user can fix."""
 
 import difflib
 import errno
@@ -20,11 +20,11 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(ValueError):
-    """Bad input: one line that names the file or argument, what was found and how to mend it.
+    """Bad input: one line that names the file or argument, what was found and how to fix it.
 
     The command line prints the line alone and exits with code 2. What is quoted from a file can neither break the line nor
     give orders to the terminal: line ends become spaces, other characters that cannot be printed their escapes, and the
-    middle of a line of more than some screens is left out.
+    middle of a line of more than some screens is omitted.
     """
 
     def __init__(self, message: str):
@@ -46,5 +46,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with escapes for the characters that cannot be printed, such as those that give orders to a terminal."""
+    """Return a text with escapes for the characters that cannot be printed, such as those that give orders to a
+    terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub refuses, in one line that says what to do about it."""
+"""Errors of the Hugging Face Hub as one line with the remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,8 @@ def _explain(error: Exception, url: str) -> str:
     match error:
         case GatedRepoError():
             return (
-                f"`{url}` is gated and this login has no access: ask for it and accept its conditions on that page, log in "
+                f"`{url}` is gated and this login has no access: ask for it and accept its conditions on that page, "
+                "log in "
                 "with `hf auth login` as the account that has it, and run this again"
             )
         case RevisionNotFoundError():
@@ -59,5 +60,6 @@ def _explain(error: Exception, url: str) -> str:
             return f"`{url}` is needed and offline mode is on: unset HF_HUB_OFFLINE"
         case _:
             return (
-                f"`{constants.ENDPOINT}` cannot be reached ({error}): see to the network and run this again to go on"
+                f"`{constants.ENDPOINT}` cannot be reached ({error}): check the network connection and rerun the "
+                "command to continue"
             )

@@ -182,7 +182,7 @@ def test_matches_without_labels_are_named(roots, tmp_path, capsys):
     (roots[0] / MATCHES[1] / "Labels-v2.json").unlink()
     assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
     assert json.loads((tmp_path / "s.json").read_text()) == expected([MATCHES[0], MATCHES[2]])
-    assert f"has no labels of them: {MATCHES[1]}\n" in capsys.readouterr().err
+    assert f"has no labels for them: {MATCHES[1]}\n" in capsys.readouterr().err
     assert evaluate(*roots, "--output", tmp_path / "s.json") == 0
 
 
@@ -320,7 +320,7 @@ def test_folders_that_fit_several_matches(roots, tmp_path, capsys):
     ("words", "found"),
     [
         (["--split", "test"], "holds no splits.json; give one with --splits"),
-        (["--splits", "splits.json"], "say with --split"),
+        (["--splits", "splits.json"], "choose one of its splits with --split"),
         (["--framerate", "0"], "--framerate 0"),
     ],
 )
@@ -382,7 +382,7 @@ def test_sets_are_named_by_their_files_or_else_their_paths(roots, tmp_path):
         (["--names", "a"], "--names: 1 names for 2 PREDICTIONS"),
         (["--names", "a", "a"], "`a` names two of PREDICTIONS"),
         (["--videos", "root"], "--videos root: it is for the report"),
-        (["--tolerance", "2"], "--tolerance 2.0: it is for the report"),
+        (["--tolerance", "2"], "--tolerance 2.0: it applies to the report only"),
         (["--report", "r", "--tolerance", "0"], "--tolerance 0: give seconds above 0, at most 60"),
         (["--report", "r", "--tolerance", "61"], "--tolerance 61"),
         (["--report", "r", "--tolerance", "nan"], "--tolerance nan"),

@@ -96,9 +96,9 @@ def test_one_source(root, tmp_path, words):
     "words, message",
     [
         (["--dim", 3], "give --dim, --data and --split to fit, or --transform OTHER_BANK"),
-        (["--transform", "x", "--dim", 3], "--transform fits nothing; leave out"),
-        (["--transform", "x", "--split", "train"], "--transform fits nothing; leave out"),
-        (["--transform", "x"], "is no feature bank"),
+        (["--transform", "x", "--dim", 3], "--transform does not fit a PCA; remove"),
+        (["--transform", "x", "--split", "train"], "--transform does not fit a PCA; remove"),
+        (["--transform", "x"], "is not a feature bank"),
     ],
 )
 def test_what_to_fit(tmp_path, capsys, words, message):

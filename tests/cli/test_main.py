@@ -41,7 +41,7 @@ def test_version(capsys):
 
 def test_unknown_command_and_argument_exit_with_2(capsys):
     assert main(["dance"]) == 2
-    assert "`dance` is no command" in capsys.readouterr().err
+    assert "unknown command `dance`" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["prepare", "a", "b", "--nonsense"])
     assert stop.value.code == 2
@@ -77,7 +77,7 @@ def test_ctrl_c_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("comedian.soccernet.prepare.prepare", interrupt)
     assert main(["prepare", str(tmp_path), str(tmp_path / "store")]) == 130
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["comedian prepare: interrupted; run the same command again to go on"]
+    assert lines == ["comedian prepare: interrupted; rerun the same command to continue"]
 
 
 def test_no_command_lists_them_and_exits_with_2(capsys):

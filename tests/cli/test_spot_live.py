@@ -122,8 +122,14 @@ def test_a_pipe_that_is_interrupted_tells_what_is_known(shared, expected):
         (["a.ts", "b.ts", "--live"], "one file, one address or -"),
         (["--live"], "one file, one address or -"),
         ([".", "--live"], "one file, one address or -"),
-        (["a.ts", "--live", "--save-scores", "s"], "--live takes no --scores, --save-scores, --save-windows, --split, --report"),
-        (["a.ts", "--live", "--report", "r.html"], "--live takes no --scores, --save-scores, --save-windows, --split, --report"),
+        (
+            ["a.ts", "--live", "--save-scores", "s"],
+            "--live takes no --scores, --save-scores, --save-windows, --split, --report",
+        ),
+        (
+            ["a.ts", "--live", "--report", "r.html"],
+            "--live takes no --scores, --save-scores, --save-windows, --split, --report",
+        ),
         (["a.ts", "--live", "--threshold", "2"], "--threshold 2"),
         (["a.ts", "--look-ahead", "2"], "add --live"),
         (["a.ts", "--live", "--look-ahead", "-1"], "look-ahead of -1 s"),

@@ -217,7 +217,7 @@ def test_scores_without_windows_keep_their_merging(comedian, shared, tmp_path):
 def test_of_one_match_no_gain_can_be_checked(comedian, shared, tmp_path):
     words = ["tune", shared / "root", shared / "windows", "--split", "validation", "--min-events", 1]
     code, out, _ = comedian(*words, "--output", "settings.json")
-    assert code == 0 and "stay as they were" in out
+    assert code == 0 and "merging and suppression are unchanged" in out
     settings = json.loads((tmp_path / "settings.json").read_text())["settings"]
     assert [settings[name] for name in (*MERGING, "nms_type", "nms_window_s")] == ["max", 2.0, 1.0, "soft", 30.0]
     assert all(settings["label_curves"])

@@ -144,8 +144,8 @@ def test_a_bad_zip_is_told_in_one_line(app, tmp_path, monkeypatch):
     ("metrics", "labels", "framerate", "message"),
     [
         ([], "Goal", 2, "choose a metric"),
-        (["tight"], " \n", 2, "write one label a line"),
-        (["tight"], "Goal\nGoal", 2, "write one label a line"),
+        (["tight"], " \n", 2, "write one label per line"),
+        (["tight"], "Goal\nGoal", 2, "write one label per line"),
         (["tight"], "Goal", None, "the frame rate must be"),
         (["tight"], "Goal", 0, "the frame rate must be"),
         (["tight"], "Goal", float("nan"), "the frame rate must be"),

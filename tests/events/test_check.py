@@ -56,7 +56,7 @@ def test_a_clean_data_set_has_no_finding(clean, capsys):
     checked = check_layout(clean, progress=False)
     assert (checked.findings, checked.num_videos, checked.num_events) == ((), 6, 12)
     assert main(["data", "check", str(clean)]) == 0
-    assert capsys.readouterr().out == "6 videos, 12 events: nothing to mend\n"
+    assert capsys.readouterr().out == "6 videos, 12 events: no problems found\n"
 
 
 def outside(root):
@@ -185,12 +185,10 @@ def copy_within(root):
 # what is broken -> the findings: kind and what the message says
 BROKEN = {
     outside: [
-        ("event outside the video", r"two/Labels-v2.json`, annotations\[4\]: 'Goal' at 5 s .* 5.0 s long; mend")
+        ("event outside the video", r"two/Labels-v2.json`, annotations\[4\]: 'Goal' at 5 s .* 5.0 s long; correct")
     ],
     at_the_end: [("event outside the video", r"annotations\[4\]: 'Goal' at 4.75 s is after the end .* 4.8 s long")],
-    twice: [
-        ("duplicate event", r"one/Labels-v2.json`, annotations\[4\]: .* stands in annotations\[3\] already; delete")
-    ],
+    twice: [("duplicate event", r"one/Labels-v2.json`, annotations\[4\]: .* is already in annotations\[3\]; delete")],
     unknown: [("unknown label", r"annotations\[5\] and 1 more: 'Foul' is not in `.*labels.txt`; add it there")],
     spelt: [("label in two spellings", r"annotations\[4\] and 1 more: 'goal ', elsewhere 'Goal'; use one")],
     no_such_label: [("label without events", r"labels.txt`: no event has the label 'Penalty'; delete it")],
@@ -200,19 +198,19 @@ BROKEN = {
     no_labels: [("missing labels", r"league/one` has no label file; write a `Labels-v2.json`")],
     empty_labels: [("unreadable labels", r"one/Labels-v2.json` is not valid JSON")],
     bad_label: [("unreadable labels", r"one/Labels-v2.json`, annotations\[4\]: `gameTime` is 'soon'")],
-    no_events_of_a_half: [("no event", r"one/Labels-v2.json` has no event of half 2; label it, or")],
+    no_events_of_a_half: [("no event", r"one/Labels-v2.json` has no event of half 2; label it, unless")],
     no_picture: [("unreadable video", r"one/1_224p.mkv` ")],
     empty_video: [("unreadable video", r"one/1_224p.mkv` is empty, 0 bytes; copy it again")],
-    no_frame_that_decodes: [("unreadable video", r"one/1_224p.mkv` holds no frame that can be decoded")],
+    no_frame_that_decodes: [("unreadable video", r"one/1_224p.mkv` contains no frame that can be decoded")],
     two_videos: [("several videos", r"league/one` has several videos for half 1")],
-    other_rate: [("differing rate", r"one/1_224p.mkv`: 10 fps, where 5 videos have 4; times count in seconds")],
-    no_splits: [("no split", r"tells no split; write `splits.json`, such as")],
-    in_no_split: [("in no split", r"league/two` is in no split and is left out; add it")],
+    other_rate: [("differing rate", r"one/1_224p.mkv`: 10 fps, where 5 videos have 4; times are in seconds")],
+    no_splits: [("no split", r"has no splits; write `splits.json`, such as")],
+    in_no_split: [("in no split", r"league/two` is in no split and is omitted; add it")],
     in_two_splits: [("splits", r"splits.json` lists 'league/one' more than once")],
-    missing_match: [("splits", r"lists 'league/four' in test, and there is no folder")],
-    not_in_train: [("unbalanced splits", r"'Corner': 2 events in validation, none in train; it cannot be learnt")],
+    missing_match: [("splits", r"lists 'league/four' in test, and there is not a folder")],
+    not_in_train: [("unbalanced splits", r"'Corner': 2 events in validation, none in train; it cannot be learned")],
     not_in_validation: [
-        ("unbalanced splits", r"'Corner': 4 events in train, none in validation to choose a threshold by")
+        ("unbalanced splits", r"'Corner': 4 events in train, none in validation to choose a threshold with")
     ],
     other_shares: [
         # 4 + 30 Corners of 36 of validation; 4 of 8 + 30 of training
@@ -243,7 +241,7 @@ def test_what_is_broken_is_named_and_nothing_else(root, broken):
         ("look like frames at 25 a second", lambda half, ms: ms * 25 // 1000),
         ("look like frames at 29.97 a second", lambda half, ms: round(ms * 30_000 / 1001 / 1000)),
         ("the clock of the whole match", lambda half, ms: ms + (half - 1) * 2_700_000),
-        ("mend the one that is wrong", lambda half, ms: ms * 3),
+        ("correct the wrong one", lambda half, ms: ms * 3),
         (None, lambda half, ms: ms + 900),
     ],
 )
@@ -297,7 +295,7 @@ def test_a_challenge_needs_no_labels(root):
 
 def test_an_empty_folder_and_none(tmp_path):
     assert [kind for kind, _ in findings_of(tmp_path)] == ["no match"]
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         check_layout(tmp_path / "none")
 
 
@@ -336,20 +334,23 @@ CLEAN_CSV = "video,label,time_s,half\n1.mkv,Goal,1,\n2.mkv,Goal,2,\ncup,Goal,1,1
     [
         (CLEAN_CSV, []),
         (CLEAN_CSV + "1.mkv,Goal,9,\n", [("event outside the video", "line 6: 'Goal' at 9 s")]),
-        (CLEAN_CSV + "2.mkv,Goal,0:02,\n", [("duplicate event", "line 6: 'Goal' at 2 s in `2.mkv` stands in line 3")]),
+        (
+            CLEAN_CSV + "2.mkv,Goal,0:02,\n",
+            [("duplicate event", "line 6: 'Goal' at 2 s in `2.mkv` is already in line 3")],
+        ),
         (CLEAN_CSV + "1.mkv,Goal,soon,\n,Goal,1,\n", [("unreadable event", "line 6"), ("unreadable event", "line 7")]),
         (CLEAN_CSV + "3.mkv,Goal,1,\n", [("missing video", "line 6: there is no video `3.mkv`")]),
         (
             CLEAN_CSV + "cup,Goal,1,\n",
-            [("missing video", "`cup` is a folder, and its parts are 1, 2; say which in `half`")],
+            [("missing video", "`cup` is a folder, and its parts are 1, 2; give the part in `half`")],
         ),
         (CLEAN_CSV + "cup,Goal,1,3\n", [("missing video", "its parts are 1, 2")]),
         (
             CLEAN_CSV + "1.mkv,Goal,1,2\n",
             [("missing video", "`1.mkv` is one video and has no half 2; leave `half` empty")],
         ),
-        (CLEAN_CSV.replace("2.mkv,Goal,2,", "2.mkv,,,"), [("no event", "has no event of `2.mkv`; leave it so if")]),
-        (CLEAN_CSV.replace("2.mkv,Goal,2,\n", ""), [("video without labels", "2.mkv` is not named in")]),
+        (CLEAN_CSV.replace("2.mkv,Goal,2,", "2.mkv,,,"), [("no event", "has no event of `2.mkv`; label it, unless")]),
+        (CLEAN_CSV.replace("2.mkv,Goal,2,\n", ""), [("video without labels", "2.mkv` is not listed in")]),
         (CLEAN_CSV + "1.mkv,goal,2,\n", [("label in two spellings", "line 6: 'goal', elsewhere 'Goal'; use one")]),
     ],
 )

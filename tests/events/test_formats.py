@@ -185,7 +185,7 @@ def test_there_and_back_loses_what_is_said_and_nothing_else(tmp_path, name, seed
     # the set holds something of everything, and its times are those of frames
     lost = lost_fields(events, name, path)
     if name.startswith("soccernet"):
-        assert "parts without an event" in lost.pop()
+        assert "parts without events" in lost.pop()
     if name == "youtube":
         assert "shows three or more" in lost.pop() and lost.pop() == "parts of a second"
     assert set(lost) == everything - HOLDS[name]
@@ -205,7 +205,7 @@ def test_one_e2e_file_cannot_tell_splits_and_frames_round_times(tmp_path):
         "fps": 25.0,
     }
     assert (tmp_path / "class.txt").read_text() == "x\n"
-    with pytest.raises(InputError, match="class.txt` is there and lacks 'y'"):
+    with pytest.raises(InputError, match="class.txt` exists and lacks 'y'"):
         write_events(
             event_set([EventVideo("a", fps=1, duration_s=9, events=(Event("y", 0),))]), tmp_path / "2.json", "e2e-spot"
         )
@@ -249,7 +249,7 @@ def test_tennis(tmp_path):
 
 def test_fine_diving_tells_no_rate(tmp_path):
     path = write_json(tmp_path / "test.json", FINEDIVING)
-    with pytest.raises(InputError, match=r"test.json`, \[0\]: `fps` is -1; say `--fps`"):
+    with pytest.raises(InputError, match=r"test.json`, \[0\]: `fps` is -1; set `--fps`"):
         read_events(path)
     events = read_events(path, fps=25)
     assert events.videos[0].events == (Event("Som(s).Tuck", 80, comment="Inward -> 3.5 Soms.Tuck"),)
@@ -336,7 +336,7 @@ def test_ball_action_spotting(tmp_path, labels):
     write_events(events, tmp_path / "out", "soccernet-ball")
     assert (tmp_path / "out" / "labels.txt").read_text().splitlines() == list(events.labels)
     written.write_text(written.read_text().replace("left", "right"))
-    with pytest.raises(InputError, match="Labels-ball.json` is there already"):
+    with pytest.raises(InputError, match="Labels-ball.json` already exists"):
         write_events(events, tmp_path / "out", "soccernet-ball")
 
 
@@ -386,8 +386,11 @@ BAD = {
     "a.csv": [
         ("video,label,time_s,half\na,x,1,0\n", "line 2: `half` is '0'; expected a whole number from 1 to 99"),
         ("video,label,time_s,visibility\na,x,1,hidden\n", "line 2: `visibility` is 'hidden'; expected 'visible' or"),
-        ("video,label,time_s,score\na,x,1,2-1\n", "line 2: `score` is '2-1'; expected a number, or name the column"),
-        ("video,label,time_s,split\na,x,1,train\na,x,2,test\n", "line 3: `split` of `a` is test, and train above"),
+        (
+            "video,label,time_s,score\na,x,1,2-1\n",
+            "line 2: `score` is '2-1'; expected a number; otherwise rename the column",
+        ),
+        ("video,label,time_s,split\na,x,1,train\na,x,2,test\n", "line 3: `split` of `a` is test, but train above"),
         ("video,label,time_s,split\na,x,1,a b\n", "line 2: `split` is 'a b'; use train, validation"),
         ("video,label,time_s\na,x,86400\n", "line 2: `time_s` is '86400', a day or more"),
         ("video,label,time_s\na,,5\n", "line 2: `label` is empty"),
@@ -407,16 +410,16 @@ BAD = {
         ('{"videos": [{"events": []}]}', "videos[0]: `video` is empty"),
         ('{"videos": [{"video": "a", "fps": 0}]}', "videos[0]: `fps` is 0; expected a number above 0"),
         ('{"videos": [], "labels": ["a", "a"]}', "lists 'a' more than once"),
-        ('{"videos": [], "labels": "a"}', "`labels` is 'a'; expected a list of texts"),
+        ('{"videos": [], "labels": "a"}', "`labels` is 'a'; expected a list of strings"),
         ('{"videos": 3}', "`videos` is 3; expected a list"),
-        ("{}", "is in no known format; known: csv, json"),
-        ("3", "is in no known format"),
+        ("{}", "has an unknown format; supported: csv, json"),
+        ("3", "has an unknown format"),
         (
             '[{"video": "a", "fps": 2, "events": [{"label": "x", "frame": -1}]}]',
             "[0].events[0]: `frame` is -1; expected",
         ),
         ('[{"video": "a", "fps": 2, "events": [{"label": "x", "frame": 1.5}]}]', "`frame` is 1.5; expected a whole"),
-        ('{"data": [{"events": []}]}', "data[0]: `inputs` names no video"),
+        ('{"data": [{"events": []}]}', "data[0]: `inputs` contains no video"),
         ('{"data": 1}', "`data` is 1; expected a list"),
         (
             '{"data": [{"inputs": [{"path": "a"}], "events": [{"label": "x", "position_ms": "soon"}]}]}',
@@ -496,12 +499,12 @@ def test_the_command_converts_and_says_what_is_lost(tmp_path, capsys):
     assert main(["data", "convert", str(tmp_path / "spot"), str(tmp_path / "out.csv")]) == 0
     printed = capsys.readouterr()
     assert "out.csv: 2 videos or parts, 2 events, 2 labels" in printed.out
-    assert printed.err == "left out, as csv has no place for it: height, width, duration_s, fps\n"
+    assert printed.err == "omitted, because csv cannot store it: height, width, duration_s, fps\n"
     words = ["data", "convert", str(tmp_path / "out.csv"), str(tmp_path / "out.json")]
     assert main(words) == 2
     assert "`--to` is missing" in capsys.readouterr().err
     assert main([*words, "--to", "e2e-spot"]) == 2
-    assert "is not known; say where the videos are: `--videos`" in capsys.readouterr().err
+    assert "is unknown; give the folder of the videos with `--videos`" in capsys.readouterr().err
     assert main([*words, "--to", "json", "--labels", "far_court_bounce"]) == 0
     assert [event.label for event in read_events(tmp_path / "out.json").videos[0].events] == ["far_court_bounce"]
     assert main([*words, "--to", "e2e-spot", "--fps", "0"]) == 2

@@ -229,12 +229,12 @@ def test_sportscode_with_clocks_and_a_clip_that_ends_before_it_begins(tmp_path):
     path, told = write(tmp_path / "a.xml", text), []
     video, _ = read_one(path, problem=told.append)
     assert video.events == (Event("a", 62_500),)
-    assert told == [f"`{path}`, instance 2: it ends at 3 s and begins at 62.5 s; mend the times"]
+    assert told == [f"`{path}`, instance 2: it ends at 3 s and begins at 62.5 s; correct the times"]
 
 
 def test_cvat(tmp_path):
     path = write(tmp_path / "annotations.xml", CVAT)
-    with pytest.raises(InputError, match="counts frames and tells no rate; say `--fps`"):
+    with pytest.raises(InputError, match="counts frames and contains no frame rate; set `--fps`"):
         read_events(path)
     video, events = read_one(path, fps=25)
     goal, foul = Event("Goal", 3720), Event("Foul", 10_000, "home")
@@ -261,7 +261,9 @@ def test_label_studio(tmp_path):
     assert second == EventVideo("cup/final.mkv", events=(Event("Goal", 2500, score=0.5),))
     assert events.unread == {"results of the type 'choices'", "predictions of annotated tasks", "ends of clips"}
     path = write(tmp_path / "b.json", json.dumps(LABEL_STUDIO).replace('"duration"', '"other"'))
-    with pytest.raises(InputError, match=r"\[0\].annotations.result\[0\]: it counts frames, and no rate is known"):
+    with pytest.raises(
+        InputError, match=r"\[0\].annotations.result\[0\]: it counts frames, and the frame rate is unknown"
+    ):
         read_events(path)
     assert read_events(path, fps=12).videos[0].events[1].position_ms == 2000
 
@@ -294,16 +296,16 @@ def test_via(tmp_path):
 
 def test_edl_of_resolve(tmp_path):
     path = write(tmp_path / "friday.edl", RESOLVE)
-    with pytest.raises(InputError, match="say `--fps`"):
+    with pytest.raises(InputError, match="set `--fps`"):
         read_events(path)
     video, events = read_one(path, fps=25, options=ReadOptions(start_timecode="01:00:00:00"))
     goal, second = Event("Goal", 18_240, comment="header"), Event("Marker 2", 60_000)
     assert video == EventVideo("friday", fps=25, events=(goal, second))
     assert events.unread == {"durations of markers"}
     assert read_one(path, fps=25)[0].events[0].position_ms == 3_618_240
-    with pytest.raises(InputError, match="line 5: the timecode 01:00:18:06 is before the video's first, 02:00:00:00"):
+    with pytest.raises(InputError, match="line 5: the timecode 01:00:18:06 is before the start timecode 02:00:00:00"):
         read_events(path, fps=25, options=ReadOptions(start_timecode="02:00:00:00"))
-    with pytest.raises(InputError, match="`--start-timecode`: 'noon' is no timecode"):
+    with pytest.raises(InputError, match="`--start-timecode`: 'noon' is not a timecode"):
         read_events(path, fps=25, options=ReadOptions(start_timecode="noon"))
 
 
@@ -378,7 +380,7 @@ def test_one_file_is_of_one_video_and_a_folder_of_many(tmp_path, capsys):
     rows = "video,label,time_s,half\ncup/final,Goal,1.5,1\ncup/final,Goal,2.5,2\nfriday.mp4,Foul,3,\n"
     source = write(tmp_path / "a.csv", rows)
     assert main(["data", "convert", str(source), str(tmp_path / "a.xml"), "--to", "sportscode"]) == 2
-    assert "the events of one video, and there are 3 videos or parts; give a folder" in capsys.readouterr().err
+    assert "the events of one video, but there are 3 videos or parts; give a folder" in capsys.readouterr().err
     assert main(["data", "convert", str(source), str(tmp_path / "out"), "--to", "sportscode"]) == 0
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.xml"))
     assert files == ["cup/final/1.xml", "cup/final/2.xml", "friday.mp4.xml"]
@@ -386,7 +388,7 @@ def test_one_file_is_of_one_video_and_a_folder_of_many(tmp_path, capsys):
     assert sorted((tmp_path / "b.csv").read_text().splitlines()) == sorted((rows.replace(",3,", ",3.0,")).splitlines())
     assert "left out" not in capsys.readouterr().err
     assert main(["data", "convert", str(tmp_path / "out"), str(tmp_path / "b.csv"), "--video", "x"]) == 2
-    assert "it has events of 2 videos; leave out `--video`" in capsys.readouterr().err
+    assert "it has events of 2 videos; remove `--video`" in capsys.readouterr().err
     # a name that the file's own name does not keep
     one = str(tmp_path / "out/friday.mp4.xml")
     assert main(["data", "convert", one, str(tmp_path / "monday.xml"), "--to", "sportscode"]) == 0
@@ -407,7 +409,7 @@ def test_the_commands_take_what_a_file_does_not_say(tmp_path, capsys):
         "friday.mp4,Goal,2.24,header",
     ]
     assert main(["data", "check", str(tmp_path / "videos"), "--events", str(source), *words[:2]]) == 1
-    assert "there is no video `any` in" in (out := capsys.readouterr().out) and "or say `--video`" in out
+    assert "there is no video `any` in" in (out := capsys.readouterr().out) and "or set `--video`" in out
     assert main(["data", "check", str(tmp_path / "videos"), "--events", str(source), *words]) == 1
     assert "missing video" not in capsys.readouterr().out
     out = tmp_path / "out.json"
@@ -453,7 +455,7 @@ ENTITIES = '<!DOCTYPE file [<!ENTITY a "{}">]><file><ALL_INSTANCES>&a;</ALL_INST
         ('<?xml version="1.0" encoding="nonsense"?><file/>', "is not valid XML: "),
         ("no XML", "is not valid XML: "),
         ("<file/>", "is not in Sportscode's format"),
-        ("<other/>", "is in no known format"),
+        ("<other/>", "has an unknown format"),
     ],
 )
 def test_xml_is_read_and_nothing_that_it_may_define(tmp_path, text, says):
@@ -470,7 +472,7 @@ def test_xml_has_a_largest_size_and_comes_in_any_encoding(tmp_path, monkeypatch)
     monkeypatch.setattr(xml_files, "MAX_XML_BYTES", 100)
     with pytest.raises(InputError, match="has more than 0 MiB; give a file of events"):
         read_events(tmp_path / "friday.xml")
-    with pytest.raises(InputError, match=re.escape("has the character '\\x0c', which XML cannot hold")):
+    with pytest.raises(InputError, match=re.escape("has the character '\\x0c', which XML does not allow")):
         write_events(
             event_set([EventVideo("a", events=(Event("x", 0, comment="a\x0cb"),))]), tmp_path / "b.xml", "sportscode"
         )
@@ -491,7 +493,7 @@ def task(**value):
 
 BAD = [
     ("a.eaf", ALIGNED, "annotation 'a1': the time slot 'ts1' has no time"),
-    ("a.eaf", "<file/>", "is not in ELAN's format; it begins with `<file>`"),
+    ("a.eaf", "<file/>", "is not in ELAN's format: it begins with `<file>`"),
     ("a.xml", INSTANCE.format("<start>1</start>"), "instance 1: `label` is empty"),
     ("a.xml", INSTANCE.format("<code>a</code>"), "instance 1: `start` is ''; write seconds"),
     (
@@ -501,15 +503,15 @@ BAD = [
     ),
     ("a.xml", "<annotations><image id='1'><tag/></image></annotations>", "image 1: `label` is empty"),
     ("a.xml", "<annotations><track id='3' label='a'><box/></track></annotations>", "track 3: `frame` is None"),
-    ("a.xml", "<annotations><meta><project/></meta></annotations>", "is of a project; export each task"),
-    ("a.edl", EDIT, "line 2: the timecode '00:00:01:30' counts 30"),
-    ("a.csv", "Marker Name\tIn\nGoal\tsoon\n", "line 2: 'soon' is no timecode"),
-    ("a.csv", "CATEGORY: a\nb;c\n", "line 2: 'b;c' is no event"),
+    ("a.xml", "<annotations><meta><project/></meta></annotations>", "is the export of a project; export each task"),
+    ("a.edl", EDIT, "line 2: the timecode '00:00:01:30' has frame number 30"),
+    ("a.csv", "Marker Name\tIn\nGoal\tsoon\n", "line 2: 'soon' is not a timecode"),
+    ("a.csv", "CATEGORY: a\nb;c\n", "line 2: 'b;c' is not an event"),
     ("a.txt", "0:00 a\n25:00:01 b\n", "line 2: `time` is '25:00:01', a day or more"),
     ("a.json", '[{"data": {"text": "a"}}]', "[0]: `data` has no `video`, only text"),
     ("a.json", task(timelinelabels=["a", "b"]), "a region has the labels ['a', 'b']"),
     ("a.json", task(timelinelabels=["a"], ranges=[{"start": 0}]), "`frame` is 0; expected a whole number from 1"),
-    ("a.json", task(timelinelabels=["a"], ranges=[]), "`ranges` or `sequence` is no list with an object"),
+    ("a.json", task(timelinelabels=["a"], ranges=[]), "`ranges` or `sequence` is not a list with an object"),
     ("a.json", json.dumps(VIA | {"view": {}}), "`vid` is '1', and there is no such view"),
     ("a.json", json.dumps(VIA | {"metadata": {"b": {"vid": "1", "z": ["x"], "av": {}}}}), "metadata 'b': `z` is 'x'"),
 ]

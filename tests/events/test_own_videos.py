@@ -90,19 +90,19 @@ BAD = {
     "a.mp4,x,nan": "`time_s` is 'nan'",
     "a.mp4,x,1:60": "`time_s` is '1:60'",
     "a.mp4,x,1:75:00": "`time_s` is '1:75:00'",
-    "a.mp4,x,4": "line 2: 'x' at 4 s is after the end of `a.mp4`, which is 4.0 s long; mend the time",
+    "a.mp4,x,4": "line 2: 'x' at 4 s is after the end of `a.mp4`, which is 4.0 s long; correct the time",
     "c.mp4,x,1\na.mp4,x,0:09": "line 3: 'x' at 9 s is after the end of `a.mp4`",
     "b.mkv,x,1": "line 2: there is no video `b.mkv` in `VIDEOS`; did you mean `cup/b.mkv`?",
-    "cup,x,1": "line 2: `cup` is a folder, and it has no part named such as `1.mp4`",
-    "notes.txt,x,1": "`notes.txt` does not end as a video does (.avi, .m4v",
+    "cup,x,1": "line 2: `cup` is a folder, and it contains no part with a name such as `1.mp4`",
+    "notes.txt,x,1": "`notes.txt` does not have the extension of a video (.avi, .m4v",
     "notes.mp4,x,1": "line 2: `VIDEOS/notes.mp4` ",
     "../a.mp4,x,1": "line 2: '../a.mp4' leads out of `VIDEOS`",
     "/etc/a.mp4,x,1": "leads out of",
     ".hidden/d.mp4,x,1": "`.hidden/d.mp4` is hidden",
-    "a.mp4,x,1\nc.mp4,x,1\na.mp4,x,0:01": "line 4: 'x' at 1 s in `a.mp4` stands in line 2 already; delete one",
+    "a.mp4,x,1\nc.mp4,x,1\na.mp4,x,0:01": "line 4: 'x' at 1 s in `a.mp4` is already in line 2; delete one",
     "same.mp4,x,1\nsame.mkv,x,1": "`same.mp4` and `same.mkv` are both half 1 of a match `same`; rename one",
-    "a.mp4,x,1": "one video is for training; training and validation need two or more",
-    "": "has no event; write one a line, such as",
+    "a.mp4,x,1": "one video is in training; training and validation need two or more",
+    "": "contains no events; write one per line, such as",
 }
 
 
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_text_or_not_there(videos, tmp_path):
         import_videos(videos, path, tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
         import_videos(videos, tmp_path / "none.csv", tmp_path / "out")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         import_videos(tmp_path / "none", path, tmp_path / "out")
 
 
@@ -166,9 +166,7 @@ def test_a_video_under_another_suffix_does_not_lie_beside_the_one_before(videos,
     csv = f"{HEADER}same.mp4,x,1\na.mp4,x,1\n"
     made = import_videos(videos, write_csv(tmp_path, csv), tmp_path / "out")
     before = files_of(tmp_path / "out")
-    with pytest.raises(
-        InputError, match=r"1_same.mp4` is an earlier import's video of what is `1_same.mkv` now; delete"
-    ):
+    with pytest.raises(InputError, match=r"1_same.mp4` is the video of an earlier import, now `1_same.mkv`; delete"):
         import_videos(videos, write_csv(tmp_path, csv.replace("mp4,x,1", "mkv,x,1", 1)), tmp_path / "out")
     assert files_of(tmp_path / "out") == before and find_halves(made.root / "same") == {
         1: made.root / "same/1_same.mp4"
@@ -179,7 +177,7 @@ def test_a_folder_with_other_things_is_left_alone(videos, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     (output / "splits.json").write_text("mine")
-    with pytest.raises(InputError, match="holds other things; give a new folder"):
+    with pytest.raises(InputError, match="contains other files; give a new folder"):
         import_videos(videos, write_csv(tmp_path), output)
     assert files_of(output) == {"splits.json": b"mine"}
 
@@ -258,7 +256,7 @@ def test_a_match_of_three_parts_and_of_one(parts, tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ("cup/final,x,1,", "line 2: `cup/final` is a folder, and its parts are 1, 2, 3; say which in `half`"),
+        ("cup/final,x,1,", "line 2: `cup/final` is a folder, and its parts are 1, 2, 3; give the part in `half`"),
         ("cup/final,x,1,4", "its parts are 1, 2, 3"),
         ("a.mp4,x,1,2", "line 2: `a.mp4` is one video and has no half 2; leave `half` empty"),
         ("cup/final,x,4,2", "line 2: 'x' at 4 s is after the end of `cup/final`, which is 4.0 s long"),
@@ -289,9 +287,9 @@ def test_a_file_of_another_format_and_its_splits(parts, tmp_path):
         # what is not told is for training
         (["valid", "", "test"], {"train": ["a"], "validation": ["cup/final"], "test": ["ball"]}),
         (["test", "", ""], {"test": ["cup/final"]}),
-        (["valid", "valid", None], "no video is for training"),
-        (["test", "test", None], "no video is for training"),
-        (["test", "test", "train"], "one video is for training"),
+        (["valid", "valid", None], "no video is in training"),
+        (["test", "test", None], "no video is in training"),
+        (["test", "test", "train"], "one video is in training"),
     ],
 )
 def test_splits_that_are_told(parts, tmp_path, told, wanted):
@@ -313,5 +311,7 @@ def test_the_command_imports_and_counts(parts, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["events", "train", "validation"]
     assert sorted(lines[1].split()) == ["1", "1", "x"] and sorted(lines[2].split()) == ["0", "1", "y"]
-    assert lines[3] == "left out, as the events do not name them: cup/final/1.mkv, cup/final/2.mkv, cup/final/3.mkv"
+    assert (
+        lines[3] == "omitted, because the events do not list them: cup/final/1.mkv, cup/final/2.mkv, cup/final/3.mkv"
+    )
     assert main(["data", "import", str(parts), str(path), str(tmp_path / "out2"), "--validation-share", "2"]) == 2

@@ -85,11 +85,11 @@ def test_one_file_is_of_the_video_that_it_is_called_after_or_that_is_said(videos
     words = ["data", "check", str(videos), "--events", str(tmp_path / "events.csv")]
     assert main(words) == 1
     told = capsys.readouterr().out
-    assert "there is no video `events` in" in told and "rename it, or say `--video`" in told
+    assert "there is no video `events` in" in told and "rename the file, or set `--video`" in told
     assert main([*words, "--video", "friday.mp4", "--min-score", "0.5"]) == 1
     told = capsys.readouterr().out
     assert "missing video" not in told and "predictions as labels" not in told
-    assert "2 of 2 events are predictions with scores; 1 with a score below 0.5 are left out" in told
+    assert "2 of 2 events are predictions with scores; 1 with a score below 0.5 are omitted" in told
 
 
 def test_one_json_is_checked(videos, tmp_path, capsys):
@@ -107,17 +107,17 @@ def test_a_match_that_says_its_whole_name_may_lie_anywhere(tmp_path):
 def test_checking_predictions_says_that_nobody_has_reviewed_them(events_file, videos, capsys):
     assert main(["data", "check", str(videos), "--events", str(events_file)]) == 1
     told = capsys.readouterr().out
-    assert "5 of 5 events are predictions with scores from 0.05 to 0.90, and all of them count as labels" in told
+    assert "5 of 5 events are predictions with scores from 0.05 to 0.90, and all of them are used as labels" in told
     assert "3 videos, 5 events: 1 predictions as labels" in told
     assert main(["data", "check", str(videos), "--events", str(events_file), "--min-score", "0.06"]) == 0
-    assert "3 videos, 4 events: nothing to mend" in capsys.readouterr().out
+    assert "3 videos, 4 events: no problems found" in capsys.readouterr().out
 
 
 def test_importing_predictions(events_file, videos, tmp_path, capsys):
     words = ["data", "import", str(videos), str(events_file), str(tmp_path / "out")]
     if events_file.suffix == ".zip":  # every candidate, whatever its score
         assert main(words) == 2
-        assert "say from which score on they are: `--min-score`" in capsys.readouterr().err
+        assert "set the minimum score with `--min-score`" in capsys.readouterr().err
     else:
         assert main(words) == 0
         assert "5 of 5 events are predictions with scores from 0.05 to 0.90" in capsys.readouterr().out
@@ -130,9 +130,7 @@ def test_importing_predictions(events_file, videos, tmp_path, capsys):
         assert set(find_halves(tmp_path / "out/cup/final")) == {1, 2}
         shutil.rmtree(tmp_path / "out")
     assert main([*words, "--min-score", "0.5"]) == 0
-    assert (
-        "5 of 5 events are predictions with scores; 2 with a score below 0.5 are left out" in capsys.readouterr().out
-    )
+    assert "5 of 5 events are predictions with scores; 2 with a score below 0.5 are omitted" in capsys.readouterr().out
     # labels of which no event is left are none to train on
     assert (tmp_path / "out/labels.txt").read_text() == "Goal\n"
     labels = read_annotations(tmp_path / "out/cup/final/Labels-v2.json")
@@ -146,14 +144,14 @@ def test_converting_predictions_keeps_their_scores(events_file, tmp_path, capsys
     assert main(["data", "convert", str(events_file), str(tmp_path / "out.csv"), "--min-score", "0.5"]) == 0
     kept = [event.score for video in read_events(tmp_path / "out.csv").videos for event in video.events]
     assert sorted(kept) == [0.7, 0.8, 0.9]
-    assert "2 with a score below 0.5 are left out" in capsys.readouterr().err
+    assert "2 with a score below 0.5 are omitted" in capsys.readouterr().err
 
 
 def test_events_without_a_score_are_no_predictions(videos, tmp_path):
     rows = "video,label,time_s,score\nfriday.mp4,Goal,1,\nfriday.mp4,Goal,2,0.2\ncup/final/1_224p.mkv,Foul,1,\n"
     (tmp_path / "a.csv").write_text(rows)
     data = import_videos(videos, tmp_path / "a.csv", tmp_path / "out", min_score=0.5)
-    assert data.predictions == "1 of 3 events are predictions with scores; 1 with a score below 0.5 are left out"
+    assert data.predictions == "1 of 3 events are predictions with scores; 1 with a score below 0.5 are omitted"
     assert [event.position_ms for event in data.events["friday"]] == [1000]
     assert data.table()[-1] == data.predictions
 
@@ -172,7 +170,7 @@ def test_a_zip_of_other_things_is_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/annotations.xml").write_text("<annotations/>")
     shutil.make_archive(str(tmp_path / "cvat"), "zip", tmp_path / "in")
-    with pytest.raises(InputError, match="holds no predictions; unpack a zip of other files"):
+    with pytest.raises(InputError, match="contains no predictions; unpack a zip of other files"):
         read_events(tmp_path / "cvat.zip")
     (tmp_path / "in/a.json").write_text(json.dumps({"predictions": [{"label": "Goal"}]}))
     shutil.make_archive(str(tmp_path / "bad"), "zip", tmp_path / "in")

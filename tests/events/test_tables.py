@@ -66,9 +66,9 @@ def test_the_own_names_come_first_and_the_rest_is_told(tmp_path):
 
 
 BAD = [
-    ("video,label,time_s\na.mp4,x,12,5\n", "line 2: '5' is in no column, of which there are 3; put texts"),
-    ("video,label,time_s,\na.mp4,x,12,5\n", "line 2: '5' is in no column"),
-    ("video;label;time_s\na.mp4;x;12;;5\n", "line 2: '5' is in no column"),
+    ("video,label,time_s\na.mp4,x,12,5\n", "line 2: '5' is beyond the last column, of which there are 3; put texts"),
+    ("video,label,time_s,\na.mp4,x,12,5\n", "line 2: '5' is beyond the last column"),
+    ("video;label;time_s\na.mp4;x;12;;5\n", "line 2: '5' is beyond the last column"),
     ("video,label,time_s,time_s\na.mp4,x,1,2\n", "line 1: the columns `time_s` and `time_s` may both be `time_s`"),
     ("video,Video,label,time_s\na.mp4,b.mp4,x,1\n", "line 1: the columns `video` and `Video` may both be `video`"),
     ("video,label,start,time\na.mp4,x,1,2\n", "line 1: the columns `start` and `time` may both be `time_s`; rename"),
@@ -144,7 +144,7 @@ def test_times_of_workbooks_are_those_that_are_displayed(tmp_path, number_format
 
 def test_workbooks_that_will_not_do(tmp_path):
     rows = [["video", "label", "time"], ["a.mp4", "x", 1]]
-    with pytest.raises(InputError, match="events in the sheets sheet 0, sheet 1; leave one"):
+    with pytest.raises(InputError, match="events in the sheets sheet 0, sheet 1; keep one"):
         read_events(workbook(tmp_path / "two.xlsx", rows, rows))
     (tmp_path / "b.xlsx").write_bytes(b"PK no workbook")
     with pytest.raises(InputError, match="b.xlsx` cannot be read as an Excel workbook"):

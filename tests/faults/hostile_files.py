@@ -116,7 +116,7 @@ def odd_videos(folder: Path) -> dict[str, Path]:
         "turned": note_turn(write_video(folder / "turned.mp4", 12), 1),
         "variable rate": write_video(folder / "variable.mkv", times_s=[0, 0.1, 0.5, 0.55, 1.3]),
         "negative start": write_video(folder / "negative.ts", 12, start_s=-1.0),
-        "many frames a second": write_video(folder / "fast.mkv", 12, fps=500),
+        "many frames per second": write_video(folder / "fast.mkv", 12, fps=500),
         "a picture": picture,
         "1 & <b>.mkv": write_video(folder / "1 & <b>.mkv", 12),
     }

@@ -58,7 +58,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing(command, sizes, data, tmp_pat
         code, printed = killer.run_short_of_room(size)
         assert code == 2 and "Traceback" not in printed, printed[-2000:]
         lines = [line for line in printed.splitlines() if line.startswith(f"comedian {command}: ")]
-        assert len(lines) == 1 and "make room" in lines[0], printed[-2000:]
+        assert len(lines) == 1 and "free some disk space" in lines[0], printed[-2000:]
         now = contents(folder / "out") if (folder / "out").exists() else {}
         whole = {name: digest for name, digest in before.items() if is_result(name)}
         assert whole.items() <= now.items()

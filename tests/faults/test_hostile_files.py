@@ -330,7 +330,7 @@ def test_a_store_is_inside_its_folder(good, tmp_path):
 
 
 def test_a_half_that_is_there_twice(run, good):
-    """Of several qualities the smallest picture is taken; what cannot be told apart is refused, and `data check` tells."""
+    """Of several qualities the smallest picture is taken; what are ambiguous is refused, and `data check` tells."""
     video = (good / "root/match/1_224p.mkv").read_bytes()
     root, model = run.folder / "root", good / "model"
     shutil.copytree(good / "root", root)

@@ -120,8 +120,8 @@ def test_times_that_the_bank_does_not_cover(tmp_path, fps, inside_s, outside_s):
 @pytest.mark.parametrize(
     "changes, arguments, message",
     [
-        ({}, {"dim": 4}, "has features of 3 values, wanted are 4"),
-        ({}, {"token_rate": 2.5}, "has 2 features a second for 2.5 tokens a second"),
+        ({}, {"dim": 4}, "has features with 3 dimensions, required are 4"),
+        ({}, {"token_rate": 2.5}, "has 2 features per second for 2.5 tokens per second"),
         ({}, {"duration_s": 10.8}, "covers 0.25 s to 9.75 s of a half of 10.80 s"),
         ({"offset_s": 1.1}, {}, "covers 1.10 s to 10.60 s of a half of 10.00 s"),
         ({"fps": 0.5}, {"token_rate": 0.5, "duration_s": 40.3}, "covers 0.25 s to 38.25 s of a half of 40.30 s"),
@@ -156,7 +156,7 @@ def test_a_bank_lists_and_opens_its_halves(tmp_path):
 
 def test_no_bank(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(InputError, match="is no feature bank"):
+        with pytest.raises(InputError, match="is not a feature bank"):
             FeatureBank(path)
 
 
@@ -198,7 +198,7 @@ def edit_metadata(path, **changes):
 def test_damaged_files(tmp_path, damage):
     path = write(tmp_path / "1.safetensors").path
     damage(path)
-    with pytest.raises(InputError, match="is no file of features, or damaged") as error:
+    with pytest.raises(InputError, match="is not a file of features, or damaged") as error:
         open_features(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
@@ -292,14 +292,14 @@ def test_filling_refuses_a_bank_of_another_kind(tmp_path, changes):
     computed = []
     fill_bank(tmp_path, jobs_of([HEADER] * 2, computed), "float16", progress=False)
     truncate(features_path(tmp_path, "match", 1), 0.5)  # the next one tells
-    with pytest.raises(InputError, match=f"holds features of {next_key(changes)} .*; give another folder"):
+    with pytest.raises(InputError, match=f"contains features with {next_key(changes)} .*; give another folder"):
         fill_bank(tmp_path, jobs_of([replace(HEADER, **changes)], computed), "float16", progress=False)
     assert computed == [1, 2]
 
 
 def test_values_beyond_float16(tmp_path):
     jobs = [FeatureJob("match", 1, HEADER, lambda: np.full((2, 2), 1e5, np.float32))]
-    with pytest.raises(InputError, match="float16 ends at 65504, float32 may do"):
+    with pytest.raises(InputError, match="float16 is limited to 65504, try float32"):
         fill_bank(tmp_path, jobs, "float16", progress=False)
     fill_bank(tmp_path, jobs, "float32", progress=False)
     with pytest.raises(InputError, match="`dtype` is 'int8'"):
@@ -324,7 +324,7 @@ def test_published_features(published, tmp_path, kind, fps, offset_s, dim, caplo
     report = import_features(published, tmp_path / "bank", kind, progress=False)
     bank = FeatureBank(tmp_path / "bank")
     assert bank.halves == report.done == [(f"league/{name}", half) for name in ("one", "three") for half in (1, 2)]
-    assert "league/two" in caplog.text and "left out" in caplog.text
+    assert "league/two" in caplog.text and "skipped" in caplog.text
     half = bank.open("league/three", 2)
     assert (half.fps, half.offset_s, half.dim, half.duration_s, half.dtype) == (fps, offset_s, dim, 12, "float16")
     assert half.video["name"] == f"2_{PUBLISHED[kind].suffix}"
@@ -351,7 +351,7 @@ def test_published_features_of_a_split_and_without_a_video(published, tmp_path):
         (np.where(np.arange(24)[:, None] == 7, np.nan, numbered(24)), "NaN or infinite values in feature 7"),
         (np.where(np.arange(24)[:, None] == 9, -np.inf, numbered(24)), "NaN or infinite values in feature 9"),
         (np.zeros((3, 4, 5)), r"float64 of shape \(3, 4, 5\)"),
-        (np.zeros((3, 4), np.int64), "holds int64"),
+        (np.zeros((3, 4), np.int64), "contains int64"),
         (np.zeros((0, 4)), r"shape \(0, 4\)"),
         (np.array([{}], object), "cannot be read as a NumPy array"),
         (b"not an array", "cannot be read as a NumPy array"),

@@ -347,7 +347,7 @@ def test_weights_that_are_missing(tmp_path, drop):
 
 def test_a_model_without_a_processor(tmp_path):
     ViTModel(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
-    with pytest.raises(InputError, match="holds no preprocessor_config.json"):
+    with pytest.raises(InputError, match="contains no preprocessor_config.json"):
         load_extractor(str(tmp_path / "vit"))
 
 

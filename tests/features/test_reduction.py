@@ -131,7 +131,7 @@ def test_reducing_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_another_fit_needs_another_folder(tmp_path, dim, video_ids):
     bank = write_bank(tmp_path / "bank")
     reduce_features(bank, tmp_path / "reduced", 4, TRAIN, progress=False)
-    with pytest.raises(InputError, match="was reduced otherwise .* give another folder"):
+    with pytest.raises(InputError, match="has another reduction .* give another folder"):
         reduce_features(bank, tmp_path / "reduced", dim, video_ids, progress=False)
 
 
@@ -157,14 +157,14 @@ def test_a_reduction_of_other_features(tmp_path):
         with pytest.raises(InputError, match=f"reduces 7 values of teacher; .* holds {found}"):
             apply_reduction(further, tmp_path / "out", tmp_path / "reduced", progress=False)
     reduce_features(bank, tmp_path / "three", 3, TRAIN, progress=False)
-    with pytest.raises(InputError, match="was reduced otherwise"):
+    with pytest.raises(InputError, match="has another reduction"):
         apply_reduction(bank, tmp_path / "three", tmp_path / "reduced", progress=False)
-    with pytest.raises(InputError, match="is reduced already"):
+    with pytest.raises(InputError, match="is already reduced"):
         apply_reduction(tmp_path / "reduced", tmp_path / "out", tmp_path / "reduced", progress=False)
-    with pytest.raises(InputError, match="is no reduction"):
+    with pytest.raises(InputError, match="is not a reduction"):
         apply_reduction(bank, tmp_path / "out", bank, progress=False)
     (tmp_path / "reduced" / FILE_NAME).write_bytes(b"cut")
-    with pytest.raises(InputError, match="is no reduction"):
+    with pytest.raises(InputError, match="is not a reduction"):
         apply_reduction(bank, tmp_path / "out", tmp_path / "reduced", progress=False)
 
 
@@ -182,7 +182,7 @@ def test_more_components_than_features(tmp_path):
 
 def test_matches_that_the_bank_lacks(tmp_path, caplog):
     bank = write_bank(tmp_path / "bank")
-    with pytest.raises(InputError, match="holds none of the 2 matches to fit on"):
+    with pytest.raises(InputError, match="contains none of the 2 matches to fit on"):
         reduce_features(bank, tmp_path / "reduced", 2, ["four", "five"], progress=False)
     reduce_features(bank, tmp_path / "reduced", 2, ["one", "four"], progress=False)
     assert "lacks 1 matches to fit on, such as `four`" in caplog.text

@@ -301,13 +301,13 @@ def spoil_class(folder):
         (spoil_tensor(lambda tensors: tensors["classifier.bias"].add_(1)), "not those that its model_record.json"),
         (spoil_class, "names the class `Nonsense`"),
         (lambda folder: (folder / "model_record.json").unlink(), "nothing|no model_record.json"),
-        (lambda folder: (folder / "model_record.json").write_text("[]"), "is no record of a model"),
+        (lambda folder: (folder / "model_record.json").write_text("[]"), "is not a record of a model"),
         (lambda folder: (folder / "validation_scores.json").write_text('{"tight": 1}'), "holds no scores"),
         (
             lambda folder: (folder / "test_scores.json").write_text('{"tight": {"a_mAP": 1, "a_mAP_per_class": [1]}}'),
             "other labels",
         ),
-        (lambda folder: (folder / "recipe.yaml").write_text("- 1"), "is no recipe"),
+        (lambda folder: (folder / "recipe.yaml").write_text("- 1"), "is not a recipe"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "vit"}'), "not the configuration"),
     ],
 )

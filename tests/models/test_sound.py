@@ -173,7 +173,7 @@ def test_jitter_of_timestamps_leaves_no_holes():
 
 
 def test_a_clock_that_jumps_takes_no_memory():
-    """By less than a day, silence comes block by block; what comes later is left out, for videos last less."""
+    """By less than a day, silence comes block by block; what comes later is omitted, for videos last less."""
     pieces = _contiguous([(0, np.ones(10, np.float32)), (86_399 * 16_000, np.ones(10, np.float32))])
     assert max(len(next(pieces)) for _ in range(50)) <= BLOCK_SAMPLES
     late = [(0, np.ones(10, np.float32)), (86_400 * 16_000, np.ones(10, np.float32)), (10, np.ones(5, np.float32))]

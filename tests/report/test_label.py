@@ -29,7 +29,7 @@ def pages():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two videos of 12 s at 10 frames a second, and one that browsers do not play."""
+    """Two videos of 12 s at 10 frames per second, and one that browsers do not play."""
     folder = tmp_path_factory.mktemp("label")
     for name in ("a.mp4", "deep/b ü#.mp4"):
         write_video(folder / "videos" / name, 120)
@@ -152,7 +152,7 @@ def test_proposals_are_reviewed_and_only_confirmed_events_exported(pages, folder
             "events": [{"label": "Corner", "time_s": 3, "visibility": "visible"}],
         }
     ]
-    assert "2 are not reviewed and were left out" in page.locator("#file-note").inner_text()
+    assert "2 are not reviewed and were omitted" in page.locator("#file-note").inner_text()
     page.locator("#with-proposed").check()
     content = json.loads(open(export(page, "JSON").path(), encoding="utf-8").read())
     assert [len(video["events"]) for video in content["videos"]] == [2, 1]

@@ -160,7 +160,7 @@ def test_a_bank_that_does_not_fit_is_refused(rows_and_store, bank):
     with pytest.raises(InputError, match="7"):
         DistillationDataset(halves, WindowShape(8, 2, 3, "random"), bank, feature_dim=7)
     fast = HalfDataset(*rows_and_store, LABELS, fps=4)
-    with pytest.raises(InputError, match="features a second"):
+    with pytest.raises(InputError, match="features per second"):
         DistillationDataset(fast, WindowShape(8, 1, 3, "random"), bank, feature_dim=2)
 
 
@@ -227,5 +227,5 @@ def test_a_half_of_no_whole_seconds_needs_no_feature_after_its_last_frame(num_fe
     assert dataset[WindowKey(0, 0, 0)]["teacher_features"].flatten().tolist() == [0, 2, 3]
     # the features of another video of the same name
     write_video(video, 41, 10.0, height=32, width=32, audio_s=4.0)
-    with pytest.raises(InputError, match="holds features of another `1_224p.mkv`"):
+    with pytest.raises(InputError, match="contains features of another `1_224p.mkv`"):
         DistillationDataset(halves, WindowShape(6, 2, 1, "random"), bank, feature_dim=1)

@@ -278,7 +278,7 @@ def test_matches_are_found_at_any_depth(tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "b" / "loop").symlink_to(root)
     assert find_matches(root) == ["a", "b/2016/match", "c/d", "linked/match"]
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         find_matches(tmp_path / "nowhere")
 
 

@@ -151,7 +151,7 @@ def test_splits_of_a_file(add_match, build, tmp_path):
         ({"train": ["/a"]}, "leads out"),
         ({"train": "a"}, "list of match folders"),
         (["a"], "list of match folders"),
-        ({"my split!": ["a"]}, "no name for a split"),
+        ({"my split!": ["a"]}, "not a valid name of a split"),
         ({"train": []}, "no match with a video"),
     ],
 )
@@ -172,7 +172,7 @@ def test_splits_of_folders(add_match, build, caplog):
         "test": ["test/c"],
         "challenge": ["challenge/e"],
     }
-    assert len(caplog.records) == 1 and "1 matches left out" in caplog.text and "other/d" in caplog.text
+    assert len(caplog.records) == 1 and "1 matches omitted" in caplog.text and "other/d" in caplog.text
 
 
 def official_matches():
@@ -278,7 +278,7 @@ def test_what_cannot_be_read_is_one_line(add_match, build, tmp_path):
     (folder / "1_224p.mkv").unlink()
     with pytest.raises(InputError, match="no match with a video"):
         build()
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         SoccerNet(data_dir=tmp_path / "nowhere", cache_dir=tmp_path / "cache")
     with pytest.raises(InputError, match="`data_dir` is missing"):
         SoccerNet(config_name="action-spotting", cache_dir=tmp_path / "cache")

@@ -181,7 +181,7 @@ def test_without_network(soccernet, tmp_path, monkeypatch):
 
 def test_a_full_disk(soccernet, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(InputError, match="needs 0.0 GB and has 0.0 GB"):
+    with pytest.raises(InputError, match="needs 0.0 GB, but only 0.0 GB are free"):
         get(tmp_path, videos="224p")
     assert soccernet.fetched == []
 
@@ -190,9 +190,9 @@ def test_a_full_disk(soccernet, tmp_path, monkeypatch):
     ("selection", "message"),
     [
         ({}, "nothing to download"),
-        ({"labels": "v9"}, "no labels 'v9'; choose v2"),
-        ({"videos": "8K"}, "no videos '8K'"),
-        ({"labels": "v2", "splits": ("trian",)}, "no split 'trian'"),
+        ({"labels": "v9"}, "unknown labels 'v9'; choose v2"),
+        ({"videos": "8K"}, "unknown videos '8K'"),
+        ({"labels": "v2", "splits": ("trian",)}, "unknown split 'trian'"),
     ],
 )
 def test_a_selection_of_nothing_known(selection, message):
@@ -223,7 +223,7 @@ def test_the_builder_fetches_what_it_needs(hub, tmp_path):
         builder.download_and_prepare()
         return builder.as_dataset()["train"].to_list()
 
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         build(None)
     first, second = build(Selection(splits=("train",), labels="v2", videos="224p"))
     assert (first["video_id"], first["half"], second["half"]) == (TRAIN, 1, 2)

@@ -157,7 +157,7 @@ def test_an_adapter_without_configuration_spots(trained, tmp_path):
 
 def test_an_adapter_is_published_with_its_settings(trained, base, tmp_path, monkeypatch):
     _, folder = trained
-    with pytest.raises(InputError, match="which nobody else has; merge it first"):
+    with pytest.raises(InputError, match="which is only on this machine; merge it first"):
         check_weights(folder)
     files = files_to_publish(folder, "me/adapter")
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "modeling_comedian.py"} <= files.keys()

@@ -211,7 +211,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
     run = VideoRun(own / "videos", events, str(own / "start"), tmp_path / "run")
     told = []
     recipe, _ = finetune_videos(run, ["--training.learning_rate=3e-3"], tell=told.append)
-    assert "left out, as the events do not name them: cup/1.mkv, cup/2.mkv, cup/3.mkv" in told[0]
+    assert "omitted, because the events do not list them: cup/1.mkv, cup/2.mkv, cup/3.mkv" in told[0]
     assert json.loads((run.matches / "splits.json").read_text()) == {"train": ["one"], "validation": ["two"]}
     assert (run.matches / "labels.txt").read_text() == "red\nblue\n"
     assert (recipe.training["learning_rate"], recipe.training["windows_per_half"]) == (3e-3, 12)
@@ -228,7 +228,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
     [
         ({"--events": "bad.csv"}, "line 3: there is no video `four.mp4`"),
         ({"--events": "none.csv"}, "none.csv` cannot be read"),
-        ({"--videos": "none"}, "none` is no folder"),
+        ({"--videos": "none"}, "none` is not a folder"),
         ({"--model": "none"}, "`none` does not exist"),
         ({"--model": "other"}, "`other` is a bert model, not comedian"),
         ({"--validation-share": "1"}, "`validation_share` is 1.0; give a share between 0 and 1"),

@@ -205,7 +205,7 @@ def test_bad_input_is_one_line(data, tmp_path, capsys):
         ("distill", [*bank, "null"], "comedian extract-features"),
         ("distill", [*bank, "/nowhere"], "/nowhere"),
         ("distill", ["--model.overrides.distillation_config.projector_sizes", "[12, 7]"], "7"),
-        ("distill", ["--model.overrides.fps", "4", "--model.overrides.tubelet_size", "1"], "features a second"),
+        ("distill", ["--model.overrides.fps", "4", "--model.overrides.tubelet_size", "1"], "features per second"),
         ("distill", ["--model.checkpoint", "x"], "not both"),
         (
             "distill",

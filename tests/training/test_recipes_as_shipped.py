@@ -38,7 +38,7 @@ def command_of(folder, root, output) -> list[str]:
 
 
 def write_published_features(root) -> None:
-    """Features beside the videos, one a second, as SoccerNet has them."""
+    """Features beside the videos, one per second, as SoccerNet has them."""
     rng = np.random.default_rng(0)
     for video in root.rglob("*_224p.mkv"):
         features = rng.standard_normal((DURATION_S, 12)).astype(np.float32)

@@ -293,7 +293,7 @@ def test_features_of_other_files_are_refused(kind, tmp_path):
     (video if kind == "npy" else npy).write_bytes(b"two" * 1000)
     features.check_source(video)
     (video if kind == "video" else npy).write_bytes(b"two" * 1000)
-    with pytest.raises(ValueError, match="holds features of another `1_"):
+    with pytest.raises(ValueError, match="contains features of another `1_"):
         features.check_source(video)
     npy.unlink()
     if kind == "npy":
@@ -306,7 +306,7 @@ def test_features_of_other_files_are_refused(kind, tmp_path):
         ({"height": 16}, ["--model.overrides.image_size", 24], "16 x 16 pixels, and the model takes 24 x 24"),
         ({"height": 24, "width": 16}, ["--model.overrides.image_size", 24], "frames of 16 x 24 pixels, and the model"),
         ({"height": 24}, ["--model.overrides.image_size", "[16, 32]"], "24 x 24 pixels, and the model takes 32 x 16"),
-        ({"fps": 3, "height": 16}, [], "holds 3 frames per second, which is no multiple of the model's 2"),
+        ({"fps": 3, "height": 16}, [], "holds 3 frames per second, which is not a multiple of the model's 2"),
     ],
 )
 def test_a_store_that_does_not_fit_the_model_is_refused(settings, overrides, message, folder, capsys):

@@ -200,7 +200,7 @@ def test_mixed_windows_mix_their_sound(tmp_path):
 def test_a_store_without_sound_is_told_at_once(data, tmp_path):
     deaf = tmp_path / "deaf"
     prepare(data[0], deaf, StoreSettings(fps=2, height=16), workers=1, progress=False)
-    with pytest.raises(InputError, match="holds no sound"):
+    with pytest.raises(InputError, match="contains no sound"):
         finetune(load_recipe(write_recipe(tmp_path, data[0], deaf, **SCHEDULE), SOUND))
 
 

@@ -449,7 +449,7 @@ def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, ca
     for words, message in {
         ("--training.sed", "9"): "unknown field `sed`",
         ("--data.root",): "`--data.root` has no value",
-        ("--nonsense", "1"): "is no override",
+        ("--nonsense", "1"): "is not an override",
         ("--data.root", "/nowhere"): "/nowhere",
         ("--data.frames", "/nowhere"): "/nowhere",
         ("--model.overrides.patch_size", "5"): "patch_size",

@@ -413,7 +413,7 @@ def test_a_clip_that_cannot_be_written_does_not_end_the_others(tmp_path):
     broken = corrupt(write_video(tmp_path / "broken.mp4", 40, gop=40), 0.05, 0.9)
     good = write_video(tmp_path / "good.mp4", 40)
     segments = {"1.mp4": Segment(broken, 1.0, 2.0), "2.mp4": Segment(good, 1.0, 2.0)}
-    with pytest.raises(InputError, match="1 of 2 clips cannot be written; the first is `1.mp4`"):
+    with pytest.raises(InputError, match="1 of 2 clips cannot be written; the first error is `1.mp4`"):
         write_clips(tmp_path / "out", segments, exact=True)
     assert frames_of(tmp_path / "out" / "2.mp4")[0] == list(range(10, 20))
     assert set(json.loads((tmp_path / "out" / "clips.json").read_text())) == {"2.mp4"}

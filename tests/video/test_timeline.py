@@ -61,7 +61,7 @@ def test_joined_recordings_follow_each_other(tmp_path, ending, options, lengths_
     path = join(tmp_path / f"joined.{ending}", *parts)
     told = assert_shown(path, fps, list(range(sum(lengths_s) * fps)), damage=len(lengths_s) - 1)
     for line, start_s in zip(told, starts_s[1:], strict=True):
-        assert f"joined.{ending}" in line and f"starts anew at {start_s:.1f} s" in line
+        assert f"joined.{ending}" in line and f"restarts at {start_s:.1f} s" in line
     timing = timing_of(path)
     assert np.subtract(timing.restarts_s, timing.first_s) == pytest.approx(starts_s[1:])
 
@@ -76,7 +76,7 @@ def test_a_clock_that_jumps_forward_shows_no_still_picture(tmp_path, ending, opt
     )
     path = join(tmp_path / f"joined.{ending}", first, second)
     told = assert_shown(path, fps, list(range(7 * fps)), damage=1)
-    assert "starts anew at 4.0 s" in told[0]
+    assert "restarts at 4.0 s" in told[0]
 
 
 class WithBrokenTime:
@@ -118,7 +118,7 @@ def test_a_recording_that_begins_between_key_frames_follows_another(tmp_path):
     found = [frame_number(frame) for _, frame in iter_frames(path, 10, on_damage=told.append)]
     # what cannot be decoded takes its time
     assert found == [*range(40), *[39] * (num_packets - len(shown)), *shown]
-    assert len(told) == 1 and "starts anew at 4.0 s" in told[0]
+    assert len(told) == 1 and "restarts at 4.0 s" in told[0]
 
 
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])

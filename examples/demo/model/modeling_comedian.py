@@ -70,7 +70,8 @@ class ComedianModelOutput(ModelOutput):
         attentions (`tuple[torch.Tensor]`, returned when `output_attentions=True`): temporal attention weights of shape
             `(batch_size, num_heads, num_tokens, num_tokens)`.
         spatial_hidden_states (`tuple[torch.Tensor]`, returned when `output_spatial_hidden_states=True`): patches after
-            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first; ViSwin and
+            each spatial layer, `(batch_size * num_tubelets, 1 + num_patches, width)` with the class token first;
+            ViSwin and
             convolutional: `(batch_size * num_tubelets, rows, columns, width)`.
         spatial_attentions (`tuple[torch.Tensor]`, returned when `output_spatial_attentions=True`): spatial attention
             weights of shape `(batch_size * num_tubelets, num_heads, 1 + num_patches, 1 + num_patches)`; ViSwin:
@@ -147,9 +148,9 @@ class ComedianPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Start weights as the published system does; what it lacks, sound, by its own rules.
 
-        Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for norms, a
-        class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and 2; normal of
-        half the range for the classifier; that of He et al. (2015) for convolutions.
+        Truncated normal of `initializer_range` for weights and tables, zero for biases and the mask token, one for
+        norms, a class token near 0; PyTorch's default for the patch embedding (a Conv3d) and the heads of stages 1 and
+        2; normal of half the range for the classifier; that of He et al. (2015) for convolutions.
         """
         std = self.config.initializer_range
         if isinstance(module, ComedianSoundProjection | ComedianResidualProjection):
@@ -193,8 +194,8 @@ class ComedianPreTrainedModel(PreTrainedModel):
         """Load a checkpoint; position tables are resampled where `config` asks for other sizes than the stored ones.
 
         Args:
-            pretrained_model_name_or_path (`str`): a folder or a Hub repository; of an adapter of PEFT, too, which is loaded
-                on its base model. `None` with `state_dict`.
+            pretrained_model_name_or_path (`str`): a folder or a Hub repository; of an adapter of PEFT, too, which is
+                loaded on its base model. `None` with `state_dict`.
             config (`ComedianConfig` or `str`, *optional*): the stored one by default; an object or where it is.
             kwargs: fields of the configuration that differ (`image_size=[112, 200]`, `num_frames=64`, other labels with
                 `id2label` or `num_labels` and `ignore_mismatched_sizes=True`) and the arguments of
@@ -204,7 +205,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
             The model in eval mode.
 
         Raises:
-            OSError: there is no configuration.
+            OSError: the configuration does not exist.
             ValueError: a weight is not finite, or the model is of a subclass.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -438,7 +439,7 @@ class ComedianModel(ComedianPreTrainedModel):
                 pixels of at most one window.
             kept_tubelets (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*): ascending indices of the
                 tubelets to encode, the mask token standing in for the others. In training mode they are drawn at random
-                when left out (`config.temporal_mask_ratio`).
+                by default (`config.temporal_mask_ratio`).
 
         Returns:
             [`ComedianModelOutput`]
@@ -479,12 +480,12 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         return self.comedian.encode_temporal(spatial_tokens)
 
     def fuse_sound(self, temporal_tokens: Tensor, sound: Tensor | None) -> Tensor:
-        """Add to the tokens of windows what is heard in them, before [`classify`] and [`predict_offsets_s`].
+        """Add the output of the audio branch to the tokens of windows, before [`classify`] and [`predict_offsets_s`].
 
         Args:
             temporal_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): from [`encode_temporal`].
-            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): spectrogram of each
-                token, see [`sound_of_tokens`]; a window with a NaN has none, which adds nothing.
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): spectrogram
+                of each token, see [`sound_of_tokens`]; a window with a NaN has none, which adds nothing.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`.
@@ -495,7 +496,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         if sound is None:
             return temporal_tokens
         if not self.config.sound:
-            raise ValueError("`sound` is given, but the model has no `sound`; leave it out")
+            raise ValueError("`sound` is given, but the model has no audio branch; remove it")
         if sound.ndim != 4 or sound.shape[:2] != temporal_tokens.shape[:2] or sound.shape[3] != NUM_MELS:
             raise ValueError(
                 f"`sound` is {tuple(sound.shape)}; must be {(*temporal_tokens.shape[:2], 'mel_frames', NUM_MELS)}"
@@ -573,7 +574,8 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
                 token to the nearest event; NaN where none is within `config.offset_radius_s`.
             mixup_offset_targets_s (`torch.Tensor` of the same shape, *optional*): those of the windows mixed in.
             kept_tubelets (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*): see [`ComedianModel`].
-            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): see [`fuse_sound`].
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): see
+            [`fuse_sound`].
 
         Returns:
             [`ComedianSpottingOutput`]

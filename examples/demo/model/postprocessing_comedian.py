@@ -1,7 +1,8 @@
 """From the scores of windows to spots: stitching, non-maximum suppression, spots. NumPy only.
 
 Source: COMEDIAN (Denize et al., WACVW 2024), inference; soft-NMS after Bodla et al., "Soft-NMS" (ICCV 2017), in time.
-Everything is counted in steps of the score grid (`scores_per_token` steps a token) until `find_spots` puts timestamps on it.
+Everything is counted in steps of the score grid (`scores_per_token` steps a token) until `find_spots` puts timestamps
+on it.
 """
 
 from collections.abc import Sequence
@@ -79,7 +80,8 @@ def require_finite(scores: np.ndarray, offsets_s: np.ndarray | None = None) -> N
     for name, values in (("scores", scores), ("displacements", offsets_s)):
         if values is not None and not np.isfinite(values).all():
             raise ValueError(
-                f"the model computes {name} that are not finite, so its weights are of no use; take an earlier checkpoint, "
+                f"the model computes {name} that are not finite, so its weights are of no use; take an earlier "
+                "checkpoint, "
                 "or train again with a lower learning rate"
             )
 
@@ -87,10 +89,11 @@ def require_finite(scores: np.ndarray, offsets_s: np.ndarray | None = None) -> N
 def stitch_half(
     scores: np.ndarray, offsets_s: np.ndarray | None, starts: np.ndarray, num_tokens: int, config
 ) -> np.ndarray:
-    """Merge what a model says of overlapping windows into the scores of a half, on the grid of its output.
+    """Merge the outputs of a model for overlapping windows into the scores of a half, on the grid of its output.
 
     Args:
-        scores (`np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float): of each window.
+        scores (`np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float): of each
+        window.
         offsets_s (`np.ndarray` of shape `(num_windows, window_tokens, num_labels)`, *optional*): displacements; their mean
             over the windows moves the merged scores.
         starts (`np.ndarray` of shape `(num_windows,)`, int): first token of each window.
@@ -118,7 +121,7 @@ def displace(scores: np.ndarray, offsets_s: np.ndarray, token_rate: float, score
     Source: Soares et al., "Temporally Precise Action Spotting in Soccer Videos Using Dense Detection Anchors" (2022).
 
     Args:
-        scores (`np.ndarray` of shape `(num_tokens, num_labels)`, float32): one a token.
+        scores (`np.ndarray` of shape `(num_tokens, num_labels)`, float32): one per token.
         offsets_s (`np.ndarray` of the same shape, float): seconds from the token to the event.
         token_rate (`float`): tokens per second.
         scores_per_token (`int`): steps of the result in a token.
@@ -173,7 +176,7 @@ def non_maximum_suppression(
     Args:
         scores (`np.ndarray` of shape `(num_steps, num_labels)`, float): scores, 0 or more.
         kind (`str`): `"soft"` or `"hard"`.
-        window (`float` or sequence of `num_labels` `float`): full width in steps, for all labels or one a label.
+        window (`float` or sequence of `num_labels` `float`): full width in steps, for all labels or one per label.
         threshold (`float`): scores below are suppressed.
         min_weight (`float`, defaults to 0.0): factor of soft-NMS at distance 0.
 
@@ -239,7 +242,7 @@ def reach_of(weights: np.ndarray) -> int:
 
 
 def fix_peaks(live: np.ndarray, weights: np.ndarray, threshold: float) -> np.ndarray:
-    """Run soft-NMS as far as the scores tell: fix many peaks a round, with the result of one peak at a time.
+    """Run soft-NMS as far as the scores determine it: fix many peaks a round, with the result of one peak at a time.
 
     A round fixes every score that is the highest (the earliest of equals) within `reach = 2 * radius` steps. Such a
     peak's window shares a step only with the windows of peaks within `reach`. All those still to come are lower, or
@@ -317,7 +320,8 @@ def operating_thresholds(
             replaced by their [`lower_bound`]. `None` takes them as they were measured.
 
     Returns:
-        `list[float]`: a threshold a label; infinite, which no spot reaches, where no point has that precision or recall.
+        `list[float]`: one threshold per label; infinite, which no spot reaches, where no point has that precision or
+            recall.
 
     Raises:
         ValueError: no such target, or no curves.
@@ -369,7 +373,7 @@ def lower_bound(num_hits: float, count: float) -> float:
 
 
 def steps_of(seconds: float | Sequence[float], score_rate: float) -> np.ndarray:
-    """Return seconds as steps of the score grid, rounded: 0.58 s at 100 steps a second are 58, not 57.99..."""
+    """Return seconds as steps of the score grid, rounded: 0.58 s at 100 steps per second are 58, not 57.99..."""
     return np.round(np.asarray(seconds) * score_rate, 6)
 
 

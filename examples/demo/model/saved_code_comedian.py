@@ -46,7 +46,7 @@ def auto_map_of(architectures: Iterable[str], registered: Mapping[str, str]) -> 
 
 
 def custom_class_of(auto_map: Mapping[str, str] | None) -> str | None:
-    """Return the class of a spotting model, `module.Class`, where it is none of this code's."""
+    """Return the class of a spotting model, `module.Class`, if it is not part of this code."""
     named = (auto_map or {}).get(SPOTTING_CLASS)
     return None if named == HEAD_AUTO_MAPS["ComedianForActionSpotting"][SPOTTING_CLASS] else named
 
@@ -56,7 +56,7 @@ def copy_code(modules: Iterable[str], folder: Path, origin: str) -> None:
 
     Args:
         modules: names of modules of this folder, or of `folder`.
-        folder: where to copy them; made if need be.
+        folder: where to copy them; created if missing.
         origin: folder or Hub repository that the model came from.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def copy_code(modules: Iterable[str], folder: Path, origin: str) -> None:
         done.add(module)
         source, target = _find_code(f"{module}.py", folder, origin), folder / f"{module}.py"
         if source is None:
-            logger.warning(f"`{target}` is left out, as its source is not to be found; install comedian to have it")
+            logger.warning(f"`{target}` is omitted, as its source is not available; install comedian to include it")
             continue
         left += get_relative_imports(source)
         if not (target.exists() and target.samefile(source)):

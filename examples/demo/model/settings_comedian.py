@@ -1,4 +1,5 @@
-"""Time grid, labels and post-processing settings of a model: what follows from its fields, without torch or transformers."""
+"""Time grid, labels and post-processing settings of a model: what follows from its fields, without torch or
+transformers."""
 
 import dataclasses
 import math
@@ -161,10 +162,11 @@ class ComedianSettings:
     def _check_output(self):
         """Refuse steps that share no frames out, and offsets of no length."""
         if self.offset_radius_s is not None and not 0 < self.offset_radius_s < math.inf:
-            raise ValueError(f"`offset_radius_s` is {self.offset_radius_s}; must be greater than 0, or left out")
+            raise ValueError(f"`offset_radius_s` is {self.offset_radius_s}; must be greater than 0, or omitted")
         if self.tubelet_size % self.logits_per_token:
             raise ValueError(
-                f"`scores_per_token` {self.scores_per_token} does not divide `tubelet_size` {self.tubelet_size}; only with "
+                f"`scores_per_token` {self.scores_per_token} does not divide `tubelet_size` {self.tubelet_size}; "
+                "only with "
                 "`offset_radius_s` it may be any number"
             )
 
@@ -216,7 +218,7 @@ class ComedianSettings:
 
 
 def _flat(value):
-    """Yield what lies in lists of lists, or the value itself."""
+    """Yield the items of nested lists, or the value itself."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from _flat(item)

@@ -1,4 +1,4 @@
-"""What `comedian spot --live` prints: each event as it becomes final."""
+"""Implementation of `comedian spot --live`: prints each event as soon as it is final."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from comedian.video.live import live_frames
 
 
 def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
-    """Spot a source to its end, or to the first Ctrl-C, printing a line of JSON an event; return the events.
+    """Spot a source to its end, or to the first Ctrl-C, printing one line of JSON per event; return the events.
 
     Raises:
         InputError: no frame of the source can be decoded.
@@ -41,7 +41,7 @@ def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
 
 @contextmanager
 def _first_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Have the first Ctrl-C, or a request to end, call `stop`; the next one interrupts as ever."""
+    """Call `stop` on the first Ctrl-C or SIGTERM; the next one interrupts as usual."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:

@@ -66,7 +66,7 @@ def read_image_backbone(
     fps: float = 2.0,
     image_size: Sequence[int] | None = None,
 ) -> ImageBackbone:
-    """Turn an image model into a spatial encoder that sees a still tubelet as the image model sees its image.
+    """Turn an image model into a spatial encoder whose tokens of a still tubelet are those of the image model.
 
     The patch embedding is inflated: every frame of a tubelet gets an equal share of the weights (Arnab et al., ViViT,
     2021). The difference between the image model's normalisation and ours goes into its weights and bias, DINOv2's layer
@@ -90,7 +90,8 @@ def read_image_backbone(
         source_config = AutoConfig.from_pretrained(name)
         if source_config.model_type not in ENCODERS:
             raise InputError(
-                f"`{name}` is a model of type {source_config.model_type!r}; known as spatial encoders: {', '.join(ENCODERS)}"
+                f"`{name}` is a model of type {source_config.model_type!r}; known as spatial encoders: "
+                f"{', '.join(ENCODERS)}"
             )
         _check_form(name, source_config)
         source, loading = _load(name)
@@ -112,7 +113,7 @@ def read_image_backbone(
             notes.append(f"position tables: resampled from {' x '.join(map(str, config.image_size))} pixels")
             model.resize_position_tables(image_size=list(image_size), num_frames=num_frames)
     except StrictDataclassError as error:
-        raise InputError(f"`{name}` makes no model of ours: {str(error).splitlines()[-1].strip()}") from error
+        raise InputError(f"`{name}` cannot be converted: {str(error).splitlines()[-1].strip()}") from error
     if source_config.model_type == "deit":
         notes.append("DeiT's distillation token: left out, so tokens differ a little from the image model's")
     notes.append("temporal encoder: to be trained")
@@ -135,7 +136,7 @@ def save_image_backbone(backbone: ImageBackbone, output_dir: str | Path) -> Path
 
 def _load(name: str) -> tuple[PreTrainedModel, dict]:
     verbosity = logging.get_verbosity()
-    # a missing pooler, which nobody needs, is reported as a table; what is missing else is told by an error
+    # transformers reports the missing pooler, which is not needed, as a table; other missing weights raise an error below
     logging.set_verbosity_error()
     try:
         return AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
@@ -144,7 +145,7 @@ def _load(name: str) -> tuple[PreTrainedModel, dict]:
 
 
 def _check_form(name: str, config: PreTrainedConfig) -> None:
-    """Refuse variants that our encoders are not built for."""
+    """Reject variants that the encoders of this package do not support."""
     variants = {
         "qkv_bias": (getattr(config, "qkv_bias", True), True),
         "use_swiglu_ffn": (getattr(config, "use_swiglu_ffn", False), False),

@@ -68,8 +68,8 @@ class ConvertedCheckpoint:
     Args:
         stage (`str`): `"spotting"`, `"stage 1"` or `"stage 2"`.
         model (`ComedianPreTrainedModel`): [`ComedianForActionSpotting`] for spotting, else [`ComedianModel`].
-        assumed (`list[str]`): what the tensors do not tell, and was neither given.
-        skipped (`dict[str, int]`): groups of tensors left out, and how many each.
+        assumed (`list[str]`): assumptions about sizes that the tensors do not determine and that were not given.
+        skipped (`dict[str, int]`): groups of skipped tensors, and the number of each.
         checkpoint (`str`): name of the authors' file.
     """
 
@@ -94,7 +94,7 @@ def convert_checkpoint(
 
     Args:
         checkpoint: see [`read_checkpoint`], which takes the keyword arguments too.
-        output_dir: a new or empty folder; it appears whole or not at all.
+        output_dir: a new or empty folder; it is written atomically.
         spatial_heads: attention heads of the spatial encoder.
         temporal_heads: attention heads of the temporal encoder.
         image_size: height and width in pixels.
@@ -181,7 +181,7 @@ def read_checkpoint(
         labels: names of the outputs; SoccerNet-v2's for 17 outputs by default.
 
     Returns:
-        The model, what was assumed and what was left out.
+        The model, what was assumed and what was omitted.
 
     Raises:
         InputError: no checkpoint, one that does not fit the arguments, or one with tensors missing or left over; these are
@@ -239,7 +239,7 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def find_stage(tensors: dict[str, Tensor], checkpoint: str | Path) -> str:
-    """Tell the training stage of a checkpoint from the names of its tensors."""
+    """Determine the training stage of a checkpoint from the names of its tensors."""
     if any(name.startswith("head_class.") for name in tensors):
         return SPOTTING
     if any(name.startswith("trunk.transformer.") for name in tensors):
@@ -247,7 +247,7 @@ def find_stage(tensors: dict[str, Tensor], checkpoint: str | Path) -> str:
     if any(name.startswith("trunk.") for name in tensors):
         return STAGE_1
     raise InputError(
-        f"`{checkpoint}` is no COMEDIAN checkpoint: none of its {len(tensors)} tensors starts with `trunk.`"
+        f"`{checkpoint}` is not a COMEDIAN checkpoint: none of its {len(tensors)} tensors starts with `trunk.`"
     )
 
 
@@ -299,7 +299,8 @@ def _fitting_weights(
 
 
 class _ShapeReader:
-    """Reads a configuration from the shapes of a checkpoint's tensors, and notes in `assumed` what they do not tell."""
+    """Reads a configuration from the shapes of a checkpoint's tensors, and records in `assumed` the values that they
+    do not determine."""
 
     def __init__(self, tensors: dict[str, Tensor], stage: str, checkpoint: str | Path):
         self.tensors = tensors
@@ -377,7 +378,7 @@ class _ShapeReader:
         return len({match[1] for match in indices if match})
 
     def check_heads(self, given: Sequence[int] | None) -> list[int]:
-        """Heads of each ViSwin stage, which the bias tables tell; `given` must agree."""
+        """Heads of each ViSwin stage, read from the bias tables; `given` must agree."""
         heads = [self.shape(f"{layers}0.attn.relative_position_bias_table", 2)[1] for layers in self.layers]
         if given is not None and list(given) not in (heads, heads[:1]):
             raise InputError(
@@ -392,7 +393,7 @@ class _ShapeReader:
         return (math.isqrt(rows) + 1) // 2
 
     def square_image(self, patch: int) -> tuple[int, int]:
-        """Image size told by the position table (ViViT) or by the attention masks (ViSwin), where it is a square."""
+        """Image size according to the position table (ViViT) or by the attention masks (ViSwin), where it is a square."""
         if self.encoder == "vivit":
             side = self.square_side(self.shape(f"{self.trunk}pos_embed", 3)[1] - 1, "patches") * patch
         elif f"{self.layers[0]}1.attn_mask" in self.tensors:

@@ -1,4 +1,4 @@
-"""A model made without training, as a folder that is there whole or not at all."""
+"""Models created without training, saved as a folder atomically."""
 
 import os
 import shutil

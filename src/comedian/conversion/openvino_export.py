@@ -83,7 +83,8 @@ class FramesGraph(nn.Module):
 
 
 class WindowsGraph(nn.Module):
-    """Windows `(num_windows, num_tokens, hidden_size)`, with sound where the model has it, to temporal tokens and scores."""
+    """Windows `(num_windows, num_tokens, hidden_size)`, with sound where the model has it, to temporal tokens and
+    scores."""
 
     def __init__(self, model: ComedianForActionSpotting):
         super().__init__()
@@ -152,8 +153,8 @@ def calibration_frames(videos: list[Path], config: Any) -> list[np.ndarray]:
         config: the model's.
 
     Returns:
-        Batches uint8 `(CALIBRATION_BATCH, tubelet_size, height, width, 3)`, `CALIBRATION_TUBELETS` tubelets in all, or a few
-        more.
+        Batches uint8 `(CALIBRATION_BATCH, tubelet_size, height, width, 3)`, `CALIBRATION_TUBELETS` tubelets in all, or
+        a few more.
     """
     chosen = [videos[index] for index in np.unique(np.linspace(0, len(videos) - 1, CALIBRATION_TUBELETS).astype(int))]
     of_each = -(-CALIBRATION_TUBELETS // len(chosen))
@@ -186,7 +187,8 @@ def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcess
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """Have OpenVINO and NNCF send no statistics of use, which they do except in CI, and for which they wait when offline."""
+    """Have OpenVINO and NNCF send no statistics of use, which they do except in CI, and for which they wait when
+    offline."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
@@ -313,7 +315,7 @@ def _check_loss(scores: dict[str, float], max_loss: float) -> None:
     if loss > max_loss:
         raise InputError(
             f"int8 loses {loss:.2f} points of tight average-mAP on validation ({scores['before']:.2f} to "
-            f"{scores['after']:.2f}), more than {max_loss:g}; leave out --int8, or allow it with --max-loss POINTS"
+            f"{scores['after']:.2f}), more than {max_loss:g}; remove --int8, or allow it with --max-loss POINTS"
         )
 
 

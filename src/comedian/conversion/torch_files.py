@@ -47,7 +47,7 @@ class Global:
 
 
 class Inert:
-    """In place of an object of a class that only the file knows: it has nothing and does nothing."""
+    """Inert replacement of an object whose class is defined only by the file: no attributes, no behaviour."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def _read_zip(file: BinaryIO) -> dict[str, Tensor] | None:
 
 
 def _read_legacy(file: BinaryIO) -> dict[str, Tensor] | None:
-    """A magic number, a version, sizes of types, the object, the keys of the storages, and these: a length and the bytes."""
+    """A magic number, a version, sizes of types, the object, the keys of the storages, and these: a length and the
+    bytes."""
     file.seek(0)
     if run_pickle(file) != LEGACY_MAGIC:
         raise UnreadableFileError("not a file of `torch.save`")

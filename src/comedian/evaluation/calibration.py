@@ -1,7 +1,8 @@
-"""How far scores can be trusted: which spots are right, calibration, thresholds, operating points, reliability.
+"""Reliability of scores: which spots are correct, calibration, thresholds, operating points, reliability.
 
 A spot is right when it is a hit of the official metric at `RIGHT_TOLERANCE_S`, on exact times: in the order of time, each
-event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the score's
+event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the
+score's
 logit, a slope and a bias a label: the order within a label stays.
 """
 
@@ -19,11 +20,11 @@ RIGHT_TOLERANCE_S = 5.0
 CELLS_PER_S = 100
 CELLS_PER_HALF = 24 * 60 * 60 * CELLS_PER_S
 MAX_HALVES = 1 << 24
-# candidates below are many and shown to nobody: they do not count for calibration
+# the many candidates below this score are never reported and are ignored by the calibration
 CALIBRATION_FLOOR = 0.05
 # labels with fewer events on validation share one calibration and one threshold
 MIN_EVENTS = 10
-# for labels without a right spot to choose by
+# for labels without a correct spot
 DEFAULT_THRESHOLD = 0.5
 RECALL_STEP = 0.05
 NUM_BINS = 10
@@ -46,7 +47,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Scores against how often spots with such scores are right.
+    """Reliability diagram: scores and the share of correct spots.
 
     Attributes:
         edges: float64 `(num_bins + 1,)`, of bins of equal width; a bin holds its lower edge, the last one 1 too.
@@ -66,7 +67,7 @@ class Reliability:
 def judge_spots(
     spots: np.ndarray, events: np.ndarray, num_labels: int, tolerance_s: float = RIGHT_TOLERANCE_S
 ) -> list[Judged]:
-    """Tell which spots are right.
+    """Determine which spots are correct.
 
     Args:
         spots: `(4, num_spots)`: number of the half among all halves, index of the label, seconds, score.
@@ -75,7 +76,7 @@ def judge_spots(
         tolerance_s: full width of the window around an event.
 
     Returns:
-        One entry a label.
+        One entry per label.
     """
     halves, labels, times_s, scores = spots
     keys, event_keys = _keys(halves, labels, times_s), np.sort(_keys(*events))
@@ -101,10 +102,10 @@ def _keys(halves: np.ndarray, labels: np.ndarray, times_s: np.ndarray) -> np.nda
 
 
 def reporting_settings(judged: Sequence[Judged]) -> dict[str, list]:
-    """Choose how events are reported to people: calibration, thresholds on the calibrated scale, and curves.
+    """Choose the calibration, the thresholds on the calibrated scale, and the curves for reported events.
 
     Args:
-        judged: one entry a label, of validation halves.
+        judged: one entry per label, of validation halves.
 
     Returns:
         The configuration's `label_calibration`, `label_thresholds`, `label_curves` and `label_num_events`. A label's
@@ -181,7 +182,7 @@ def _fit_platt(scores: np.ndarray, right: np.ndarray) -> list[float] | None:
     for _ in range(100):
         probabilities = 1 / (1 + np.exp(-(weights @ inputs)))
         gradient = inputs @ (probabilities - targets)
-        # a trace of ridge: scores that are all one have no slope
+        # small ridge term, because constant scores determine no slope
         hessian = (inputs * (probabilities * (1 - probabilities))) @ inputs.T + 1e-9 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
         while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
@@ -221,12 +222,12 @@ def operating_points(judged: Judged) -> list[list[float]]:
 
 
 def _round_down(score: float) -> float:
-    """To four digits, so that the spot it was read off stays above it."""
+    """Round down to four digits, so that the spot that defines the threshold still reaches it."""
     return float(np.floor(score * 1e4) / 1e4)
 
 
 def reliability(scores: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS) -> Reliability:
-    """Compare scores with how often they are right, in bins of equal width (Guo et al., 2017).
+    """Compare scores with the share of correct spots, in bins of equal width (Guo et al., 2017).
 
     Args:
         scores: `(num_spots,)`, in [0, 1].

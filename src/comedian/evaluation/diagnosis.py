@@ -1,8 +1,8 @@
-"""What predictions get right and wrong: score by tolerance, errors in time, confusion of labels, examples (numpy only).
+"""Diagnosis of predictions: score by tolerance, errors in time, confusion of labels, examples (numpy only).
 
-All of it rests on the matching of `grid_matching.py`, the official metric's. At an operating point, a prediction that is no
-hit is a **repeat** where an event of its label lies within the tolerance (another prediction has taken it); else a
-**confusion** where an event of another label does, the nearest one; else there was nothing.
+All of it rests on the matching of `grid_matching.py`, the official metric's. At an operating point, a prediction that
+is no hit is a **repeat** where an event of its label lies within the tolerance (another prediction has taken it); else a
+**confusion** where an event of another label does, the nearest one; else it counts as **nothing**.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ MAX_BINS = 40
 
 
 class Example(NamedTuple):
-    """An event or a prediction worth a look.
+    """An example of an event or a prediction.
 
     Attributes:
         kind: `"hit"`, `"false alarm"` or `"missed"`.
@@ -42,7 +42,7 @@ class Example(NamedTuple):
         time_s: of the prediction, or of a missed event, from the half's start.
         score: of the prediction; of a missed event the one below the threshold that it took, or 0.
         error_s: of a hit, the prediction's time minus the event's; else NaN.
-        seen: of a false alarm, what was there: a column of [`confusion_matrix`]; else its own label.
+        seen: of a false alarm, the event there: a column of [`confusion_matrix`]; else its own label.
     """
 
     kind: str
@@ -99,7 +99,7 @@ def diagnose(
     threshold: float | None = None,
     official: bool = False,
 ) -> Diagnosis:
-    """Find out all there is to say about one set of predictions.
+    """Compute all figures of one set of predictions.
 
     Args:
         references: see [`match_events`], as the other arguments.
@@ -162,7 +162,7 @@ def error_histogram(errors_s: np.ndarray, matching: Matching) -> tuple[np.ndarra
 
 
 def confusion_matrix(matching: Matching, thresholds: np.ndarray) -> np.ndarray:
-    """Count, for the predictions of each label at an operating point, what was there.
+    """Count, for the predictions of each label at an operating point, what event was there.
 
     Returns:
         `int64 (num_labels, num_labels + 2)`. Row: label of the prediction. Columns: label of the event there (its own: a
@@ -204,11 +204,12 @@ def _nearest(places: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def find_examples(matching: Matching, thresholds: np.ndarray, count: int = EXAMPLES_PER_KIND) -> list[Example]:
     """Choose examples of each label at an operating point.
 
-    Of each label: the `count` hits and the `count` false alarms with the highest scores, and the `count` missed events with
+    Of each label: the `count` hits and the `count` false alarms with the highest scores, and the `count` missed events
+        with
     the lowest (an event that took no prediction at all has score 0). Equals come in the order of matches and time.
 
     Returns:
-        By label, then hits, false alarms, missed events, each from the most telling one.
+        By label, then hits, false alarms, missed events, each from the most informative one.
     """
     spots, seen = _what_was_there(matching, thresholds)
     (missed,) = np.nonzero(~found_events(matching, thresholds))

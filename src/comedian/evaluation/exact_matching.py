@@ -22,7 +22,7 @@ def match_spots(
         tolerance_s: full width of the window, in seconds.
 
     Returns:
-        For each annotation, the index of its spot, or None for a miss. Spots that nobody took are false alarms.
+        For each annotation, the index of its spot, or None for a miss. Spots without an annotation are false alarms.
     """
     candidates: dict[tuple[str, int], list[int]] = {}
     for index in sorted(range(len(spots)), key=lambda index: spots[index]["timestamp_s"]):

@@ -1,11 +1,11 @@
-"""Predictions matched with events as the official metric matches them, and what that counts up to (numpy only).
+"""Predictions matched with events as the official metric matches them, and the resulting counts (NumPy only).
 
 - Events and predictions lie on the metric's grid of frames; of several of one label in one frame the last one stays.
 - A tolerance is the full width of the window around an event, as in the metric: 5 s means at most 2.5 s before or after.
-- In time order, each event takes the prediction of its label with the highest score that is left in its window. A prediction
-  that was taken is a **hit**, an event that took none is missed.
-- At an **operating point**, one threshold a label, predictions below the threshold do not count. It is the same whether they
-  are dropped before or after the matching.
+- In time order, each event takes the prediction of its label with the highest score that is left in its window. A
+  prediction that was taken is a **hit**, an event that took none is missed.
+- At an **operating point**, one threshold per label, predictions below the threshold do not count. It is the same
+  whether they are dropped before or after the matching.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     take_spots,
 )
 
-# where no threshold gives a hit
+# used if no threshold gives a hit
 DEFAULT_THRESHOLD = 0.5
 
 
@@ -68,10 +68,10 @@ class Matching:
 
 
 class Counts(NamedTuple):
-    """What a label's predictions come to at an operating point; each `int64 (num_labels,)`, or the sum over labels.
+    """Counts of a label's predictions at an operating point; each `int64 (num_labels,)`, or the sum over labels.
 
     Attributes:
-        num_events: events there are.
+        num_events: number of events.
         num_spots: predictions at or above the threshold.
         num_hits: of these, the hits.
     """
@@ -113,7 +113,7 @@ def match_events(
     """Match predictions with events as the official metric does.
 
     Args:
-        references: events, one item a match, as for `average_map`.
+        references: events, one item per match, as for `average_map`.
         predictions: likewise.
         labels: names in the order of every per-label figure.
         framerate: frames per second of the metric's grid.
@@ -180,7 +180,7 @@ def reach_threshold(matching: Matching, thresholds: np.ndarray) -> np.ndarray:
 
 
 def found_events(matching: Matching, thresholds: np.ndarray) -> np.ndarray:
-    """Tell which events `bool (num_events,)` have taken a prediction at or above its label's threshold."""
+    """Return which events `bool (num_events,)` have taken a prediction at or above its label's threshold."""
     return (matching.taken >= 0) & (scores_taken(matching) >= thresholds[matching.event_labels])
 
 

@@ -52,7 +52,7 @@ class MatchFile(NamedTuple):
         """Return the list under `key`, as it is in the file.
 
         Raises:
-            InputError: the file cannot be read, holds no such list, or an event of it makes no sense. The official scorer
+            InputError: the file cannot be read, holds no such list, or an event of it is invalid. The official scorer
                 takes some of those for something else: a time before 0 for one at the end, a score of NaN for none.
         """
         content = self.tree.read(self.path)

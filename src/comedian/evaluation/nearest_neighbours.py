@@ -1,4 +1,4 @@
-"""Do clips of one kind of event lie together? A probe of the spatial encoder without training anything."""
+"""Nearest-neighbour probe of the spatial encoder: do clips with the same label have similar tokens? No training."""
 
 import numpy as np
 import torch
@@ -22,19 +22,19 @@ def nearest_neighbour_probe(
     known: HalfDataset,
     asked: HalfDataset,
 ) -> float:
-    """Tell the label of clips by their nearest neighbours' (weighted k-NN on spatial tokens).
+    """Classify clips by their nearest neighbours (weighted k-NN on spatial tokens).
 
-    A clip is the tubelet at an event; as many clips between events, spread evenly, stand for "nothing". A clip at events of
-    several labels counts for the first.
+    A clip is the tubelet at an event; as many clips between events, spread evenly, stand for "nothing". A clip at
+    events of several labels counts for the first.
 
     Args:
         model: in eval mode.
         processor: resizes and normalises.
         known: annotated halves whose clips vote.
-        asked: annotated halves whose clips are asked for.
+        asked: annotated halves whose clips are classified.
 
     Returns:
-        Mean over the labels that are asked for of the share of clips told right.
+        Mean over labels of the share of correctly classified clips.
     """
     bank, labels = labelled_tokens(model, processor, known)
     queries, truths = labelled_tokens(model, processor, asked)
@@ -49,7 +49,8 @@ def nearest_neighbour_probe(
 def labelled_tokens(
     model: ComedianModel, processor: ComedianVideoProcessor, halves: HalfDataset
 ) -> tuple[Tensor, Tensor]:
-    """Spatial tokens, L2-normalised float32 `(num_clips, hidden_size)`, and labels int64 `(num_clips,)`, of chosen clips."""
+    """Spatial tokens, L2-normalised float32 `(num_clips, hidden_size)`, and labels int64 `(num_clips,)`, of chosen
+    clips."""
     size = model.config.tubelet_size
     clips = [(index, *clip) for index in range(len(halves)) for clip in choose_clips(halves, index, size)]
     tokens = []

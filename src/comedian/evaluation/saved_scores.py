@@ -1,4 +1,4 @@
-"""What tuning reads: annotations of the matches that were scored, and their scores, merged in any way."""
+"""Inputs of tuning: annotations of the scored matches, and their scores with any merging."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from comedian.evaluation.match_files import find_folder, find_label_files
 from comedian.inference.score_files import load_scores, merged_scores
 from comedian.soccernet.annotations import parse_events
 
-# match and half -> its files of scores, one a member of an ensemble
+# match and half -> its files of scores, one per member of an ensemble
 ScoreFiles = Mapping[tuple[str, int], Sequence[Path]]
 
 
@@ -23,7 +23,7 @@ def read_references(
     Args:
         labels_root: a folder or a zip in SoccerNet's layout.
         files: as from `find_scores`.
-        labels: the model's; an event of another label asks for no scores.
+        labels: the model's; events with other labels need no scores.
         split: only the matches of this split.
 
     Returns:

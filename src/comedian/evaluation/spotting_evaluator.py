@@ -1,4 +1,4 @@
-"""A model on whole halves of a frame store: scores, the official average-mAP, thresholds for people."""
+"""Evaluation of a model on whole halves of a frame store: scores, official average-mAP, thresholds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -69,7 +69,7 @@ def flatten_scores(scores: dict[str, dict], prefix: str) -> dict[str, float]:
 
 
 def judge_spots_of_halves(spots: dict[int, list[dict]], halves: HalfDataset, labels: Sequence[str]) -> list[Judged]:
-    """Tell which candidates are right, label by label; see [`judge_spots`].
+    """Determine which candidates are correct, per label; see [`judge_spots`].
 
     Args:
         spots: every candidate of every half, from [`spots_of_halves`].

@@ -1,8 +1,9 @@
 """Choose merging, suppression, calibration and thresholds on validation from saved scores, without a model.
 
-The average precision of a label depends on the suppression of that label alone, and the counts that it is made of are sums
-over matches. So every setting is tried once, its counts are kept a match and a label, and everything else is sums of them:
-the best window of each label, exactly; and what the same choice would have given on matches that it was not made on.
+The average precision of a label depends on the suppression of that label alone, and it is computed from counts that
+are sums over matches. So every setting is tried once, its counts are kept a match and a label, and everything else is
+sums of them: the best window of each label, exactly; and what the same choice would have given on matches that it was
+not made on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +49,7 @@ class Merging(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """What is tuned; `nms_windows_s` has one width a label."""
+    """The tuned settings; `nms_windows_s` has one width per label."""
 
     merging: Merging
     nms_type: str
@@ -56,7 +57,7 @@ class Choice:
 
     @classmethod
     def of(cls, config: ComedianConfig) -> "Choice":
-        """What a configuration says."""
+        """Return the settings of a configuration."""
         width = config.nms_window_s
         widths = width if isinstance(width, list) else [width] * config.num_labels
         rate = config.token_rate
@@ -96,7 +97,7 @@ class Tuned:
 
 
 class Counts(NamedTuple):
-    """Of one setting: right spots and spots at or above each threshold of the metric, a match and a label.
+    """Of one setting: correct spots and all spots at or above each threshold of the metric, a match and a label.
 
     Attributes:
         right: int32 `(num_deltas, num_matches, num_labels, num_thresholds)`.
@@ -304,7 +305,8 @@ class Tuner:
 
 
 class Steps(NamedTuple):
-    """Where each step of chained halves lies: half among those of all matches (-1: in none), frame of the grid, seconds."""
+    """Where each step of chained halves lies: half among those of all matches (-1: in none), frame of the grid,
+    seconds."""
 
     runs: np.ndarray
     frames: np.ndarray

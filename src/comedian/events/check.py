@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in plain words: one finding a line, with the file and how to mend it."""
+"""Checks of a data set: one finding per line, with the file and how to fix it."""
 
 import hashlib
 import math
@@ -24,27 +24,27 @@ from comedian.video.decoding import iter_frames, probe
 
 # A label's share of a split's events may differ from that of training by this factor, ...
 MAX_SHARE_RATIO = 3.0
-# ... and is looked at where so many events are there or would be expected.
+# ... and is compared only if at least this many events occur or are expected.
 MIN_EVENTS = 10
-# What a file tells of a video's length may be off by this much.
+# Tolerance between the duration in a file of events and that of the video.
 LENGTH_TOLERANCE_S, LENGTH_TOLERANCE_SHARE = 1.0, 0.01
 # `gameTime` has whole seconds, and some annotators round them.
 POSITION_TOLERANCE_MS = 2000
-# the shortest part of a match that the clock may go on after
+# the shortest part of a match after which `gameTime` may continue counting
 LEAST_HALF_MS = 5 * 60 * 1000
-# frames a second that a position may count
+# frame rates in which a position may be given by mistake
 FRAME_RATES = (25, 30, 50, 60, 24, 29.97, 59.94, 23.976, 2, 5, 10, 12, 12.5, 15, 20, 100, 120, 240)
-# Without these splits' labels nothing is missing.
+# Splits whose labels are not published.
 UNLABELLED_SPLITS = ("challenge",)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or may be.
+    """A problem, or a possible problem.
 
     Attributes:
         kind: a few words, the same for all findings of a kind.
-        message: one line: the file, what was found, how to mend it.
+        message: one line: the file, what was found, how to fix it.
     """
 
     kind: str
@@ -53,13 +53,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check saw.
+    """Result of a check.
 
     Attributes:
-        findings: by kind, in the order in which they were met.
+        findings: grouped by kind, in the order of their discovery.
         num_videos: videos that can be read.
         num_events: their events.
-        notes: what was left out, as it was asked for.
+        notes: what was omitted as requested.
     """
 
     findings: tuple[Finding, ...]
@@ -69,7 +69,7 @@ class Checked:
 
 
 class _Check:
-    """Findings, and the parts whose video can be read, each with the file of its events."""
+    """Collects findings, and the parts whose video can be read, each with the file of its events."""
 
     def __init__(self, progress: bool):
         self.progress = progress
@@ -85,7 +85,7 @@ class _Check:
         return tqdm(items, unit="video", disable=not self.progress)
 
     def add(self, video: EventVideo, file: Path, source: Path) -> Part | None:
-        """Take a part if its header and a picture can be read, and look at its events."""
+        """Add a part if its header and a picture can be read, and check its events."""
         try:
             if not file.stat().st_size:
                 raise InputError(f"`{file}` is empty, 0 bytes; copy it again")
@@ -100,7 +100,7 @@ class _Check:
         return part
 
     def done(self, labels: Sequence[str] | None, label_source: str | Path | None) -> Checked:
-        """Look at all parts together."""
+        """Check all parts together."""
         _check_names(self)
         _check_rates(self)
         _check_labels(self, labels, label_source)
@@ -119,12 +119,12 @@ def check_layout(
 
     Args:
         root: its folder.
-        labels: file of the labels that there may be; `labels.txt` in `root` by default, if there is one.
+        labels: file of the allowed labels; `labels.txt` in `root` by default, if it exists.
         splits: where the splits come from, see `SoccerNetConfig.splits`.
         progress: show a bar.
 
     Raises:
-        InputError: `root` is no folder, or `labels` cannot be read.
+        InputError: `root` is not a folder, or `labels` cannot be read.
     """
     from comedian.soccernet.splits import find_splits
 
@@ -134,7 +134,8 @@ def check_layout(
         labels = root / LABELS_FILE_NAME
     if not video_ids:
         check.tell(
-            "no match", f"`{root}` holds no folder with a label file or a video such as `1_224p.mkv`; give another"
+            "no match",
+            f"`{root}` contains no folder with a label file or a video such as `1_224p.mkv`; give another folder",
         )
     split_of: dict[str, str] = {}
     try:
@@ -142,11 +143,11 @@ def check_layout(
         if splits == "auto" and set(found) == {"train"} and not (root / SPLITS_FILE_NAME).is_file():
             if video_ids:
                 example = '{"train": ["cup/one"], "validation": ["cup/two"]}'
-                check.tell("no split", f"`{root}` tells no split; write `{SPLITS_FILE_NAME}`, such as `{example}`")
+                check.tell("no split", f"`{root}` has no splits; write `{SPLITS_FILE_NAME}`, such as `{example}`")
         else:
             split_of = {video_id: split for split, listed in found.items() for video_id in listed}
             for video_id in (video_id for video_id in video_ids if video_id not in split_of):
-                check.tell("in no split", f"`{root / video_id}` is in no split and is left out; add it to one")
+                check.tell("in no split", f"`{root / video_id}` is in no split and is omitted; add it to one")
     except InputError as error:
         check.tell("splits", error)
     for video_id in check.bar(video_ids):
@@ -165,7 +166,7 @@ def _check_match(check: _Check, root: Path, video_id: str, split: str | None) ->
     if source is None:
         if split not in UNLABELLED_SPLITS:
             check.tell(
-                "missing labels", f"`{folder}` has no label file; write a `{LABEL_FILE_NAMES[0]}` or leave it out"
+                "missing labels", f"`{folder}` has no label file; write a `{LABEL_FILE_NAMES[0]}` or remove the folder"
             )
     else:
         check.label_files.append(source)
@@ -181,7 +182,7 @@ def _check_match(check: _Check, root: Path, video_id: str, split: str | None) ->
 
 
 def _check_names(check: _Check) -> None:
-    """Name the label files that are not called as most are."""
+    """Report the label files whose name differs from the most common one."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in check.label_files:
         by_name[file.name].append(file)
@@ -190,15 +191,18 @@ def _check_names(check: _Check) -> None:
         if name != usual:
             check.tell(
                 "label files of different names",
-                f"`{files[0]}`{_and_more(files)}, where {len(by_name[usual])} matches have {usual}: they may hold other "
-                "labels, and a task that asks for one name leaves out the others; rename them if they hold the same",
+                f"`{files[0]}`{_and_more(files)}, where {len(by_name[usual])} matches have {usual}: they may contain "
+                "other labels, and a task that reads one name ignores the others; rename them if they contain the "
+                "same labels",
             )
 
 
 def _check_positions(check: _Check, source: Path) -> None:
-    """Find annotations whose `position` is not the time that `gameTime` tells, and say what it looks like."""
+    """Find annotations whose `position` contradicts `gameTime`, with the likely reason."""
     found = []
-    for index, item in enumerate(read_json(source).get("annotations", ())):  # predictions say no time twice
+    for index, item in enumerate(
+        read_json(source).get("annotations", ())
+    ):  # predictions have no second time to compare
         if "position" in item:
             half, clock_ms = half_and_clock_ms(item)
             position = float(item["position"])
@@ -216,7 +220,7 @@ def _check_positions(check: _Check, source: Path) -> None:
 
 
 def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
-    """Return what positions that contradict the clock look like, of `(half, position, clock_ms)`, and what to do."""
+    """Return the likely reason why positions contradict the clock, for `(half, position, clock_ms)`, and the remedy."""
     if all(abs(1000 * position - clock_ms) <= POSITION_TOLERANCE_MS for _, position, clock_ms in contradictions):
         return "the positions look like seconds; write milliseconds"
     errors_ms = {
@@ -233,8 +237,8 @@ def _reason(contradictions: Sequence[tuple[int, float, int]]) -> str:
         min(found) > LEAST_HALF_MS and max(found) - min(found) <= 2 * POSITION_TOLERANCE_MS
         for found in late_ms.values()
     ):
-        return "one of them looks like the clock of the whole match; write the time in the half's video"
-    return "`position` is what counts; mend the one that is wrong"
+        return "one of them looks like the clock of the whole match; write the time in the video of the half"
+    return "`position` is used; correct the wrong one"
 
 
 def _check_halves(check: _Check, source: Path, annotations: Sequence[Annotation], videos: Mapping[int, Path]) -> None:
@@ -247,9 +251,7 @@ def _check_halves(check: _Check, source: Path, annotations: Sequence[Annotation]
                 "missing video", f"`{source}`: {events}, and no video such as `{half}_224p.mkv` beside it; add it"
             )
         elif not counts[half]:
-            check.tell(
-                "no event", f"`{source}` has no event of half {half}; label it, or leave it so if there is none"
-            )
+            check.tell("no event", f"`{source}` has no event of half {half}; label it, unless there are none")
 
 
 def check_events(
@@ -268,19 +270,19 @@ def check_events(
     Args:
         videos: the folder of the videos.
         events_file: their events, in any format of `comedian.events.formats`.
-        labels: file of the labels that there may be; the list in the file of events by default, if it has one.
-        name: the format; None finds out.
-        fps: frames a second where events are counted in frames and the file tells no rate.
-        options: what the file of events does not say.
-        min_score: predictions with a lower score are left out; None takes all, and is a finding.
+        labels: file of the allowed labels; the list in the file of events by default, if it has one.
+        name: the format; None detects it from the content.
+        fps: frames per second if events are given in frames and the file has no rate.
+        options: options for what the file of events does not contain.
+        min_score: predictions with a lower score are skipped; None keeps all of them and adds a finding.
         progress: show a bar.
 
     Raises:
-        InputError: `videos` is no folder, or a file cannot be read at all.
+        InputError: `videos` is not a folder, or the file of events cannot be read.
     """
     videos, source, check = Path(videos), Path(events_file), _Check(progress)
     if not videos.is_dir():
-        raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
+        raise InputError(f"`{videos}` is not a folder; give the folder that holds the videos")
     events = read_events(
         source, name, fps=fps, options=options, problem=lambda message: check.tell("unreadable event", message)
     )
@@ -299,7 +301,7 @@ def check_events(
             check.notes.append(predictions)
             events = keep_scores(events, min_score)
     if not any(video.events for video in events.videos):
-        check.tell("no event", f"`{source}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
+        check.tell("no event", f"`{source}` contains no events; write one per line, such as `friday.mp4,Goal,12:34`")
     named = set()
     for video in check.bar(events.videos):
         try:
@@ -311,34 +313,36 @@ def check_events(
         if part := check.add(video, file, source):
             _check_length(check, part, source)
         if not video.events:
-            check.tell("no event", f"`{source}` has no event of `{video.name}`; leave it so if there is none")
+            check.tell("no event", f"`{source}` has no event of `{video.name}`; label it, unless there are none")
     for file in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
         if file not in named:
-            check.tell("video without labels", f"`{file}` is not named in `{source}` and is left out; name it")
+            check.tell("video without labels", f"`{file}` is not listed in `{source}` and is omitted; add it")
     if labels is None:
         return check.done(events.labels, source)
     return check.done(read_label_list(labels), labels)
 
 
 def _check_length(check: _Check, part: Part, source: Path) -> None:
-    """Compare the rate and length that a file of events tells with the video's own."""
+    """Compare the frame rate and duration in a file of events with those of the video."""
     told, info = part.video, part.info
     if told.duration_s is not None:
         tolerance_s = max(LENGTH_TOLERANCE_S, LENGTH_TOLERANCE_SHARE * info.duration_s)
         if abs(told.duration_s - info.duration_s) > tolerance_s:
             check.tell(
                 "wrong rate",
-                f"`{source}` tells {told.duration_s:.1f} s of `{told.name}`, which is {info.duration_s:.1f} s long: "
-                "the rate that frames were counted at is wrong, or the video is cut; mend `fps` or the video",
+                f"`{source}` states a duration of {told.duration_s:.1f} s for `{told.name}`, which is "
+                f"{info.duration_s:.1f} s long: the frame rate of the events is wrong, or the video is truncated; "
+                "correct `fps` or the video",
             )
     elif told.fps is not None and abs(told.fps - info.fps) > LENGTH_TOLERANCE_SHARE * info.fps:
         check.tell(
-            "wrong rate", f"`{source}` tells {told.fps:g} fps of `{told.name}`, which has {info.fps:g}; mend `fps`"
+            "wrong rate",
+            f"`{source}` states {told.fps:g} fps for `{told.name}`, which has {info.fps:g}; correct `fps`",
         )
 
 
 def _check_rates(check: _Check) -> None:
-    """Name the videos whose rate is not that of most."""
+    """Report the videos whose frame rate differs from the most common one."""
     by_rate: dict[float, list[Path]] = defaultdict(list)
     for part, _ in check.parts:
         by_rate[round(part.info.fps, 2)].append(part.file)
@@ -348,7 +352,7 @@ def _check_rates(check: _Check) -> None:
             check.tell(
                 "differing rate",
                 f"`{files[0]}`{_and_more(files)}: {rate:g} fps, where {len(by_rate[usual])} videos have {usual:g}; "
-                "times count in seconds, so this is fine unless a conversion changed the speed",
+                "times are in seconds, so this is no problem unless a conversion changed the speed",
             )
 
 
@@ -361,7 +365,7 @@ def _check_labels(check: _Check, labels: Sequence[str] | None, source: str | Pat
         if labels and label not in labels:
             check.tell(
                 "unknown label",
-                f"{found[0]}{_and_more(found)}: {label!r} is not in `{source}`; add it there, or its events are left out",
+                f"{found[0]}{_and_more(found)}: {label!r} is not in `{source}`; add it there, or its events are omitted",
             )
     for label in labels or ():
         if label not in places:
@@ -372,12 +376,13 @@ def _check_labels(check: _Check, labels: Sequence[str] | None, source: str | Pat
         if usual != label:
             found = places[label]
             check.tell(
-                "label in two spellings", f"{found[0]}{_and_more(found)}: {label!r}, elsewhere {usual!r}; use one"
+                "label in two spellings",
+                f"{found[0]}{_and_more(found)}: {label!r}, elsewhere {usual!r}; use one spelling",
             )
 
 
 def _check_splits(check: _Check, labels: Sequence[str] | None) -> None:
-    """Compare what validation and test hold with what training does."""
+    """Compare the labels of validation and test with those of training."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for part, _ in check.parts:
         if part.video.split:
@@ -385,7 +390,7 @@ def _check_splits(check: _Check, labels: Sequence[str] | None) -> None:
             counts[part.video.split].update(events)
     if not counts:
         if len({part.video.name for part, _ in check.parts}) == 1:
-            check.tell("no split", "there is one video alone; training and validation need two or more")
+            check.tell("no split", "there is only one video; training and validation need two or more")
         return
     train = counts["train"]
     for split in ("train", "validation"):
@@ -401,12 +406,12 @@ def _check_splits(check: _Check, labels: Sequence[str] | None) -> None:
             share, share_there = here / count.total(), there / train.total()
             if not there:
                 check.tell(
-                    "unbalanced splits", f"{label!r}: {here} events in {split}, none in train; it cannot be learnt"
+                    "unbalanced splits", f"{label!r}: {here} events in {split}, none in train; it cannot be learned"
                 )
             elif not here and split == "validation":
                 check.tell(
                     "unbalanced splits",
-                    f"{label!r}: {there} events in train, none in validation to choose a threshold by",
+                    f"{label!r}: {there} events in train, none in validation to choose a threshold with",
                 )
             elif max(here, share_there * count.total()) >= MIN_EVENTS and not (
                 1 / MAX_SHARE_RATIO <= share / share_there <= MAX_SHARE_RATIO
@@ -419,7 +424,7 @@ def _check_splits(check: _Check, labels: Sequence[str] | None) -> None:
 
 
 def _check_copies(check: _Check) -> None:
-    """Find videos of the same contents, which is worst across splits."""
+    """Find videos with the same content; across splits, this invalidates the evaluation."""
     by_size: dict[int, list[Part]] = defaultdict(list)
     for part, _ in check.parts:
         by_size[part.file.stat().st_size].append(part)

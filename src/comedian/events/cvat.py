@@ -1,4 +1,4 @@
-"""Events in CVAT's XML 1.1 (https://docs.cvat.ai/docs/manual/advanced/xml_format), of one task or job that is a video.
+"""Events in CVAT's XML 1.1 (https://docs.cvat.ai/docs/manual/advanced/xml_format), of a task or job with one video.
 
 An event is a tag or a shape of a frame ("CVAT for images": `<image id="93"><tag label="Goal"/></image>`), or a track, of
 which the first frame counts that is not outside. Frames count from 0, and the file has no rate.
@@ -28,12 +28,12 @@ SUFFIX = ".xml"
 
 
 def read_cvat(path: str | Path, fps: float | None = None, problem: Problem = refuse) -> EventSet:
-    """Read CVAT's XML, a file or a folder with a file a video.
+    """Read CVAT's XML, a file or a folder with one file per video.
 
     Args:
         path: the file or folder.
-        fps: the video's frames a second, which the file does not tell.
-        problem: told of everything that will not do; raises by default.
+        fps: frame rate of the video, which the file does not contain.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: a file cannot be read or has another form, or `fps` is None.
@@ -44,15 +44,15 @@ def read_cvat(path: str | Path, fps: float | None = None, problem: Problem = ref
 def _parse_file(path: Path, reading: Reading, fps: float | None) -> tuple[EventVideo, Sequence[str]]:
     root = read_xml(path)
     if root.tag != "annotations":
-        raise InputError(f"`{path}` is not in CVAT's format; it begins with `<{root.tag}>`, not `<annotations>`")
+        raise InputError(f"`{path}` is not in CVAT's format: it begins with `<{root.tag}>`, not `<annotations>`")
     if root.find("meta/project") is not None:
-        raise InputError(f"`{path}` is of a project; export each task, which is one video")
+        raise InputError(f"`{path}` is the export of a project; export each task (one video) separately")
     if fps is None:
-        raise InputError(f"`{path}` counts frames and tells no rate; say `--fps`")
+        raise InputError(f"`{path}` counts frames and contains no frame rate; set `--fps`")
     task = next(
         (found for name in ("task", "job") if (found := root.find(f"meta/{name}")) is not None), Element("task")
     )
-    # newer versions have it outside the task
+    # newer versions store it outside the task
     source = child_text(task, "source") or (root.findtext("meta/source") or "").strip()
 
     def event(found: tuple[str | None, Element, str | None], place: str) -> Event:
@@ -79,7 +79,7 @@ def _parse_file(path: Path, reading: Reading, fps: float | None) -> tuple[EventV
 
 
 def _first_shape(track: Element, reading: Reading) -> Element | None:
-    """Return the shape with which a track is first seen; None for one that never is."""
+    """Return the first visible shape of a track, or None."""
     shown = [shape for shape in track if shape.get("outside") != "1"]
     if len(shown) > 1:
         reading.unread.add("tracks after their first frame")
@@ -88,11 +88,11 @@ def _first_shape(track: Element, reading: Reading) -> Element | None:
 
 def _frame_number(shape: Element) -> int:
     number = shape.get("frame") or ""
-    return int(number) if number.isdecimal() else -1  # told when it is read
+    return int(number) if number.isdecimal() else -1  # reported when it is parsed
 
 
 def _attributes(element: Element, reading: Reading) -> dict[str, str]:
-    """Return the fields that the attributes of a tag or shape tell."""
+    """Return the fields in the attributes of a tag or shape."""
     fields = {}
     for attribute in element.findall("attribute"):
         name, text = attribute.get("name", ""), (attribute.text or "").strip()
@@ -104,9 +104,9 @@ def _attributes(element: Element, reading: Reading) -> dict[str, str]:
 
 
 def write_cvat(events: EventSet, path: str | Path, videos: str | Path | None = None) -> None:
-    """Write CVAT's XML "for images" with a tag an event, which CVAT reads for tasks that are videos, too.
+    """Write CVAT's XML "for images" with one tag per event, which CVAT can also import into video tasks.
 
-    The labels must be those of the task. Several videos are a folder with a file each.
+    The labels must be those of the task. Several videos are written as a folder with one file per video.
 
     Args:
         events: what to write.
@@ -114,8 +114,8 @@ def write_cvat(events: EventSet, path: str | Path, videos: str | Path | None = N
         videos: the videos' folder, where the names of their files are looked up.
 
     Raises:
-        InputError: a rate is not known, there are several videos for one file, or a text has a character that XML cannot
-            hold.
+        InputError: a frame rate is unknown, there are several videos for one file, or a text has a character that XML
+            cannot hold.
     """
     for video in events.videos:
         rate_of(video)

@@ -36,7 +36,7 @@ from comedian.soccernet.splits import SPLIT_NAMES
 CLASSES_FILE_NAME = "class.txt"
 
 
-# what E2E-Spot makes of SoccerNet's annotations
+# comment that E2E-Spot's conversion writes for SoccerNet's annotations
 _TEAM_AND_VISIBILITY = re.compile(r"(home|away|left|right|not applicable); (visible|not shown)")
 
 
@@ -44,9 +44,9 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
     """Read E2E-Spot's JSON, labels or predictions.
 
     Args:
-        path: a file, or a folder with a file a split, named after it.
-        fps: frames a second where a video tells none: FineDiving has `-1` throughout.
-        problem: told of everything that will not do; raises by default.
+        path: a file, or a folder with one file per split, named after it.
+        fps: frame rate of videos without one: FineDiving has `-1` throughout.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: the file cannot be read or has another form.
@@ -56,7 +56,7 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
     if path.is_dir():
         files = {file: SPLIT_NAMES[file.stem] for file in sorted(path.glob("*.json")) if file.stem in SPLIT_NAMES}
         if not files:
-            raise InputError(f"`{path}` holds no `train.json`, `val.json` or `test.json`; give a file")
+            raise InputError(f"`{path}` contains no `train.json`, `val.json` or `test.json`; give a file")
     else:
         files = {path: None}
     videos: list[EventVideo] = []
@@ -74,7 +74,7 @@ def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | 
     if not isinstance(rate := item.get("fps"), int | float) or not 0 < rate < MAX_SIZE:
         rate = fps
     if rate is None:
-        raise ValueError(f"`fps` is {item.get('fps')!r}; say `--fps`, the rate that the frames are counted at")
+        raise ValueError(f"`fps` is {item.get('fps')!r}; set `--fps`, the frame rate of the events")
 
     def event(fields: dict[str, Any], place: str) -> Event:
         reading.ignore(fields, "frame", *EVENT_FIELDS)
@@ -89,19 +89,20 @@ def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | 
 
 
 def write_e2e_spot(events: EventSet, path: str | Path) -> None:
-    """Write E2E-Spot's JSON, and `class.txt` beside it; a path that does not end in `.json` is a folder, a file a split.
+    """Write E2E-Spot's JSON, and `class.txt` beside it; a path that does not end in `.json` is a folder with one file
+    per split.
 
     A frame is the one on screen at the event's time, as in E2E-Spot's own conversion of SoccerNet.
 
     Raises:
-        InputError: a video tells no rate or length, or a `class.txt` that is there lacks a label.
+        InputError: a video has no frame rate or duration, or an existing `class.txt` lacks a label.
     """
     path = Path(path)
     files: dict[Path, list[dict[str, Any]]] = {}
     for video in events.videos:
         if video.fps is None or video.duration_s is None:
             raise InputError(
-                f"the rate or length of `{video.name}` is not known; say where the videos are: `--videos`"
+                f"the frame rate or duration of `{video.name}` is unknown; give the folder of the videos with `--videos`"
             )
         split = {"validation": "val", None: "train"}.get(video.split, video.split)
         file = path if path.suffix == ".json" else inside(path, f"{split}.json")
@@ -121,7 +122,7 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
     classes = (path.parent if path.suffix == ".json" else path) / CLASSES_FILE_NAME
     labels = read_label_list(classes) if classes.exists() else events.labels
     if unlisted := set(events.labels).difference(labels):
-        raise InputError(f"`{classes}` is there and lacks {sorted(unlisted)[0]!r}; add it or write elsewhere")
+        raise InputError(f"`{classes}` exists and lacks {sorted(unlisted)[0]!r}; add it or choose another output")
     for file, videos in files.items():
         atomic_write_text(file, to_json(videos))
     atomic_write_text(classes, "".join(f"{label}\n" for label in labels))

@@ -8,8 +8,8 @@ A marker is an event of a frame, and a line with a note, a colour, a name and a 
     001  001      V     C        00:12:34:05 00:12:34:06 00:12:34:05 00:12:34:06
     header |C:ResolveColorBlue |M:Goal |D:1
 
-The name is the event's label, the note its comment. Timecodes count from the timeline's start, in Resolve 01:00:00:00 unless
-it was set otherwise. The file has no rate.
+The name is the label of the event, the note its comment. Timecodes start at the start timecode of the timeline, in
+Resolve 01:00:00:00 by default. The file has no frame rate.
 """
 
 import re
@@ -24,7 +24,7 @@ from comedian.events.one_video import rate_of, read_one_video_files, write_one_v
 from comedian.files import atomic_write_text, read_text
 
 SUFFIX = ".edl"
-# number, reel, track, kind of edit, maybe a duration; then source in and out, record in and out
+# number, reel, track, kind of edit, optional duration; then source in and out, record in and out
 _EDIT = re.compile(r"[0-9]+\s+\S+\s+\S+\s+\S+(?:\s+[0-9]+)?((?:\s+[0-9]{1,2}[:;][0-9:;.,]+){4})\s*")
 _MARKER = re.compile(r"(?P<note>[^|]*)\|C:[^|]*\|M:(?P<name>[^|]*)\|D:\s*(?P<frames>[0-9]+)\s*")
 
@@ -32,16 +32,16 @@ _MARKER = re.compile(r"(?P<note>[^|]*)\|C:[^|]*\|M:(?P<name>[^|]*)\|D:\s*(?P<fra
 def read_edl(
     path: str | Path, fps: float | None = None, start_timecode: str = START_TIMECODE, problem: Problem = refuse
 ) -> EventSet:
-    """Read the markers of an EDL, or of a folder with one a video.
+    """Read the markers of an EDL, or of a folder with one per video.
 
     Args:
         path: the file or folder.
-        fps: the timeline's frames a second, which the file does not tell.
+        fps: the timeline's frames per second, which the file does not contain.
         start_timecode: that of the video's first frame.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
-        InputError: a file cannot be read or has no marker, `fps` is None, or `start_timecode` is no timecode.
+        InputError: a file cannot be read or has no marker, `fps` is None, or `start_timecode` is not a timecode.
     """
     parse = partial(_parse_file, fps=fps, start_timecode=start_timecode)
     return read_one_video_files(path, SUFFIX, parse, problem)
@@ -52,7 +52,7 @@ def _parse_file(
 ) -> tuple[EventVideo, Sequence[str]]:
     lines = read_text(path).splitlines()
     if fps is None:
-        raise InputError(f"`{path}` counts frames and tells no rate; say `--fps`")
+        raise InputError(f"`{path}` counts frames and contains no frame rate; set `--fps`")
     first = first_frame(start_timecode, fps)
     drops = any(re.match(r"FCM:\s*DROP", line) for line in lines)
 
@@ -81,10 +81,10 @@ def _markers(lines: Sequence[str], reading: Reading) -> Iterator[tuple[str, tupl
 
 
 def first_frame(start_timecode: str, fps: float) -> int:
-    """Return the frame that the timecode of the video's first frame names.
+    """Return the frame number of the start timecode.
 
     Raises:
-        InputError: it is no timecode.
+        InputError: it is not a timecode.
     """
     try:
         return frame_of_timecode(start_timecode, fps)
@@ -93,30 +93,31 @@ def first_frame(start_timecode: str, fps: float) -> int:
 
 
 def position_after_start(frame: int, timecode: str, start_timecode: str, fps: float) -> int:
-    """Return milliseconds for a frame that is counted from the video's first one.
+    """Return milliseconds for a frame number, relative to the first frame of the video.
 
     Raises:
         ValueError: it is before it, or the time is a day or more.
     """
     if frame < 0:
-        raise ValueError(f"the timecode {timecode} is before the video's first, {start_timecode}; mend the latter")
+        raise ValueError(
+            f"the timecode {timecode} is before the start timecode {start_timecode}; correct `--start-timecode`"
+        )
     return position_ms_of_frame(frame, fps)
 
 
 def write_edl(events: EventSet, path: str | Path, start_timecode: str = START_TIMECODE) -> None:
-    """Write an EDL of markers, which do not drop frames' numbers; several videos are a folder with a file each.
+    """Write an EDL of markers with non-drop-frame timecodes; several videos are written as a folder with one file
+    per video.
 
     Raises:
-        InputError: a rate is not known, there are several videos for one file, a text has what an EDL has no place for, or
-            `start_timecode` is no timecode.
+        InputError: a frame rate is unknown, there are several videos for one file, a text contains characters that an
+            EDL cannot store, or `start_timecode` is not a timecode.
     """
     for video in events.videos:
         rate_of(video)
         for event in video.events:
             if found := next((text for text in (event.label, event.comment) if re.search(r"[|\n\r]", text)), None):
-                raise InputError(
-                    f"{found[:60]!r} has a `|` or several lines, which an EDL has no place for; change it"
-                )
+                raise InputError(f"{found[:60]!r} has a `|` or several lines, which an EDL cannot store; change it")
     write_one_video_files(events, path, SUFFIX, partial(_write_file, start_timecode=start_timecode))
 
 

@@ -1,7 +1,7 @@
 """Events in ELAN's annotation files, `.eaf` (https://archive.mpi.nl/tla/elan; its format EAF).
 
-An annotation of a tier lies between two time slots in milliseconds. Its value is the event's label, or the tier's name where
-the value is empty. Annotations of tiers that hang on others (`REF_ANNOTATION`) are not read.
+An annotation of a tier lies between two time slots in milliseconds. Its value is the event's label, or the tier's name
+where the value is empty. Annotations of dependent tiers (`REF_ANNOTATION`) are not read.
 """
 
 import mimetypes
@@ -38,12 +38,12 @@ _TIER_TYPE = "event"
 
 
 def read_elan(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) -> EventSet:
-    """Read an `.eaf`, or a folder with one a video.
+    """Read an `.eaf`, or a folder with one per video.
 
     Args:
         path: the file or folder.
         lead_s: seconds from an annotation's start to its event.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: a file cannot be read or has another form.
@@ -54,7 +54,7 @@ def read_elan(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) 
 def _parse_file(path: Path, reading: Reading, lead_ms: int) -> tuple[EventVideo, Sequence[str]]:
     root = read_xml(path)
     if root.tag != _ROOT:
-        raise InputError(f"`{path}` is not in ELAN's format; it begins with `<{root.tag}>`, not `<{_ROOT}>`")
+        raise InputError(f"`{path}` is not in ELAN's format: it begins with `<{root.tag}>`, not `<{_ROOT}>`")
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.findall("TIME_ORDER/TIME_SLOT")}
     clips: list[tuple[int, int | None]] = []
 
@@ -92,9 +92,11 @@ def _media_of(root: Element) -> str:
 
 
 def write_elan(events: EventSet, path: str | Path, videos: str | Path | None = None) -> None:
-    """Write `.eaf`, a tier a label and an annotation of a second an event; several videos are a folder with a file each.
+    """Write `.eaf` with one tier per label and a one-second annotation per event; several videos are written as a folder
+    with one file per video.
 
-    Annotations of a tier may not overlap: an event soon after another of its label ends the other, and of events at one time
+    Annotations of a tier may not overlap: an event soon after another of its label ends the other, and of events at
+        one time
     the second lies in a tier of its own, `Goal#2`.
 
     Args:
@@ -103,7 +105,7 @@ def write_elan(events: EventSet, path: str | Path, videos: str | Path | None = N
         videos: the videos' folder, where the names of their files are looked up.
 
     Raises:
-        InputError: there are several videos for one file, or a text has a character that XML cannot hold.
+        InputError: there are several videos for one file, or a text contains a character that XML does not allow.
     """
     write_one_video_files(events, path, SUFFIX, partial(_write_file, videos=videos))
 
@@ -113,7 +115,7 @@ def _write_file(video: EventVideo, path: Path, name: str, videos: str | Path | N
         _ROOT,
         {
             "AUTHOR": "comedian",
-            "DATE": "1970-01-01T00:00:00+00:00",  # equal events are equal files
+            "DATE": "1970-01-01T00:00:00+00:00",  # the same events give the same file
             "FORMAT": "3.0",
             "VERSION": "3.0",
             "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",

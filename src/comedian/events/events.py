@@ -1,22 +1,22 @@
-"""Events of any data set, whatever file they come from, and the package's own two files for them.
+"""Events of any data set, and the two file formats of this package, CSV and JSON.
 
-The CSV has a header and one event a row; only the first three columns must be there::
+The CSV has a header and one event per row; only the first three columns are required::
 
     video,label,time_s,half,team,visibility,score,comment,split
     friday.mp4,Goal,754.2,,home,visible,,header,train
     cup/final,Corner,12:34,2,,,,,validation
     monday.mp4,,
 
-The JSON holds the same, and what belongs to a video or to the whole::
+The JSON has the same fields, and fields of videos and of the whole data set::
 
     {"labels": ["Corner", "Goal"],
      "videos": [{"video": "friday.mp4", "split": "train", "fps": 25.0, "duration_s": 5400.0,
                  "events": [{"label": "Goal", "time_s": 754.2, "team": "home", "comment": "header"}]},
                 {"video": "monday.mp4", "events": []}]}
 
-`video` is a file, or a folder of parts as SoccerNet has it (`1.mp4`, `2.mp4` ...), and then `half` says which part. Times
-count from the start of the video or part, in seconds, `m:ss` or `h:mm:ss`, and are kept to the millisecond. A video that is
-named without an event has none.
+`video` is a file, or a folder of parts as SoccerNet has it (`1.mp4`, `2.mp4` ...), and then `half` is the number of
+the part. Times count from the start of the video or part, in seconds, `m:ss` or `h:mm:ss`, and are kept to the
+millisecond. A video that is listed without an event has no events.
 """
 
 import csv
@@ -41,14 +41,14 @@ COLUMNS = ("video", "label", "time_s")
 EVENT_FIELDS = ("label", "team", "visibility", "score", "comment")
 # instead of `time_s`
 TIME_COLUMNS = ("time_ms", "hour", "minute", "second")
-# of `comedian spot --csv`: the time once more
+# columns of `comedian spot --csv` that repeat the time
 DERIVED_COLUMNS = ("game_time",)
 OPTIONAL_COLUMNS = ("half", "team", "visibility", "score", "comment", "split")
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _CLOCK = re.compile(r"(?:([0-9]+):(?=[0-5]?[0-9]:))?([0-9]+):([0-5][0-9](?:\.[0-9]*)?)")
 
-# of a rate, or of a length in seconds or frames
+# maximum of a frame rate, or of a duration in seconds or frames
 MAX_SIZE = 1e9
 
 EMPTY: tuple = (None, "", [], {})
@@ -68,7 +68,7 @@ class Event:
         visibility: `visible` or `not shown`.
         score: of a prediction, else None.
         comment: free text.
-        source: where it stands in its file, such as `line 3`; does not count in comparisons.
+        source: its position in the file, such as `line 3`; ignored in comparisons.
     """
 
     label: str
@@ -88,8 +88,8 @@ class EventVideo:
         name: a video's file, or a match's folder; relative, with forward slashes.
         half: which part of the folder, from 1; None where `name` is one video.
         split: `train`, `validation`, `test`, ... or None.
-        fps: frames a second that the file tells, or None.
-        duration_s: seconds that the file tells, or None.
+        fps: frame rate in the file, or None.
+        duration_s: duration in the file, in seconds, or None.
         events: by time.
     """
 
@@ -103,12 +103,12 @@ class EventVideo:
 
 @dataclass(frozen=True)
 class EventSet:
-    """What a file or folder of events holds.
+    """Content of a file or folder of events.
 
     Attributes:
         videos: in the file's order.
-        labels: the file's list of labels, or those that occur, sorted.
-        unread: names of fields that are there and that no format here has a place for; does not count in comparisons.
+        labels: the list of labels in the file, or the labels that occur, sorted.
+        unread: names of fields in the file that are not supported here; ignored in comparisons.
     """
 
     videos: tuple[EventVideo, ...]
@@ -117,7 +117,7 @@ class EventSet:
 
 
 def refuse(message: str) -> None:
-    """What is done with a problem by default: raise it as `InputError`."""
+    """Raise a problem as `InputError`: the default handler of problems."""
     raise InputError(message)
 
 
@@ -138,7 +138,7 @@ def event_set(
 
 
 def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
-    """Leave out the events of all other labels; the videos stay."""
+    """Remove the events with other labels; the videos are kept."""
     videos = (
         replace(video, events=tuple(event for event in video.events if event.label in labels))
         for video in events.videos
@@ -147,9 +147,9 @@ def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
 
 
 def keep_scores(events: EventSet, min_score: float) -> EventSet:
-    """Leave out the predictions whose score is below `min_score`, and the labels of which none is left.
+    """Remove the predictions whose score is below `min_score`, and labels that no longer occur.
 
-    Events without a score, the videos, and labels that had no event before stay.
+    Events without a score, the videos, and labels without events are kept.
     """
     videos = tuple(
         replace(
@@ -163,7 +163,7 @@ def keep_scores(events: EventSet, min_score: float) -> EventSet:
 
 
 def score_note(events: EventSet, min_score: float | None) -> str | None:
-    """Return what becomes of the predictions among events that are used as labels, in words; None without predictions."""
+    """Return a note on the predictions among events that are used as labels; None without predictions."""
     all_events = [event for video in events.videos for event in video.events]
     scores = [event.score for event in all_events if event.score is not None]
     if not scores:
@@ -171,28 +171,28 @@ def score_note(events: EventSet, min_score: float | None) -> str | None:
     counted = f"{len(scores)} of {len(all_events)} events are predictions with scores"
     if min_score is None:
         return (
-            f"{counted} from {min(scores):.2f} to {max(scores):.2f}, and all of them count as labels; "
-            "leave out those below a score with `--min-score`, or review them with `comedian label --events`"
+            f"{counted} from {min(scores):.2f} to {max(scores):.2f}, and all of them are used as labels; skip those "
+            "below a score with `--min-score`, or review them with `comedian label --events`"
         )
-    return f"{counted}; {sum(score < min_score for score in scores)} with a score below {min_score:g} are left out"
+    return f"{counted}; {sum(score < min_score for score in scores)} with a score below {min_score:g} are omitted"
 
 
 def name_video(events: EventSet, name: str) -> EventSet:
-    """Return events of one video or match under another name.
+    """Return the events of one video or match, renamed.
 
     Raises:
-        ValueError: they are of several.
+        ValueError: there are several videos.
     """
     if len(names := {video.name for video in events.videos}) > 1:
-        raise ValueError(f"it has events of {len(names)} videos; leave out `--video`, which names one")
+        raise ValueError(f"it has events of {len(names)} videos; remove `--video`, which names one")
     return replace(events, videos=tuple(replace(video, name=check_name(name)) for video in events.videos))
 
 
 def parse_event(fields: Mapping[str, Any], position_ms: int, source: str = "") -> Event:
-    """Make an event of what a file holds under `label`, `team`, `visibility`, `score` and `comment`; None is nothing.
+    """Create an event from the fields `label`, `team`, `visibility`, `score` and `comment`; None means empty.
 
     Raises:
-        ValueError: a field that makes no sense, in words that follow `file, place:`.
+        ValueError: a field is invalid; the message continues `file, place:`.
     """
     visibility = parse_text(fields, "visibility") or VISIBLE
     if visibility not in VISIBILITIES:
@@ -203,7 +203,7 @@ def parse_event(fields: Mapping[str, Any], position_ms: int, source: str = "") -
     except (TypeError, ValueError, OverflowError):
         score = math.nan
     if score is not None and not math.isfinite(score):
-        raise ValueError(f"`score` is {fields['score']!r}; expected a number, or name the column otherwise")
+        raise ValueError(f"`score` is {fields['score']!r}; expected a number; otherwise rename the column")
     label = parse_text(fields, "label")
     if not label:
         raise ValueError("`label` is empty; write what happened")
@@ -217,7 +217,7 @@ def parse_text(fields: Mapping[str, Any], key: str) -> str:
     """Return the text under `key`, without spaces around it; empty where there is none.
 
     Raises:
-        ValueError: there is something else.
+        ValueError: the value has another type.
     """
     value = fields.get(key)
     if value is not None and not isinstance(value, str):
@@ -229,7 +229,7 @@ def parse_time_ms(value: Any, key: str = "time_s") -> int:
     """Return milliseconds for seconds, `m:ss` or `h:mm:ss`.
 
     Raises:
-        ValueError: it is no such time, or a day or more.
+        ValueError: the time is invalid, or a day or more.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     text = f"{value:.6f}" if is_number and value < MAX_POSITION_MS else str(value).strip()
@@ -246,10 +246,10 @@ def parse_time_ms(value: Any, key: str = "time_s") -> int:
 
 
 def parse_half(value: Any) -> int | None:
-    """Return the number of a part, or None where there is none.
+    """Return the number of a part, or None if there is none.
 
     Raises:
-        ValueError: it is no whole number from 1 to 99.
+        ValueError: it is not a whole number from 1 to 99.
     """
     if value is None or value == "":
         return None
@@ -259,10 +259,10 @@ def parse_half(value: Any) -> int | None:
 
 
 def parse_split(fields: Mapping[str, Any]) -> str | None:
-    """Return the name that this package has for the split, or None where there is none.
+    """Return this package's name of the split, or None if there is none.
 
     Raises:
-        ValueError: it is no word.
+        ValueError: it is not a valid name.
     """
     name = parse_text(fields, "split")
     if name and not re.fullmatch(r"\w+", name):
@@ -273,17 +273,17 @@ def parse_split(fields: Mapping[str, Any]) -> str | None:
 def read_csv(path: str | Path, problem: Problem = refuse, video: str | None = None) -> EventSet:
     """Read a table of events: the CSV of this module, or one with other delimiters, encodings and headers.
 
-    Headers count in any case, and the needed ones by usual other names, such as `file`, `event`, `timestamp` or `time_ms`;
-    the time may be in the columns `minute` and `second`. See `comedian.events.tables` for what a table may be. Columns that
-    are not known do not count. A table without videos, such as `comedian spot --csv` writes, is of one video.
+    Headers are case-insensitive, and the required ones have aliases, such as `file`, `event`, `timestamp` or `time_ms`;
+    the time may be in the columns `minute` and `second`. See `comedian.events.tables` for the supported tables.
+    Unknown columns are ignored. A table without a video column, as written by `comedian spot --csv`, belongs to one video.
 
     Args:
         path: the file.
-        problem: told in one line of every row that will not do, which is then left out; raises by default.
-        video: the video of a table without videos; None takes the file's name without its ending.
+        problem: called with a one-line description of each invalid row, which is then skipped; raises by default.
+        video: the video of a table without a video column; None takes the file name without its extension.
 
     Raises:
-        InputError: the file cannot be read, a column is missing, or two may be the same.
+        InputError: the file cannot be read, a column is missing, or two columns have the same meaning.
     """
     table = read_table(path, (*COLUMNS, *TIME_COLUMNS))
     videos: dict[tuple[str, int | None], list[Event]] = {}
@@ -311,7 +311,9 @@ def read_csv(path: str | Path, problem: Problem = refuse, video: str | None = No
                 raise ValueError(row)
             part, event, split = _read_row({"video": video or Path(path).stem} | row, table, source)
             if split and splits.setdefault(part, split) != split:
-                raise ValueError(f"`split` of `{part[0]}` is {split}, and {splits[part]} above; a video is in one")
+                raise ValueError(
+                    f"`split` of `{part[0]}` is {split}, but {splits[part]} above; a video belongs to one split"
+                )
             videos.setdefault(part, []).extend([event] if event else [])
         except InputError:
             raise
@@ -324,7 +326,8 @@ def read_csv(path: str | Path, problem: Problem = refuse, video: str | None = No
 
 
 def _time_columns(table: Table) -> dict[str, int]:
-    """Return the columns of milliseconds, or of hours, minutes and seconds; seconds alone are a time in seconds."""
+    """Return the columns of milliseconds, or of hours, minutes and seconds; a column of seconds without minutes is a
+    time in seconds."""
     found = table.columns(TIME_COLUMNS)
     if "time_ms" in found:
         return {"time_ms": found["time_ms"]}
@@ -334,7 +337,7 @@ def _time_columns(table: Table) -> dict[str, int]:
 
 
 def _is_of_one_video(table: Table) -> bool:
-    """Whether a table is one of `comedian spot --csv`, or of the report page, which name no video."""
+    """Whether a table was written by `comedian spot --csv` or the report page, which have no video column."""
     return table.columns(DERIVED_COLUMNS).keys() == set(DERIVED_COLUMNS)
 
 
@@ -353,7 +356,7 @@ def _read_row(
 
 
 def _row_time_ms(row: Mapping[str, str], table: Table) -> int:
-    """Return the time of a row, of whichever columns."""
+    """Return the time of a row from its time columns."""
     if "time_s" in row:
         return parse_time_ms(table.number(row["time_s"]))
     if "time_ms" in row:
@@ -369,7 +372,7 @@ def _row_time_ms(row: Mapping[str, str], table: Table) -> int:
 
 
 def write_csv(events: EventSet, path: str | Path) -> None:
-    """Write the CSV of this module, without the columns that would be empty throughout."""
+    """Write the CSV of this module, without empty columns."""
     rows = [row for video in events.videos for row in _rows_of(video)]
     used = [column for column in OPTIONAL_COLUMNS if any(row[column] != "" for row in rows)]
     text = io.StringIO()
@@ -387,7 +390,7 @@ def _rows_of(video: EventVideo) -> list[dict[str, Any]]:
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """Return the event as files have it, without its time and without what is as usual."""
+    """Return the fields of an event for a file, without its time and without default values."""
     fields = {"label": event.label, "team": event.team, "visibility": event.visibility, "comment": event.comment}
     usual = {"team": NO_TEAM, "visibility": VISIBLE, "comment": ""}
     fields = {key: value for key, value in fields.items() if value != usual.get(key)}
@@ -400,8 +403,8 @@ class Reading:
 
     Attributes:
         path: the file.
-        problem: told in one line of everything that will not do, which is then left out.
-        unread: names of the fields that no format here has a place for.
+        problem: called with a one-line description of each invalid entry, which is then skipped.
+        unread: names of the fields that are not supported here.
     """
 
     path: str | Path
@@ -409,7 +412,7 @@ class Reading:
     unread: set[str] = field(default_factory=set)
 
     def each(self, items: Any, source: str, parse: Callable[[dict[str, Any], str], Item]) -> list[Item]:
-        """Parse each object of a list with `parse(object, its place)`; what raises `ValueError` is a problem."""
+        """Parse each object of a list with `parse(object, its place)`; a `ValueError` is reported as a problem."""
 
         def parse_object(item: Any, place: str) -> Item:
             if not isinstance(item, dict):
@@ -422,19 +425,19 @@ class Reading:
         return self.collect(((f"{source}[{index}]", item) for index, item in enumerate(items)), parse_object)
 
     def collect(self, items: Iterable[tuple[str, Any]], parse: Callable[[Any, str], Item]) -> list[Item]:
-        """Parse each of some `(place, item)` with `parse(item, place)`; what raises `ValueError` is a problem."""
+        """Parse each of some `(place, item)` with `parse(item, place)`; a `ValueError` is reported as a problem."""
         parsed = []
         for place, item in items:
             try:
                 parsed.append(parse(item, place))
-            except InputError:  # a problem further in, which has been told
+            except InputError:  # a problem of a nested field, which has been reported
                 raise
             except ValueError as error:
                 self.problem(f"`{self.path}`, {place}: {error}")
         return parsed
 
     def ignore(self, item: Mapping[str, Any], *known: str) -> None:
-        """Note the fields of an object that hold something and are not `known`."""
+        """Record the non-empty fields of an object that are not `known`."""
         self.unread.update({key for key, value in item.items() if value not in EMPTY}.difference(known))
 
 
@@ -463,7 +466,7 @@ def read_event_json(path: str | Path, problem: Problem = refuse) -> EventSet:
         )
 
     if not isinstance(content, dict):
-        raise InputError(f"`{path}` is in another format; see the guide for this one")
+        raise InputError(f"`{path}` is in another format; see `comedian data --help` for the supported ones")
     reading.ignore(content, "videos", "labels")
     videos = reading.each(content.get("videos"), "videos", video)
     return event_set(videos, parse_labels(content.get("labels"), path), reading.unread, path)
@@ -473,7 +476,7 @@ def parse_name(fields: Mapping[str, Any]) -> str:
     """Return the name under `video`.
 
     Raises:
-        ValueError: there is none, or none of a file.
+        ValueError: it is missing or invalid.
     """
     name = parse_text(fields, "video")
     if not name:
@@ -484,15 +487,15 @@ def parse_name(fields: Mapping[str, Any]) -> str:
 def check_name(name: str) -> str:
     """Return the name of a video in the form in which names are compared; `ValueError` for control characters."""
     if CONTROL.search(name):
-        raise ValueError(f"a video is called {name!r}; a name has no control characters")
+        raise ValueError(f"a video is named {name!r}; names must not contain control characters")
     return comparable(name)
 
 
 def parse_size(fields: Mapping[str, Any], key: str) -> float | None:
-    """Return a positive number, or None where there is none.
+    """Return a positive number, or None if there is none.
 
     Raises:
-        ValueError: there is something else.
+        ValueError: the value has another type.
     """
     value = fields.get(key)
     if value is None:
@@ -503,13 +506,13 @@ def parse_size(fields: Mapping[str, Any], key: str) -> float | None:
 
 
 def parse_labels(value: Any, path: str | Path) -> tuple[str, ...]:
-    """Return a file's list of labels.
+    """Return the list of labels of a file.
 
     Raises:
-        InputError: it is no list of texts.
+        InputError: it is not a list of strings.
     """
     if value is not None and not (isinstance(value, list) and all(isinstance(label, str) for label in value)):
-        raise InputError(f"`{path}`: `labels` is {value!r}; expected a list of texts")
+        raise InputError(f"`{path}`: `labels` is {value!r}; expected a list of strings")
     return tuple(value or ())
 
 
@@ -528,15 +531,15 @@ def write_event_json(events: EventSet, path: str | Path) -> None:
 
 
 def find_video(folder: str | Path, name: str, half: int | None = None) -> Path | None:
-    """Return the file of a video or part, or None where there is none.
+    """Return the file of a video or part, or None if there is none.
 
     Args:
         folder: what `name` is relative to.
-        name: a file, with or without its ending, or a folder of parts.
-        half: which part; None takes the only one.
+        name: a file, with or without its extension, or a folder of parts.
+        half: which part; None if there is only one.
 
     Raises:
-        InputError: `name` leads out of `folder`, or a part has several files that cannot be told apart.
+        InputError: `name` leads out of `folder`, or a part has several files that are ambiguous.
     """
     path = existing(folder, name)
     if path.is_dir():

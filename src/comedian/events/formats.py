@@ -1,6 +1,6 @@
-"""Files of events in any format: tell which it is, read it, write another, say what is lost.
+"""Files of events in all formats: detect the format, read, write, list what a format cannot store.
 
-`csv` and `json` are this package's own (`comedian.events.events`); the others are those of other tools, a module each.
+`csv` and `json` are this package's own (`comedian.events.events`); the formats of other tools have one module each.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ from comedian.video.decoding import probe
 
 BALL_FILE_NAME = LABEL_FILE_NAMES[1]
 
-# format -> what it has a place for
+# format -> the fields that it can store
 HOLDS = {
     "csv": {"half", "split", "team", "visibility", "score", "comment"},
     "json": {"half", "split", "team", "visibility", "score", "comment", "fps", "duration_s", "labels"},
@@ -64,10 +64,10 @@ HOLDS = {
     "premiere": {"half", "comment"},
     "youtube": {"half"},
 }
-# those that can be written
+# formats that can be written
 FORMATS = tuple(HOLDS)
 READ_FORMATS = (*FORMATS, "longomatch")
-# formats whose file holds one video -> its ending; several videos are a folder of them, where their names say the halves
+# formats with one video per file -> file extension; several videos are a folder, where the file names contain the halves
 ONE_VIDEO = {
     "elan": ".eaf",
     "sportscode": ".xml",
@@ -76,23 +76,23 @@ ONE_VIDEO = {
     "premiere": ".csv",
     "youtube": ".txt",
 }
-# and those that call the video by nothing but the file's own name
+# formats without a video name in the file
 _WITHOUT_NAME = ("sportscode", "edl", "premiere", "youtube")
 # formats that count frames
 BY_FRAME = ("e2e-spot", "cvat", "label-studio", "edl", "premiere")
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
 _ROOT_ELEMENTS = {"file": "sportscode", "annotations": "cvat", "ANNOTATION_DOCUMENT": "elan"}
-# lines of a text that are looked at, to tell what it is
+# lines of a text that are read to detect its format
 _NUM_LINES, _NUM_BYTES = 50, 1 << 16
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What is not in every file of events.
+    """Options for reading a file of events.
 
     Attributes:
-        video: name of the video or match, of a file that is of one; None takes what the file says, or its own name.
-        lead_s: seconds from the start of a clip to its event, where events are clips (ELAN, Sportscode, LongoMatch, VIA,
+        video: name of the video or match, for a file of a single one; None takes the name in the file, or the file name.
+        lead_s: seconds from the start of a clip to its event, if events are clips (ELAN, Sportscode, LongoMatch, VIA,
             Label Studio).
         start_timecode: that of the video's first frame, where events have timecodes (EDL, Premiere).
     """
@@ -103,10 +103,10 @@ class ReadOptions:
 
 
 def detect_format(path: str | Path) -> str:
-    """Tell the format of a file or folder by what it holds.
+    """Detect the format of a file or folder from its content.
 
     Raises:
-        InputError: it is not there, or is none of `READ_FORMATS`.
+        InputError: it does not exist, or has none of the formats `READ_FORMATS`.
     """
     path = Path(path)
     if path.is_dir():
@@ -123,7 +123,7 @@ def detect_format(path: str | Path) -> str:
         return _format_of_table(path)
     elif name := _format_of_json(read_json(path)):
         return name
-    raise InputError(f"`{path}` is in no known format; known: {', '.join(READ_FORMATS)}")
+    raise InputError(f"`{path}` has an unknown format; supported: {', '.join(READ_FORMATS)}")
 
 
 def _format_of_folder(path: Path) -> str:
@@ -137,7 +137,7 @@ def _format_of_folder(path: Path) -> str:
 
 
 def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
-    """Read a table, or all `.csv` under a folder, such as one a video that `comedian spot --csv` wrote."""
+    """Read a table, or all `.csv` files in a folder, such as one per video from `comedian spot --csv`."""
     path = Path(path)
     if not path.is_dir():
         return read_csv(path, problem)
@@ -150,12 +150,12 @@ def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
 
 
 def _format_of_table(path: Path) -> str:
-    """Tell a table from text that is called alike: chapters, or LongoMatch's categories."""
+    """Distinguish a table from other text with the same extension: chapters, or LongoMatch's categories."""
     try:
         with path.open("rb") as file:
             lines = file.read(_NUM_BYTES).decode("utf-8-sig", errors="replace").splitlines()[:_NUM_LINES]
     except (OSError, ValueError):
-        lines = []  # told in better words when it is read
+        lines = []  # reported with more detail when the file is read
     written = [line.strip() for line in lines if line.strip()]
     if written and CATEGORY.fullmatch(written[0]):
         return "longomatch"
@@ -197,13 +197,13 @@ def read_events(
 
     Args:
         path: the file or folder.
-        name: one of `READ_FORMATS`; None finds out.
-        fps: frames a second where events are counted in frames and the file tells no rate.
-        options: what the file does not say.
-        problem: told in one line of everything that will not do, which is then left out; raises by default.
+        name: one of `READ_FORMATS`; None detects it from the content.
+        fps: frames per second if events are given in frames and the file has no rate.
+        options: options for what the file does not contain.
+        problem: called with a one-line description of each invalid entry, which is then skipped; raises by default.
 
     Raises:
-        InputError: it cannot be read, or `options` name a video and the file is of several.
+        InputError: it cannot be read, or `options` names a video and the file has several.
     """
     options = options or ReadOptions()
     lead_s, start_timecode = options.lead_s, options.start_timecode
@@ -244,14 +244,14 @@ def write_events(
 
     Args:
         events: what to write.
-        path: the file; a folder for SoccerNet's formats, and for E2E-Spot's and those of `ONE_VIDEO` where it does not end
-            as a file of the format does.
+        path: the file; a folder for SoccerNet's formats, and for E2E-Spot's and those of `ONE_VIDEO` if it does not
+            have the file extension of the format.
         name: one of `FORMATS`.
-        videos: the videos' folder, for OpenSportsLab's, ELAN's and CVAT's names of files.
+        videos: folder of the videos, to look up file names for OpenSportsLab, ELAN and CVAT.
         start_timecode: that of the videos' first frames, for EDL and Premiere.
 
     Raises:
-        InputError: the format needs what is not told, has no place for a text, or a file is in the way.
+        InputError: the format needs a value that is missing, cannot store a text, or a file is in the way.
     """
     writers: dict[str, Callable[[EventSet, str | Path], None]] = {
         "csv": write_csv,
@@ -273,13 +273,13 @@ def write_events(
 
 
 def measure(events: EventSet, videos: str | Path | None = None, fps: float | None = None) -> EventSet:
-    """Complete rates and lengths by what the video files say, and names of videos that are called half 1 of themselves.
+    """Add frame rates and durations from the video files, and correct the names of videos that are half 1 of themselves.
 
-    That is what `comedian spot` calls a video that is alone.
+    `comedian spot` writes such names for single videos.
 
     Args:
-        events: what is known.
-        videos: the videos' folder; videos that are not in it stay as they are.
+        events: the events to complete.
+        videos: the videos' folder; videos that are not in it are unchanged.
         fps: a rate for all videos instead of their own.
 
     Raises:
@@ -297,12 +297,12 @@ def measure(events: EventSet, videos: str | Path | None = None, fps: float | Non
 
 
 def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> list[str]:
-    """Return what of `events` a format has no place for, in words.
+    """Return descriptions of the fields of `events` that a format cannot store.
 
     Args:
-        events: what is to be written.
+        events: the events to write.
         name: one of `FORMATS`.
-        path: where to; None is a folder. A file has no place for E2E-Spot's splits, or for the halves of `ONE_VIDEO`.
+        path: the output; None is a folder. A file cannot store E2E-Spot's splits, or the halves of `ONE_VIDEO`.
     """
     used = {key for video in events.videos for key in ("half", "split", "fps", "duration_s") if getattr(video, key)}
     for event in (event for video in events.videos for event in video.events):
@@ -325,7 +325,7 @@ def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> 
 
 
 def _lost_names(videos: Sequence[EventVideo], path: Path) -> list[str]:
-    """Return what is lost of a video's name by a file whose own name stands for it."""
+    """Return what is lost of the name of a video if only the file name stores it."""
     is_kept = all(video.half in (None, 1) and path.stem in (video.name, Path(video.name).stem) for video in videos)
     return [] if is_kept else ["the video's name"]
 
@@ -340,7 +340,7 @@ def _lost_times(events: EventSet, name: str) -> Sequence[str]:
         if any(map(short_chapters, events.videos)):
             lost.append("chapters on YouTube itself, which shows three or more of 10 s or longer")
     if name.startswith("soccernet") and any(video.half and not video.events for video in events.videos):
-        lost.append("parts without an event, which their video tells of")
+        lost.append("parts without events")
     return lost
 
 

@@ -37,7 +37,7 @@ from comedian.events.one_video import media_name, note_ends, position_in_clip
 from comedian.events.soccernet_files import part_name, split_part_name, to_json
 from comedian.files import atomic_write_text, read_json
 
-# what an upload puts before a file's name
+# prefix that an upload adds to a file name
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 _TIMELINE = "timelinelabels"
 _FROM_NAME, _TO_NAME = "events", "video"
@@ -50,9 +50,9 @@ def read_label_studio(
 
     Args:
         path: the file.
-        fps: frames a second where a task tells none, in `data` or by a region's `framesCount` and `duration`.
+        fps: frame rate of tasks without one, in `data` or by the `framesCount` and `duration` of a region.
         lead_s: seconds from a range's start to its event.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: the file cannot be read or has another form.
@@ -90,7 +90,7 @@ def _task(item: dict[str, Any], place: str, reading: Reading, fps: float | None,
 
 
 def _results(item: dict[str, Any], reading: Reading) -> tuple[list[Any], str]:
-    """Return the regions of a task that count, and under which key they are."""
+    """Return the regions of a task that are used, and their key."""
     for key in ("annotations", "predictions"):
         listed = item.get(key)
         found = [
@@ -108,11 +108,13 @@ def _results(item: dict[str, Any], reading: Reading) -> tuple[list[Any], str]:
 
 
 def _name_of(data: dict[str, Any]) -> tuple[str, int | None]:
-    """Return the name and half of a task's video, the first of its data that is called so or ends as an address does."""
+    """Return the name and half of a task's video: the first entry of its data named `video` or similar, or with a URL."""
     keys = [key for key in ("video", "video_url", "url", "audio") if isinstance(data.get(key), str)]
     address = parse_text(data, keys[0]) if keys else ""
     if not address:
-        raise ValueError(f"`data` has no `video`, only {', '.join(sorted(data)) or 'nothing'}; name it so")
+        raise ValueError(
+            f"`data` has no `video`, only {', '.join(sorted(data)) or 'nothing'}; rename the field to `video`"
+        )
     local = parse_qs(urlsplit(address).query).get("d")
     name = media_name(local[0] if local else address)
     if "/upload/" in address:
@@ -121,7 +123,7 @@ def _name_of(data: dict[str, Any]) -> tuple[str, int | None]:
 
 
 def _rate_of(results: Any) -> float | None:
-    """Return the rate that a region of a video tells by its numbers of frames and seconds."""
+    """Return the frame rate of a video region, computed from its numbers of frames and seconds."""
     for found in results if isinstance(results, list) else ():
         value = found.get("value") if isinstance(found, dict) else None
         if isinstance(value, dict):
@@ -132,7 +134,7 @@ def _rate_of(results: Any) -> float | None:
 
 
 def _label_of(found: dict[str, Any], value: dict[str, Any]) -> str | None:
-    """Return the label of a region, or None for a result that is none of time."""
+    """Return the label of a region, or None for a result without a time."""
     if found.get("type") == "videorectangle" or "start" in value:
         labels = value.get("labels")
     else:
@@ -140,7 +142,7 @@ def _label_of(found: dict[str, Any], value: dict[str, Any]) -> str | None:
     if labels is None:
         return None
     if not isinstance(labels, list) or len(labels) != 1:
-        raise ValueError(f"a region has the labels {labels!r}; give it one")
+        raise ValueError(f"a region has the labels {labels!r}; give it exactly one")
     return labels[0]
 
 
@@ -150,16 +152,16 @@ def _clip_of(value: dict[str, Any], rate: float | None) -> tuple[int, int | None
         return parse_time_ms(value["start"], "start"), parse_time_ms(value.get("end", value["start"]), "end")
     frames = list(_frames_of(value))
     if rate is None:
-        raise ValueError("it counts frames, and no rate is known; say `--fps`")
+        raise ValueError("it counts frames, and the frame rate is unknown; set `--fps`")
     start, end = (position_ms_of_frame(parse_frame(frame, 1), rate) for frame in (frames[0], frames[-1]))
     return start, end
 
 
 def _frames_of(value: dict[str, Any]) -> Iterator[Any]:
-    """Yield the first frame of a region, and its last one where it has one."""
+    """Yield the first frame of a region, and its last one if it has one."""
     listed = value.get("ranges", value.get("sequence"))
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise ValueError("`ranges` or `sequence` is no list with an object; mend the region")
+        raise ValueError("`ranges` or `sequence` is not a list with an object; correct the region")
     if "ranges" in value and len(listed) > 1:
         raise ValueError(f"a region has {len(listed)} ranges; split it")
     yield listed[0].get("start", listed[0].get("frame"))
@@ -168,19 +170,21 @@ def _frames_of(value: dict[str, Any]) -> Iterator[Any]:
 
 
 def write_label_studio(events: EventSet, path: str | Path) -> None:
-    """Write tasks for Label Studio's import, one a video.
+    """Write tasks for Label Studio's import, one per video.
 
-    The events of a video are pre-annotations (`predictions`) where one of them has a score, else an annotation. The
-    project's configuration must have `<TimelineLabels name="events" toName="video">` and `<Video name="video"
-    value="$video" framerate="..."/>` with the rate of the videos.
+    The events of a video are written as pre-annotations (`predictions`) if one of them has a score, otherwise as an
+    annotation. The project's configuration must have `<TimelineLabels name="events" toName="video">` and `<Video
+    name="video" value="$video" framerate="..."/>` with the rate of the videos.
 
     Raises:
-        InputError: a rate is not known.
+        InputError: a frame rate is unknown.
     """
     tasks = []
     for video in events.videos:
         if video.fps is None:
-            raise InputError(f"the rate of `{video.name}` is not known; say where the videos are: `--videos`")
+            raise InputError(
+                f"the frame rate of `{video.name}` is unknown; give the folder of the videos with `--videos`"
+            )
         data = {"video": part_name(video), "fps": video.fps} | ({"split": video.split} if video.split else {})
         results = [_result(event, number, video.fps) for number, event in enumerate(video.events, 1)]
         if any(event.score is not None for event in video.events):

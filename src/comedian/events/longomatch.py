@@ -25,12 +25,12 @@ _TEAMS = {"LOCAL": "home", "VISITOR": "away", "NONE": "", "BOTH": ""}
 
 
 def read_longomatch(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) -> EventSet:
-    """Read LongoMatch's CSV, or a folder with one a video.
+    """Read LongoMatch's CSV, or a folder with one per video.
 
     Args:
         path: the file or folder.
-        lead_s: seconds from an event's start to what happened.
-        problem: told of everything that will not do; raises by default.
+        lead_s: seconds from the start of a clip to its event.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: a file cannot be read or has another form.
@@ -46,13 +46,13 @@ def _parse_file(path: Path, reading: Reading, lead_ms: int) -> tuple[EventVideo,
         elif line.strip():
             rows.append((f"line {number}", (labels[-1] if labels else None, line)))
     if not labels:
-        raise InputError(f"`{path}` is not in LongoMatch's format; it has no line such as `CATEGORY: Goal`")
+        raise InputError(f"`{path}` is not in LongoMatch's format: it has no line such as `CATEGORY: Goal`")
 
     def event(found: tuple[str | None, str], place: str) -> Event:
         label, line = found
         cells = [cell.strip() for cell in line.split(";")]
         if label is None or len(cells) < 4:
-            raise ValueError(f"{line[:60]!r} is no event; expected `Name;Start;Stop;Team` under a category")
+            raise ValueError(f"{line[:60]!r} is not an event; expected `Name;Start;Stop;Team` below a category")
         start_ms, stop_ms = (parse_time_ms(cells[index].replace(",", "."), key) for index, key in _TIMES)
         clips.append((start_ms, stop_ms))
         if any(cell not in ("", "0") for cell in cells[4:]):

@@ -1,7 +1,7 @@
-"""Formats whose files hold the events of one video: a file, or a folder with a file a video.
+"""Formats whose files hold the events of one video: a file, or a folder with one file per video.
 
-Such a file is called after its video: `friday.xml` or `friday.mp4.xml` is of `friday.mp4`, and in a folder
-`cup/final/2.xml` is of the second part of `cup/final`. Where a file names its video inside, that counts.
+Such a file is named after its video: `friday.xml` or `friday.mp4.xml` belongs to `friday.mp4`, and in a folder
+`cup/final/2.xml` belongs to the second part of `cup/final`. If the file contains the name of its video, that name is used.
 """
 
 import posixpath
@@ -16,23 +16,23 @@ from comedian.events.events import EventSet, EventVideo, Problem, Reading, check
 from comedian.events.soccernet_files import part_name, split_part_name
 from comedian.files import inside, walk
 
-# how long an event is in a format of intervals: long enough to be seen on a timeline
+# duration of an event in a format of intervals: long enough to be visible on a timeline
 EVENT_MS = 1000
-# of a file: the video, whose name is empty where the file has none, and the file's list of labels
+# result of reading a file: the video, with an empty name if the file has none, and the list of labels
 ParseFile = Callable[[Path, Reading], tuple[EventVideo, Sequence[str]]]
 
 
 def read_one_video_files(path: str | Path, suffix: str, parse: ParseFile, problem: Problem = refuse) -> EventSet:
-    """Read a file, or all files with an ending under a folder.
+    """Read a file, or all files with an extension in a folder.
 
     Args:
         path: the file or folder.
-        suffix: the ending of the files in a folder, such as `.xml`.
+        suffix: the extension of the files in a folder, such as `.xml`.
         parse: reads a file.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
-        InputError: a file cannot be read, or the folder has no such file.
+        InputError: a file cannot be read, or the folder contains no such file.
     """
     path, videos = Path(path), []
     labels: dict[str, None] = {}
@@ -56,12 +56,12 @@ def read_one_video_files(path: str | Path, suffix: str, parse: ParseFile, proble
 def write_one_video_files(
     events: EventSet, path: str | Path, suffix: str, write: Callable[[EventVideo, Path, str], None]
 ) -> None:
-    """Write a file, or a folder with a file a video, where `path` does not end in `suffix`.
+    """Write a file, or a folder with one file per video if `path` does not end in `suffix`.
 
     Args:
         events: what to write.
         path: the file or folder.
-        suffix: the ending of the files.
+        suffix: the extension of the files.
         write: writes the events of a video to a file; its last argument is the video's name, relative to the file.
 
     Raises:
@@ -76,7 +76,7 @@ def write_one_video_files(
         write(events.videos[0], path, part_name(events.videos[0]))
     else:
         raise InputError(
-            f"`{path}` can hold the events of one video, and there are {len(events.videos)} videos or parts; give a "
+            f"`{path}` can contain the events of one video, but there are {len(events.videos)} videos or parts; give a "
             f"folder, a name that does not end in `{suffix}`"
         )
 
@@ -93,12 +93,12 @@ def rate_of(video: EventVideo) -> float:
 
 
 def media_name(address: str) -> str:
-    """Return the name of a video for what a file says of it: a path, relative or not, or an address (URL).
+    """Return the name of a video for the path or URL in a file.
 
-    A relative path that stays in its folder is kept; of others the last part alone.
+    A relative path that stays in its folder is kept; for others, only the last component is kept.
     """
     path = address.strip().replace("\\", "/")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):  # not a drive's single letter
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):  # not the letter of a drive
         path = unquote(urlsplit(path).path)
         path = path.removeprefix("/./") if path.startswith("/./") else PurePosixPath(path).name
     parts = PurePosixPath(path).parts
@@ -106,26 +106,26 @@ def media_name(address: str) -> str:
 
 
 def position_in_clip(start_ms: int, end_ms: int | None, lead_ms: int) -> int:
-    """Return when an event happens that is marked by a clip, which begins some time before it.
+    """Return the time of an event that is given by a clip.
 
     Args:
         start_ms: of the clip.
-        end_ms: of the clip; the event is not after it.
+        end_ms: of the clip; upper bound of the time of the event.
         lead_ms: from the clip's start to the event.
 
     Raises:
         ValueError: the clip ends before it begins.
     """
     if end_ms is not None and end_ms < start_ms:
-        raise ValueError(f"it ends at {end_ms / 1000:g} s and begins at {start_ms / 1000:g} s; mend the times")
+        raise ValueError(f"it ends at {end_ms / 1000:g} s and begins at {start_ms / 1000:g} s; correct the times")
     return start_ms + lead_ms if end_ms is None else min(start_ms + lead_ms, max(end_ms, start_ms))
 
 
 def note_ends(reading: Reading, clips: Sequence[tuple[int, int | None]]) -> None:
-    """Note that ends of clips are left out, unless they are all those that this package writes.
+    """Record that ends of clips are not read, unless all of them have the duration that this package writes.
 
     Args:
-        reading: what is read.
+        reading: the file being read.
         clips: start and end of each in milliseconds.
     """
     if any(end_ms is not None and end_ms - start_ms not in (0, EVENT_MS) for start_ms, end_ms in clips):
@@ -133,7 +133,7 @@ def note_ends(reading: Reading, clips: Sequence[tuple[int, int | None]]) -> None
 
 
 def files_under(folder: Path, suffix: str) -> list[Path]:
-    """Return the files under a folder that have an ending and are not hidden."""
+    """Return the files in a folder that have an extension and are not hidden."""
     return [
         found / name
         for found, names in walk(folder)

@@ -50,7 +50,7 @@ def read_osl(path: str | Path, problem: Problem = refuse) -> EventSet:
     """
     content, reading = read_json(path), Reading(path, problem)
     if not isinstance(content, dict):
-        raise InputError(f"`{path}` is not in OpenSportsLab's format; it begins with no object")
+        raise InputError(f"`{path}` is not in OpenSportsLab's format: it does not begin with an object")
     if "data" not in content:
         reading.ignore(content, "version", "date", "videos", "labels")
         videos = reading.each(content.get("videos"), "videos", lambda item, place: _osl_1_video(item, place, reading))
@@ -86,7 +86,7 @@ def _osl_2_video(item: dict[str, Any], place: str, reading: Reading, metadata: M
     media = [media for media in (inputs if isinstance(inputs, list) else []) if isinstance(media, dict)]
     media = [media for media in media if media.get("type", "video") == "video"] or media
     if not media:
-        raise ValueError("`inputs` names no video; write one, such as {'type': 'video', 'path': 'clips/1.mp4'}")
+        raise ValueError("`inputs` contains no video; add one, such as {'type': 'video', 'path': 'clips/1.mp4'}")
     if len(media) > 1:
         reading.unread.add("further views in `inputs`")
     name, half = _osl_name(parse_text(media[0], "path"))
@@ -140,8 +140,8 @@ def write_osl(events: EventSet, path: str | Path, videos: str | Path | None = No
     Args:
         events: what to write.
         path: the file.
-        videos: the videos' folder, which paths are relative to; a part that is not found there, or without a folder, is
-            named such as `league/season/match/1`.
+        videos: the videos' folder, which paths are relative to; a part that is not found there, or any part without
+            it, gets a name such as `league/season/match/1`.
     """
     data = []
     for video in events.videos:

@@ -22,7 +22,7 @@ from comedian.events.tables import read_table
 from comedian.files import atomic_write_text
 
 SUFFIX = ".csv"
-# as `Table.columns` spells them
+# spelled as in `Table.columns`
 MARKER_COLUMNS = ("marker_name", "in")
 _HEADER = ("Marker Name", "Description", "In", "Out", "Duration", "Marker Type")
 
@@ -30,16 +30,16 @@ _HEADER = ("Marker Name", "Description", "In", "Out", "Duration", "Marker Type")
 def read_premiere(
     path: str | Path, fps: float | None = None, start_timecode: str = START_TIMECODE, problem: Problem = refuse
 ) -> EventSet:
-    """Read Premiere's CSV of markers, or a folder with one a video.
+    """Read Premiere's CSV of markers, or a folder with one per video.
 
     Args:
         path: the file or folder.
-        fps: the sequence's frames a second, which the file does not tell.
+        fps: frame rate of the sequence, which the file does not contain.
         start_timecode: that of the video's first frame.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
-        InputError: a file cannot be read or is no such table, `fps` is None, or `start_timecode` is no timecode.
+        InputError: a file cannot be read or is not such a table, `fps` is None, or `start_timecode` is not a timecode.
     """
     parse = partial(_parse_file, fps=fps, start_timecode=start_timecode)
     return read_one_video_files(path, SUFFIX, parse, problem)
@@ -54,9 +54,9 @@ def _parse_file(
     except ValueError as error:
         raise InputError(f"`{path}`, line 1: {error}") from None
     if not set(MARKER_COLUMNS) <= columns.keys():
-        raise InputError(f"`{path}` is not in Premiere's format; it has no columns `Marker Name` and `In`")
+        raise InputError(f"`{path}` is not in Premiere's format: it has no columns `Marker Name` and `In`")
     if fps is None:
-        raise InputError(f"`{path}` counts frames and tells no rate; say `--fps`")
+        raise InputError(f"`{path}` counts frames and contains no frame rate; set `--fps`")
     first = first_frame(start_timecode, fps)
 
     def event(row: Any, place: str) -> Event:
@@ -73,10 +73,10 @@ def _parse_file(
 
 
 def write_premiere(events: EventSet, path: str | Path, start_timecode: str = START_TIMECODE) -> None:
-    """Write Premiere's CSV of markers; several videos are a folder with a file each.
+    """Write Premiere's CSV of markers; several videos are written as a folder with one file per video.
 
     Raises:
-        InputError: a rate is not known, there are several videos for one file, or `start_timecode` is no timecode.
+        InputError: a frame rate is unknown, there are several videos for one file, or `start_timecode` is not a timecode.
     """
     for video in events.videos:
         rate_of(video)

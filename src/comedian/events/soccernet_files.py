@@ -35,7 +35,7 @@ from comedian.soccernet.splits import SPLITS_FILE_NAME
 LABELS_FILE_NAME = "labels.txt"
 
 
-# what is read of an annotation of SoccerNet's
+# the fields of SoccerNet's annotations that are read
 ANNOTATION_FIELDS = ("gameTime", "label", "position", "team", "visibility")
 
 
@@ -48,16 +48,16 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
 
     Args:
         path: the folder or file.
-        file_name: of the label files in a folder; None takes the first of `LABEL_FILE_NAMES` that a match has.
-        problem: told of every file that will not do; raises by default.
+        file_name: name of the label files in a folder; None takes the first of `LABEL_FILE_NAMES` that a match has.
+        problem: called with a one-line description of each invalid file; raises by default.
 
     Raises:
-        InputError: there is no label file, or the splits cannot be told.
+        InputError: there is no label file, or the splits cannot be determined.
     """
     path, reading, videos = Path(path), Reading(path), []
     if path.suffix.lower() == ".zip":
         if not (events := _read_predictions(path, reading)).videos:
-            raise InputError(f"`{path}` holds no predictions; unpack a zip of other files and give the files")
+            raise InputError(f"`{path}` contains no predictions; unpack a zip of other files and give the files")
         return events
     if path.is_file():
         content = read_json(path)
@@ -72,7 +72,9 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         if not matches:
             if (events := _read_predictions(path, reading)).videos:
                 return events
-            raise InputError(f"`{path}` holds no match with {file_name or LABEL_FILE_NAMES[0]}; give another folder")
+            raise InputError(
+                f"`{path}` contains no match with {file_name or LABEL_FILE_NAMES[0]}; give another folder"
+            )
     splits = _splits(path, file_name) if path.is_dir() else {}
     for video_id, label_file in matches.items():
         try:
@@ -95,7 +97,7 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
 
 
 def _read_predictions(path: Path, reading: Reading) -> EventSet:
-    """Read the predictions in a folder or zip, such as `comedian spot` writes: `results_spotting.json`, or any name."""
+    """Read the predictions in a folder or zip, as written by `comedian spot`: `results_spotting.json`, or any name."""
     tree, videos = JsonTree(path), []
     for folder, names in sorted(tree.folders.items()):
         for name in sorted(names):
@@ -112,15 +114,15 @@ def _read_predictions(path: Path, reading: Reading) -> EventSet:
 
 
 def _name_in(folder: str, told: str) -> str:
-    """Return the name of a match whose file lies in `folder` and says that it is called `told`."""
+    """Return the name of a match for its `folder` and the name `told` in its file."""
     if f"/{folder}".endswith(f"/{told}"):
         return told
-    # the matches may lie under a top folder; of a folder's other files each is of a video beside the others
+    # the matches may be in a subfolder; each other file in a folder belongs to another video
     return check_name(PurePosixPath(folder, told).as_posix()) if "/" not in told else told
 
 
 def _predicted(video_id: str, source: str, content: Any, reading: Reading) -> list[EventVideo]:
-    """The parts of a match in a `results_spotting.json`, such as `comedian spot` writes: events with scores."""
+    """Return the parts of a match in a `results_spotting.json`, as written by `comedian spot`: events with scores."""
     halves: dict[int, list[Event]] = {}
     for index, spot in enumerate(parse_events(content, "predictions", source)):
         position_ms = round(1000 * spot["timestamp_s"])
@@ -146,7 +148,7 @@ def events_of_half(annotations: Sequence[Annotation], half: int) -> tuple[Event,
 
 
 def _splits(root: Path, file_name: str | None) -> dict[str, str]:
-    """Return match -> split where the folder tells of splits."""
+    """Return match -> split; empty if the folder has no splits."""
     from comedian.soccernet.splits import find_splits
 
     splits = find_splits(root, label_file=file_name)
@@ -154,12 +156,12 @@ def _splits(root: Path, file_name: str | None) -> dict[str, str]:
 
 
 def write_soccernet(events: EventSet, root: str | Path, file_name: str = LABEL_FILE_NAMES[0]) -> None:
-    """Write a folder of matches: a label file each, `labels.txt`, and `splits.json` where splits are told.
+    """Write a folder of matches: one label file each, `labels.txt`, and `splits.json` if the events have splits.
 
-    A call that broke off goes on: what is there already must be what would be written.
+    An interrupted call can be repeated: existing files must have the content that would be written.
 
     Raises:
-        InputError: another file is there already, two videos would share a folder, or a name leads out of `root`.
+        InputError: a different file exists already, two videos would share a folder, or a name leads out of `root`.
     """
     root, files = Path(root), {}
     splits: dict[str, list[str]] = {}
@@ -173,14 +175,15 @@ def write_soccernet(events: EventSet, root: str | Path, file_name: str = LABEL_F
     there = {path for path in files if path.exists()}
     for path in there:
         if path.read_bytes() != files[path].encode():
-            raise InputError(f"`{path}` is there already; give another folder or delete it")
+            raise InputError(f"`{path}` already exists; give another folder or delete it")
     for path, text in files.items():
         if path not in there:
             atomic_write_text(path, text)
 
 
 def by_match(events: EventSet) -> dict[str, list[EventVideo]]:
-    """Return SoccerNet's `video_id` -> its parts, each with its `half`; a file's match is named without its ending.
+    """Return SoccerNet's `video_id` -> its parts, each with its `half`; the match of a file is its name without the
+    extension.
 
     Raises:
         InputError: two videos would be the same part of a match, or the parts of a match are in several splits.
@@ -195,14 +198,14 @@ def by_match(events: EventSet) -> dict[str, list[EventVideo]]:
             )
         parts[half] = video
         if len({part.split for part in parts.values()}) > 1:
-            raise InputError(f"the parts of `{video_id}` are in several splits; a match is in one")
+            raise InputError(f"the parts of `{video_id}` are in several splits; a match belongs to one split")
     return {
         video_id: [replace(parts[half], half=half) for half in sorted(parts)] for video_id, parts in matches.items()
     }
 
 
 def match_of(name: str) -> str:
-    """Return the `video_id` of a video's file, its name without the ending, or of a folder of parts, its own."""
+    """Return the `video_id` of a video's file, its name without the extension, or of a folder of parts, its name."""
     path = PurePosixPath(name)
     return str(path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path)
 
@@ -224,7 +227,7 @@ def label_file(video_id: str, parts: list[EventVideo]) -> str:
 
 
 def to_json(content: Any) -> str:
-    """Return JSON as these files have it."""
+    """Return JSON in the style of these files."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -234,6 +237,6 @@ def part_name(video: EventVideo) -> str:
 
 
 def split_part_name(name: str) -> tuple[str, int | None]:
-    """Return the name and half of a video or part that is named as `part_name` does."""
+    """Return the name and half of a video or part from a name of `part_name`."""
     match = _HALF_OF_MATCH.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, None)

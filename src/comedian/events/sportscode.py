@@ -1,6 +1,6 @@
 """Events in the XML of Hudl Sportscode, which Nacsport, LongoMatch, Wyscout and others write and read, too.
 
-An instance is a clip with a code; its labels have a group each::
+An instance is a clip with a code; each of its labels has a group::
 
     <file>
       <ALL_INSTANCES>
@@ -12,8 +12,8 @@ An instance is a clip with a code; its labels have a group each::
       <ROWS> <row> <code>Goal</code> <R>65535</R> <G>0</G> <B>0</B> </row> </ROWS>
     </file>
 
-The code is the event's label. Team, visibility, score and comment are labels of the groups `Team`, `Visibility`, `Score` and
-`Comment`; `free_text` is a comment, too. Clips begin before the event by the lead time of the code's button.
+The code is the event's label. Team, visibility, score and comment are labels of the groups `Team`, `Visibility`,
+`Score` and `Comment`; `free_text` is a comment, too. Clips begin before the event by the lead time of the code's button.
 """
 
 import colorsys
@@ -49,12 +49,12 @@ _GROUPS = {name: name for name in EVENT_FIELDS[1:]}
 
 
 def read_sportscode(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) -> EventSet:
-    """Read Sportscode's XML, a file or a folder with a file a video.
+    """Read Sportscode's XML, a file or a folder with one file per video.
 
     Args:
         path: the file or folder.
-        lead_s: seconds from a clip's start to its event.
-        problem: told of everything that will not do; raises by default.
+        lead_s: seconds from the start of a clip to its event.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: a file cannot be read or has another form.
@@ -66,7 +66,7 @@ def _parse_file(path: Path, reading: Reading, lead_ms: int) -> tuple[EventVideo,
     root = read_xml(path)
     instances = root.find("ALL_INSTANCES")
     if root.tag != "file" or instances is None:
-        raise InputError(f"`{path}` is not in Sportscode's format; it has no `<file><ALL_INSTANCES>`")
+        raise InputError(f"`{path}` is not in Sportscode's format: it has no `<file><ALL_INSTANCES>`")
     clips: list[tuple[int, int | None]] = []
 
     def instance(element: Element, place: str) -> Event:
@@ -85,7 +85,7 @@ def _parse_file(path: Path, reading: Reading, lead_ms: int) -> tuple[EventVideo,
 
 
 def _labels(element: Element, reading: Reading) -> dict[str, str]:
-    """Return the fields of an instance that its labels and its free text tell."""
+    """Return the fields in the labels and the free text of an instance."""
     fields = {}
     for label in element.findall("label"):
         group, text = child_text(label, "group"), child_text(label, "text") or (label.text or "").strip()
@@ -101,10 +101,11 @@ def _labels(element: Element, reading: Reading) -> dict[str, str]:
 
 
 def write_sportscode(events: EventSet, path: str | Path) -> None:
-    """Write Sportscode's XML, a clip of a second an event; several videos are a folder with a file each.
+    """Write Sportscode's XML with a one-second clip per event; several videos are written as a folder with one file
+    per video.
 
     Raises:
-        InputError: there are several videos for one file, or a text has a character that XML cannot hold.
+        InputError: there are several videos for one file, or a text contains a character that XML does not allow.
     """
     write_one_video_files(events, path, SUFFIX, partial(_write_file, labels=events.labels))
 

@@ -1,7 +1,7 @@
-"""Tables as people have them: any delimiter and encoding, headers in any spelling, decimal commas.
+"""Tables with any common delimiter and encoding, headers in any spelling, decimal commas.
 
-A table is read cell by cell as text. Nothing is guessed where two readings are possible: a row with more cells than the
-header, two columns for one field and a comma that may separate thousands are refused.
+A table is read cell by cell as text. Ambiguous tables are rejected: a row with more cells than the
+header, two columns for one field and a comma that may separate thousands.
 """
 
 import codecs
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
-# an hour of play has a few kB; a zip of a few kB may hold terabytes
+# an hour of play has a few kB of events; a zip of a few kB may unpack to terabytes
 MAX_WORKBOOK_BYTES = 64 * 2**20
 DELIMITERS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\r?\n?', re.IGNORECASE)
-# a last row, which a quotation mark that is not closed takes in
+# appended row, to detect a quotation mark that is not closed
 _END = "end of the table"
 _DECIMAL_COMMA = re.compile(r"[0-9:.]*[0-9],[0-9]+")
 
-# field -> headers that mean it, as `_key` spells them; a header that is the field's own name comes first
+# field -> its aliases, spelled as by `_key`; the name of the field itself has priority
 ALIASES: Mapping[str, Sequence[str]] = {
     "video": ("video", "file", "filename", "file_name", "video_file", "video_name", "video_path", "path"),
     "label": ("label", "event", "action", "class", "tag", "category", "event_type"),
@@ -63,7 +63,7 @@ class Table:
     """A table of text.
 
     Attributes:
-        header: names of the columns, as they are written.
+        header: names of the columns, unchanged.
         rows: line of the file, from 1, and cells.
         delimiter: between cells.
     """
@@ -73,13 +73,13 @@ class Table:
     delimiter: str
 
     def columns(self, fields: Sequence[str]) -> dict[str, int]:
-        """Return field -> index of its column, for the fields that have one; spelling and case of headers do not count.
+        """Return field -> index of its column, for the fields that have one; spelling and case of headers are ignored.
 
         Args:
-            fields: names; those of `ALIASES` go by other headers, too.
+            fields: names; those in `ALIASES` also match other headers.
 
         Raises:
-            ValueError: two columns may be one field.
+            ValueError: two columns match the same field.
         """
         keys = [_key(name) for name in self.header]
         found = {}
@@ -95,11 +95,11 @@ class Table:
         return found
 
     def cells(self, columns: Mapping[str, int]) -> Iterator[tuple[int, dict[str, str] | str]]:
-        """Yield the line of each row and its cells, field -> text, or what is wrong with the row in words."""
+        """Yield the line of each row and its cells, field -> text, or a description of what is wrong with the row."""
         for line, row in self.rows:
             if not any(row):
                 continue
-            # the index that pandas writes is first and has no name; no other column without a name may hold anything
+            # the index column of pandas is first and has no name; other columns without a name must be empty
             named = [not index or bool(name) for index, name in enumerate(self.header)]
             surplus = [
                 cell
@@ -109,7 +109,7 @@ class Table:
             if surplus:
                 yield (
                     line,
-                    f"{surplus[0]!r} is in no column, of which there are {len(self.header)}; put texts with "
+                    f"{surplus[0]!r} is beyond the last column, of which there are {len(self.header)}; put texts with "
                     f"{self.delimiter!r} between quotes, and write numbers with a decimal point",
                 )
             else:
@@ -134,9 +134,9 @@ def read_table(path: str | Path, fields: Sequence[str]) -> Table:
     Text is UTF-8, UTF-16 or Windows-1252.
 
     Args:
-        path: the file. A first line such as `sep=;`, which Excel writes, says the delimiter; else it is the one by which the
-            header has most of `fields`.
-        fields: names that are looked for in the header.
+        path: the file. A first line such as `sep=;`, which Excel writes, says the delimiter; else it is the one by
+            which the header has most of `fields`.
+        fields: names to look for in the header.
 
     Raises:
         InputError: the file cannot be read or is not such a table.
@@ -155,7 +155,7 @@ def read_table(path: str | Path, fields: Sequence[str]) -> Table:
         raise InputError(f"`{path}`, line {skipped + max(reader.line_num, 1)}: {error}") from None
     if rows.pop()[1] != (_END,):
         line = rows[-1][0] + 1 if rows else 1
-        raise InputError(f"`{path}`, line {line}: a quotation mark is not closed; all that follows would be one cell")
+        raise InputError(f"`{path}`, line {line}: a quotation mark is not closed; close it")
     header = rows[0][1] if rows else ()
     return Table(header, tuple(rows[1:]), delimiter)
 
@@ -176,12 +176,12 @@ def _read_workbook(path: str | Path, fields: Sequence[str]) -> Table:
         tables = {sheet.title: _sheet(sheet) for sheet in book.worksheets}
     except InputError:
         raise
-    except Exception as error:  # whatever a broken workbook makes the reader raise
+    except Exception as error:  # a broken workbook can make the reader raise any exception
         raise InputError(f"`{path}` cannot be read as an Excel workbook: {error}; save it as CSV") from error
     counts = {title: _num_found(table, fields) for title, table in tables.items()}
     best = [title for title, count in counts.items() if count == max(counts.values())]
     if len(best) > 1 and counts[best[0]]:
-        raise InputError(f"`{path}` has events in the sheets {', '.join(best)}; leave one of them")
+        raise InputError(f"`{path}` has events in the sheets {', '.join(best)}; keep one of them")
     return tables[best[0]] if best else Table((), (), ";")
 
 
@@ -191,7 +191,7 @@ def _sheet(sheet) -> Table:
 
 
 def _displayed(cell) -> str:
-    """Return a cell as text: times as the sheet shows them, so that 12:34 is what a CSV of it would say."""
+    """Return a cell as text: times as the sheet shows them, so that 12:34 is read as in a CSV export."""
     value = cell.value
     if isinstance(value, datetime.time | datetime.timedelta):
         if isinstance(value, datetime.time):
@@ -210,7 +210,7 @@ def _displayed(cell) -> str:
 
 
 def _num_found(table: Table, fields: Sequence[str]) -> int:
-    """Count the fields that a table has; all of them where two columns are one, which is told later."""
+    """Count the fields that a table has; all of them if two columns match the same field, which is reported later."""
     try:
         return len(table.columns(fields))
     except ValueError:
@@ -226,7 +226,7 @@ def _num_found_with(delimiter: str, text: str, fields: Sequence[str]) -> int:
 
 
 def _key(name: str) -> str:
-    """Return a header as `ALIASES` spells it: `Time (ms)` is `time_ms`."""
+    """Return a header in the spelling of `ALIASES`: `Time (ms)` is `time_ms`."""
     return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
 
 
@@ -235,8 +235,8 @@ def _decode(path: str | Path) -> str:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a zero byte in the name
-        raise InputError(f"{str(path)!r} is no name of a file: {error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise InputError(f"{str(path)!r} is not a valid file name: {error}") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
     else:

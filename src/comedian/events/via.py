@@ -43,7 +43,7 @@ def read_via(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) -
     Args:
         path: the project's file.
         lead_s: seconds from a segment's start to its event.
-        problem: told of everything that will not do; raises by default.
+        problem: called with a one-line description of each problem; raises by default.
 
     Raises:
         InputError: the file cannot be read or has another form.
@@ -87,19 +87,19 @@ def read_via(path: str | Path, lead_s: float = 0.0, problem: Problem = refuse) -
     options = attributes[label_key].get("options") if label_key else None
     labels = [text for text in (options.values() if isinstance(options, dict) else ()) if isinstance(text, str)]
     used = {event.label for video in videos for event in video.events}
-    # a segment's own group that was typed in is an option, too, and `Default` is one that nobody chose
+    # typed-in values are stored as options, too, and `Default` is an option that was not chosen
     listed = [label for label in dict.fromkeys(labels) if label in used or label != "Default"]
     return event_set(videos, listed, reading.unread, path)
 
 
 def _field_of(attribute: dict[str, Any]) -> str:
-    """Return which of `EVENT_FIELDS` an attribute holds: the label, unless it is called after another."""
+    """Return which of `EVENT_FIELDS` an attribute contains: the label, unless it has the name of another field."""
     name = str(attribute.get("aname", "")).strip().lower()
     return name if name in EVENT_FIELDS else "label"
 
 
 def _displayed(attribute: dict[str, Any], value: Any) -> str:
-    """Return the text of an attribute's value, which is an option's key where there are options."""
+    """Return the text of an attribute's value; for attributes with options, the value is the key of an option."""
     options = attribute.get("options")
     text = options.get(value, value) if isinstance(options, dict) and isinstance(value, str) else value
     if not isinstance(text, str):
@@ -112,7 +112,7 @@ def _file_of(item: dict[str, Any], content: dict[str, Any], files: dict[str, Any
     listed = view.get("fid_list") if isinstance(view, dict) else None
     fid = str(listed[0]) if isinstance(listed, list) and listed else ""
     if fid not in files:
-        raise ValueError(f"`vid` is {item.get('vid')!r}, and there is no such view of a file")
+        raise ValueError(f"`vid` is {item.get('vid')!r}, and there is no such view")
     return fid
 
 
@@ -124,7 +124,7 @@ def _name_of(item: dict[str, Any]) -> tuple[str, int | None]:
 
 
 def write_via(events: EventSet, path: str | Path) -> None:
-    """Write a project of VIA 3: a segment of a second an event, the labels as options of an attribute."""
+    """Write a project of VIA 3: a one-second segment per event, the labels as options of an attribute."""
     fields = {key for video in events.videos for event in video.events for key in fields_of(event)}
     names = ["label", *(name for name in EVENT_FIELDS[1:] if name in fields)]
     keys = {name: str(number) for number, name in enumerate(names, 1)}
@@ -132,7 +132,7 @@ def write_via(events: EventSet, path: str | Path) -> None:
     attributes = {
         keys[name]: {
             "aname": name,
-            "anchor_id": "FILE1_Z2_XY0",  # a segment of time of one file
+            "anchor_id": "FILE1_Z2_XY0",  # a temporal segment of one file
             "type": _SELECT if name == "label" else _TEXT,
             "desc": "",
             "options": {key: label for label, key in options.items()} if name == "label" else {},

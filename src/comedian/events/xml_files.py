@@ -1,7 +1,7 @@
-"""XML files: read without what a document may define, of bounded size and depth; written whole.
+"""XML files: read without document types and with limits on size and depth; written atomically.
 
-A document type, in which entities are defined, is refused: an entity may stand for another file, an address, or any amount
-of text.
+A document type, which may define entities, is rejected: an entity can refer to another file or URL, or expand to any
+amount of text.
 """
 
 import re
@@ -14,7 +14,7 @@ from comedian.files import MAX_DEPTH, atomic_path
 
 # an hour of play has some 100 kB of events
 MAX_XML_BYTES = 64 * 2**20
-# what XML 1.0 has no way to write
+# characters that XML 1.0 does not allow
 _FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 __all__ = ["Element", "SubElement", "child_text", "read_xml", "write_xml"]
@@ -31,8 +31,8 @@ def read_xml(path: str | Path) -> Element:
             content = file.read(MAX_XML_BYTES + 1)
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a zero byte in the name
-        raise InputError(f"{str(path)!r} is no name of a file: {error}") from error
+    except ValueError as error:  # a null byte in the name
+        raise InputError(f"{str(path)!r} is not a valid file name: {error}") from error
     if len(content) > MAX_XML_BYTES:
         raise InputError(f"`{path}` has more than {MAX_XML_BYTES >> 20} MiB; give a file of events")
     builder, depth = TreeBuilder(), 0
@@ -61,7 +61,7 @@ def read_xml(path: str | Path) -> Element:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise InputError(f"`{path}` is not valid XML: {error}") from None
-    except (LookupError, ValueError) as error:  # an encoding that does not exist, or none of text
+    except (LookupError, ValueError) as error:  # an unknown encoding, or one that is not for text
         if isinstance(error, InputError):
             raise
         raise InputError(f"`{path}` is not valid XML: {error}") from None
@@ -72,12 +72,12 @@ def write_xml(path: str | Path, root: Element) -> None:
     """Write XML as UTF-8, indented, atomically.
 
     Raises:
-        InputError: a text has a character that XML cannot hold.
+        InputError: a text contains a character that XML does not allow.
     """
     for element in root.iter():
         for text in (element.text or "", *element.attrib.values()):
             if found := _FORBIDDEN.search(text):
-                raise InputError(f"{text[:60]!r} has the character {found[0]!r}, which XML cannot hold; delete it")
+                raise InputError(f"{text[:60]!r} has the character {found[0]!r}, which XML does not allow; delete it")
     indent(root)
     with atomic_path(path) as partial, partial.open("wb") as file:
         ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)

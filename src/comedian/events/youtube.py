@@ -5,8 +5,7 @@
     1:02:03 Corner
 
 YouTube shows chapters where the first is at 0:00, there are three or more, and each is 10 seconds long or longer
-(https://support.google.com/youtube/answer/9884579). So the chapter at 0:00 stands for the video's beginning, not for an
-event.
+(https://support.google.com/youtube/answer/9884579). So the chapter at 0:00 is the start of the video, not an event.
 """
 
 import re
@@ -25,7 +24,7 @@ CHAPTER = re.compile(r"\W*((?:[0-9]{1,2}:)?[0-9]{1,3}:[0-5][0-9])\)?\s*[-–—:
 
 
 def read_youtube(path: str | Path, problem: Problem = refuse) -> EventSet:
-    """Read chapters from a text, such as a video's description, or from a folder with one a video.
+    """Read chapters from a text, such as a video's description, or from a folder with one per video.
 
     Raises:
         InputError: a file cannot be read.
@@ -52,7 +51,8 @@ def _parse_file(path: Path, reading: Reading) -> tuple[EventVideo, Sequence[str]
 
 
 def write_youtube(events: EventSet, path: str | Path) -> None:
-    """Write chapters, each from the whole second before its event on; several videos are a folder with a file each.
+    """Write chapters, each starting at the whole second before its event; several videos are written as a folder with one
+    file per video.
 
     Raises:
         InputError: there are several videos for one file.
@@ -61,7 +61,7 @@ def write_youtube(events: EventSet, path: str | Path) -> None:
         if video.events and video.events[0].position_ms < 1000:
             name = video.events[0].label
             raise InputError(
-                f"{name!r} is in the first second of `{video.name}`, where the chapter of the beginning is; leave it out"
+                f"{name!r} is in the first second of `{video.name}`, where the chapter of the start is; remove this event"
             )
     write_one_video_files(events, path, SUFFIX, _write_file)
 
@@ -77,6 +77,6 @@ def _clock(position_ms: int) -> str:
 
 
 def short_chapters(video: EventVideo) -> bool:
-    """Whether YouTube shows none of a video's chapters, as one is too short or there are less than three."""
+    """Whether YouTube shows none of a video's chapters, because one is too short or there are fewer than three."""
     starts = [0, *(event.position_ms // 1000 * 1000 for event in video.events)]
     return len(starts) < 3 or any(later - start < MIN_CHAPTER_MS for start, later in zip(starts, starts[1:]))

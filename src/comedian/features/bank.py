@@ -1,8 +1,8 @@
 """The feature bank: a teacher's features of every half, computed once, read by time.
 
-A bank is a folder of `<video_id>/<half>.safetensors` files. Each holds the tensor `features` `(num_features, dim)`, float16
-or float32, and as metadata (text) the fields of `FeatureHeader`, `dim` and the format. Nothing in a bank is found by its
-index: banks of one feature a second and of two lie side by side, and a reader asks for the feature at a time.
+A bank is a folder of `<video_id>/<half>.safetensors` files. Each holds the tensor `features` `(num_features, dim)`,
+float16 or float32, and as metadata (text) the fields of `FeatureHeader`, `dim` and the format. Features are read by
+time, not by index, so banks with different feature rates are interchangeable.
 """
 
 import json
@@ -23,24 +23,24 @@ from comedian.video.frame_store import same_source, source_of
 
 FORMAT = "comedian-feature-bank-1"
 DTYPES = ("float16", "float32")
-# a video and its features may end this much apart, or one feature
+# the ends of a video and of its features may differ by this much, or by one feature
 EDGE_TOLERANCE_S = 1.0
 
 _STORED_DTYPES = {"F16": "float16", "F32": "float32"}
-_REMEDY = "delete it and make it again with `comedian extract-features` or `comedian reduce-features`"
+_REMEDY = "delete it and rerun `comedian extract-features` or `comedian reduce-features`"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureHeader:
-    """What the features of a half are.
+    """Description of the features of a half.
 
     Attributes:
-        fps: features a second; feature `i` stands for the time `offset_s + i / fps`.
+        fps: features per second; feature `i` is at time `offset_s + i / fps`.
         offset_s: time of the first feature, in seconds from the first video frame.
-        duration_s: seconds of the video that they are of.
-        source: what made them: the model and the length of its clips, or the kind of files that were imported.
-        video: what they were made from, as `frame_store.source_of` describes it; empty where that is not known.
-        reduction: the standardisation and PCA that they went through, a fingerprint and plain words; empty for none.
+        duration_s: duration of the video in seconds.
+        source: how they were computed: the model and the length of its clips, or the kind of imported files.
+        video: the video, as described by `frame_store.source_of`; empty if unknown.
+        reduction: the applied standardisation and PCA, as a fingerprint and a description; empty for none.
     """
 
     fps: float
@@ -53,11 +53,11 @@ class FeatureHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class HalfFeatures(FeatureHeader):
-    """The features of one half; every read opens the file anew, so it may be shared by threads and processes.
+    """The features of one half; each read opens the file, so an instance may be shared by threads and processes.
 
     Attributes:
         path: the file.
-        num_features: how many there are.
+        num_features: number of features.
         dim: width of a feature.
         dtype: `float16` or `float32`, as stored.
     """
@@ -69,7 +69,7 @@ class HalfFeatures(FeatureHeader):
 
     @property
     def header(self) -> FeatureHeader:
-        """What was given to `write_features`."""
+        """The header given to `write_features`."""
         return FeatureHeader(**{name: getattr(self, name) for name in _HEADER_FIELDS})
 
     @property
@@ -79,18 +79,19 @@ class HalfFeatures(FeatureHeader):
 
     @property
     def reach_s(self) -> float:
-        """How far the first and the last feature reach beyond their times: one step of the bank, at least 1 s."""
+        """Maximum distance of a requested time before the first or after the last feature: one step of the bank, at
+        least 1 s."""
         return max(1 / self.fps, EDGE_TOLERANCE_S)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Read features `start` to `start + count - 1`, and nothing else of the file.
+        """Read only the features `start` to `start + count - 1` of the file.
 
         Returns:
             `np.ndarray` of shape `(count, dim)`, float32.
 
         Raises:
             IndexError: a feature is out of range.
-            InputError: the file is damaged or gone, or a value is NaN or infinite.
+            InputError: the file is damaged or missing, or a value is NaN or infinite.
         """
         if start < 0 or count < 0 or start + count > self.num_features:
             raise IndexError(f"features {start} to {start + count - 1} of {self.num_features} in `{self.path}`")
@@ -106,7 +107,7 @@ class HalfFeatures(FeatureHeader):
         return features
 
     def at(self, times_s: np.ndarray) -> np.ndarray:
-        """Read the feature nearest in time to each of `times_s`; of two equally near ones the earlier.
+        """Read the feature nearest in time to each of `times_s`; of two at equal distance, the earlier one.
 
         Args:
             times_s (`np.ndarray` of shape `(num_times,)`): seconds from the first video frame, in any order.
@@ -127,46 +128,48 @@ class HalfFeatures(FeatureHeader):
                 f"`{self.path}` has no feature near {outside[0]:.2f} s; it covers {self.offset_s:.2f} s to "
                 f"{self.last_s:.2f} s; extract the features of this video again"
             )
-        # ties go down for all times alike (`rint` would give two tokens one feature), whatever the rounding of the times
+        # ties are always rounded down (`rint` could assign one feature to two tokens), regardless of rounding errors
+        # of the times
         nearest = np.ceil((times_s - self.offset_s - TIME_EPSILON_S) * self.fps - 0.5).astype(np.int64)
         nearest = nearest.clip(0, self.num_features - 1)
         first = int(nearest.min())
         return self.read(first, int(nearest.max()) - first + 1)[nearest - first]
 
     def check_source(self, video: Path) -> None:
-        """Make sure that the features are of a video, or of the published file beside it that they were imported from.
+        """Check that the features were computed from a video, or imported from the published file beside it.
 
         Raises:
-            InputError: they are of another one.
+            InputError: they belong to another file.
         """
-        # an imported file may be gone, which a video in use is not
+        # an imported file may have been deleted, unlike the video
         imported = self.video.get("name", "").endswith(".npy")
         file = video.with_name(self.video["name"]) if imported else video
         if (file.is_file() or not imported) and not same_source(self.video, source_of(file)):
             raise InputError(
-                f"`{self.path}` holds features of another `{self.video['name']}` than `{file}`; {_REMEDY}"
+                f"`{self.path}` contains features of another `{self.video['name']}` than `{file}`; {_REMEDY}"
             )
 
     def check(self, token_rate: float, duration_s: float, dim: int | None = None) -> None:
-        """Make sure that a half's tokens each find a feature of their own; a faster bank than they need is fine.
+        """Check that each token of a half has its own feature; a higher feature rate is allowed.
 
         Args:
-            token_rate: tokens a second.
+            token_rate: tokens per second.
             duration_s: seconds that the tokens cover.
             dim: width that a feature must have; any by default.
 
         Raises:
-            InputError: the bank has less than one feature a token, lacks more than `reach_s` at an edge of the half, or is
-                of another width.
+            InputError: the bank has less than one feature per token, lacks more than `reach_s` at an end of the half,
+                or has another width.
         """
         if dim is not None and self.dim != dim:
             raise InputError(
-                f"`{self.path}` has features of {self.dim} values, wanted are {dim}; give a bank of {dim}"
+                f"`{self.path}` has features with {self.dim} dimensions, required are {dim}; give a bank with {dim} "
+                "dimensions"
             )
         if self.fps < token_rate * (1 - 1e-6):
             raise InputError(
-                f"`{self.path}` has {self.fps:g} features a second for {token_rate:g} tokens a second, so two tokens "
-                f"would share one; make a bank of at least {token_rate:g} a second"
+                f"`{self.path}` has {self.fps:g} features per second for {token_rate:g} tokens per second, so two "
+                f"tokens would share one; create a bank with at least {token_rate:g} features per second"
             )
         slack_s = self.reach_s + TIME_EPSILON_S
         if self.offset_s > slack_s or self.last_s + slack_s < duration_s:
@@ -190,19 +193,19 @@ class FeatureBank:
         halves: sorted `(video_id, half)` pairs.
 
     Raises:
-        InputError: `path` holds no features.
+        InputError: `path` contains no features.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.halves = find_features(self.path)
         if not self.halves:
-            raise InputError(f"`{path}` is no feature bank; make one with `comedian extract-features ROOT BANK`")
+            raise InputError(f"`{path}` is not a feature bank; create one with `comedian extract-features ROOT BANK`")
         self._first: HalfFeatures | None = None
 
     @property
     def first(self) -> HalfFeatures:
-        """The first half, whose width, rate, source and reduction are the bank's."""
+        """The first half, which defines the width, rate, source and reduction of the bank."""
         if self._first is None:
             self._first = open_features(features_path(self.path, *self.halves[0]))
         return self._first
@@ -211,7 +214,7 @@ class FeatureBank:
         """Open one half; only its header is read.
 
         Raises:
-            InputError: the bank has no such half, its file is damaged, or its features are not of the bank's kind.
+            InputError: the bank does not contain the half, its file is damaged, or its features are of another kind.
         """
         path = features_path(self.path, video_id, half)
         if not path.is_file():
@@ -223,29 +226,29 @@ class FeatureBank:
             if getattr(opened, name) != getattr(self.first, name):
                 raise InputError(
                     f"`{path}` has {name} {getattr(opened, name)!r}, `{self.first.path}` has "
-                    f"{getattr(self.first, name)!r}; keep features of one kind in a bank"
+                    f"{getattr(self.first, name)!r}; use one bank per kind of features"
                 )
         return opened
 
 
 def features_path(bank: str | Path, video_id: str, half: int) -> Path:
-    """Where a half's features are in a bank."""
+    """Return the path of a half's features in a bank."""
     return existing(bank, video_id) / f"{half}.safetensors"
 
 
 def find_features(bank: Path) -> list[tuple[str, int]]:
-    """Return the sorted `(video_id, half)` pairs in a folder; none where there is no folder."""
+    """Return the sorted `(video_id, half)` pairs in a folder; none where there is not a folder."""
     files = [path for path in bank.rglob("*.safetensors") if path.stem.isdecimal()]
     return sorted((path.parent.relative_to(bank).as_posix(), int(path.stem)) for path in files)
 
 
 def write_features(path: str | Path, features: np.ndarray, header: FeatureHeader) -> None:
-    """Write the features of a half, whole or not at all.
+    """Write the features of a half atomically.
 
     Args:
-        path: the file; missing folders are made.
+        path: the file; missing folders are created.
         features (`np.ndarray` of shape `(num_features, dim)`): float16 or float32.
-        header: what they are.
+        header: their description.
 
     Raises:
         InputError: there are no features, or one is NaN or infinite.
@@ -254,9 +257,9 @@ def write_features(path: str | Path, features: np.ndarray, header: FeatureHeader
     if features.ndim != 2 or features.dtype.name not in DTYPES:
         raise ValueError(f"features are {features.dtype} of shape {features.shape}; expected two axes, {DTYPES}")
     if features.size == 0:
-        raise InputError(f"`{path}` would hold no feature; is the video empty?")
+        raise InputError(f"`{path}` would contain no features; check that the video is not empty")
     if not np.isfinite(features).all():
-        raise InputError(f"`{path}` would hold NaN or infinite features; float16 ends at 65504, float32 may do")
+        raise InputError(f"`{path}` would contain NaN or infinite features; float16 is limited to 65504, try float32")
     metadata = {name: json.dumps(value) for name, value in asdict(header).items()}
     metadata |= {"format": FORMAT, "dim": str(features.shape[1])}
     atomic_write_tensors(path, {"features": np.ascontiguousarray(features)}, metadata)
@@ -266,7 +269,7 @@ def open_features(path: str | Path) -> HalfFeatures:
     """Open one file of features; only its header is read.
 
     Raises:
-        InputError: the file cannot be read, is cut short or none of ours.
+        InputError: the file cannot be read, is truncated or not a file of features.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -278,21 +281,23 @@ def open_features(path: str | Path) -> HalfFeatures:
         num_features, dim = shape
         numbers = (header.fps, header.offset_s, header.duration_s)
         if dim != int(metadata["dim"]) or num_features < 1 or not all(map(math.isfinite, numbers)) or header.fps <= 0:
-            raise ValueError(f"{metadata['dim']} values at {header.fps} a second do not fit a tensor of shape {shape}")
+            raise ValueError(
+                f"{metadata['dim']} values at {header.fps} a second do not match a tensor of shape {shape}"
+            )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"`{path}` is no file of features, or damaged ({error}); {_REMEDY}") from error
+        raise InputError(f"`{path}` is not a file of features, or damaged ({error}); {_REMEDY}") from error
     return HalfFeatures(path=Path(path), num_features=num_features, dim=dim, dtype=dtype, **asdict(header))
 
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """One half to put into a bank.
+    """One half to add to a bank.
 
     Attributes:
         video_id: the match.
         half: from 1.
-        header: what the features will be.
-        compute: makes them, `(num_features, dim)`, any float dtype.
+        header: description of the features.
+        compute: returns the features, `(num_features, dim)`, any float dtype.
     """
 
     video_id: str
@@ -303,11 +308,11 @@ class FeatureJob:
 
 @dataclass
 class FillReport:
-    """What `fill_bank` did, as `(video_id, half)` pairs.
+    """Result of `fill_bank`, as `(video_id, half)` pairs.
 
     Attributes:
         done: halves written now.
-        skipped: halves that were there already.
+        skipped: halves that existed already.
     """
 
     done: list[tuple[str, int]] = field(default_factory=list)
@@ -315,16 +320,16 @@ class FillReport:
 
 
 def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progress: bool = True) -> FillReport:
-    """Compute and write the halves that a bank does not hold yet with the same header and dtype.
+    """Compute and write the halves that a bank does not yet contain with the same header and dtype.
 
     Args:
-        bank: the folder; made when missing.
+        bank: the folder; created if missing.
         jobs: the halves, all of one kind.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
     Raises:
-        InputError: the bank holds features of another kind, or features cannot be made.
+        InputError: the bank contains features of another kind, or features cannot be made.
     """
     if dtype not in DTYPES:
         raise InputError(f"`dtype` is {dtype!r}; give {' or '.join(DTYPES)}")
@@ -336,9 +341,9 @@ def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progr
         if _is_fresh(path, job.header, dtype):
             report.skipped.append((job.video_id, job.half))
             continue
-        # a half whose video has changed must not be read should this run end early
+        # delete the old features first: they must not be read if this run is interrupted
         path.unlink(missing_ok=True)
-        with np.errstate(over="ignore"):  # write_features tells of it
+        with np.errstate(over="ignore"):  # write_features raises the error
             features = job.compute().astype(dtype)
         write_features(path, features, job.header)
         report.done.append((job.video_id, job.half))
@@ -346,7 +351,7 @@ def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progr
 
 
 def _check_kind(bank: Path, header: FeatureHeader) -> None:
-    """Refuse a bank whose first readable half is of another source, rate or reduction."""
+    """Reject a bank whose first readable half has another source, rate or reduction."""
     for video_id, half in find_features(bank):
         try:
             found = open_features(features_path(bank, video_id, half))
@@ -355,7 +360,7 @@ def _check_kind(bank: Path, header: FeatureHeader) -> None:
         for name in ("source", "fps", "reduction"):
             if getattr(found, name) != getattr(header, name):
                 raise InputError(
-                    f"`{bank}` holds features of {name} {getattr(found, name)!r}, asked for is "
+                    f"`{bank}` contains features with {name} {getattr(found, name)!r}, requested is "
                     f"{getattr(header, name)!r}; give another folder"
                 )
         return

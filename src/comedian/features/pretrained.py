@@ -1,7 +1,7 @@
 """Features of clips from any video or image model of transformers.
 
-The frames come from the decoder in the size that the model's processor asks for and are cropped and normalised here, in
-plain torch, once a frame: of the processor only its settings are used. It would do the same work again for every clip that
+Frames are decoded in the size required by the processor of the model, and cropped and normalised here in torch, once
+per frame. Only the settings of the processor are used: the processor itself would repeat the work for every clip that
 shares a frame, and needs a complete torchvision.
 """
 
@@ -35,11 +35,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a processor does to frames.
+    """Preprocessing of frames.
 
     Attributes:
         size: `(height, width)` to resize to, the shorter edge alone, or None for the video's own.
-        crop: `(height, width)` of the centre that is kept, or None for all.
+        crop: `(height, width)` of the centre crop, or None.
         mean: subtracted from each channel, after scaling.
         std: divides each channel.
         scale: factor on the values 0 to 255.
@@ -77,15 +77,15 @@ class PretrainedExtractor:
     Args:
         name: a folder or a Hub repository.
         clip_s: seconds of a clip.
-        fps: frames a second; by default what gives a clip the frames that the video model takes; 2 where it takes any,
-            and for an image model.
-        hop_s: seconds from one feature to the next; a clip is centred to half a frame.
+        fps: frames per second; by default the rate at which a clip has the number of frames of the video model; 2 if
+            it accepts any number, and for an image model.
+        hop_s: seconds from one feature to the next; clips are centred to within half a frame.
         batch_size: clips, or frames of an image model, at once.
-        device: where to run; an accelerator by default, where there is one.
+        device: device to run on; by default an accelerator if available.
         trust_remote_code: run the code that comes with the model.
 
     Raises:
-        InputError: the model, its processor or the device cannot be had, or the clips are not what the model takes.
+        InputError: the model, its processor or the device is not available, or the clips do not match the model.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class PretrainedExtractor:
         self.model = to_device(model.eval(), device)
 
         self.fps = 1 / hop_s
-        # an even number of frames has its middle half a frame after the frame in its centre
+        # the middle of an even number of frames is half a frame after the centre frame
         self.offset_s = 0.0 if self.num_frames % 2 else 0.5 / self.clip_fps
         described = describe(name, self.model, json.dumps(asdict(self.preprocessing)))
         self.source = f"{described}, clips of {self.num_frames} frames at {self.clip_fps:g} fps"
@@ -123,13 +123,15 @@ class PretrainedExtractor:
         """Return the features of a video, float32 `(num_features, dim)`.
 
         Raises:
-            InputError: the video cannot be decoded, or the model does not take its frames.
+            InputError: the video cannot be decoded, or the model does not accept its frames.
         """
         info = probe(video)
         size = self.preprocessing.decoded_size(info.height, info.width)
         if self.preprocessing.crop and (size[0] < self.preprocessing.crop[0] or size[1] < self.preprocessing.crop[1]):
-            raise InputError(f"`{video}`: frames of {size} are too small for `{self.name}`, which crops them to "
-                             f"{self.preprocessing.crop}; prepare larger ones")  # fmt: skip
+            raise InputError(
+                f"`{video}`: frames of {size} are too small for `{self.name}`, which crops them to "
+                f"{self.preprocessing.crop}; use larger frames"
+            )
         frames = (frame for _, frame in iter_frames(video, self.clip_fps, size))
         hop_frames = self.hop_s * self.clip_fps
         if self.is_video_model:
@@ -150,7 +152,7 @@ class PretrainedExtractor:
                 outputs = self.model(**{self.model.main_input_name: pixels})
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"`{self.name}` does not take {list(pixels.shape)} pixels: {str(error).splitlines()[0]}"
+                f"`{self.name}` does not accept pixels of shape {list(pixels.shape)}: {str(error).splitlines()[0]}"
             ) from error
         return self._pool(outputs).float().cpu().numpy()
 
@@ -190,7 +192,7 @@ def _with_last_repeated(items: Iterator[Item], last: Item, count: int) -> Iterat
 
 
 def _check_weights(name: str, missing: Iterable[str]) -> bool:
-    """Return whether the pooler has weights: many checkpoints come without one, which is then random."""
+    """Return whether the pooler has weights: many checkpoints lack them, and the pooler is then random."""
     others = sorted(key for key in missing if "pooler" not in key)
     if others:
         raise InputError(f"`{name}` has no weights for {others[0]}; give a trained model")
@@ -198,17 +200,19 @@ def _check_weights(name: str, missing: Iterable[str]) -> bool:
 
 
 def _frames_of_model(name: str, model: Any) -> int | None:
-    """Return the frames of a clip that a video model takes, 0 where it takes any; None for an image model."""
+    """Return the number of frames per clip of a video model, 0 if it accepts any; None for an image model."""
     if model.main_input_name not in ("pixel_values", "pixel_values_videos"):
-        raise InputError(f"`{name}` is a {type(model).__name__}, which takes more than pictures; give a vision model")
-    num_frames = getattr(model.config, "num_frames", None)  # TimeSformer calls its videos images
+        raise InputError(
+            f"`{name}` is a {type(model).__name__}, which has other inputs than images; give a vision model"
+        )
+    num_frames = getattr(model.config, "num_frames", None)  # TimeSformer's input is `pixel_values`
     return num_frames or (0 if "video" in model.input_modalities else None)
 
 
 def _clip_frames(
     name: str, model_frames: int | None, clip_s: float, fps: float | None, hop_s: float
 ) -> tuple[float, int]:
-    """Return frames a second and frames of a clip."""
+    """Return frames per second and frames of a clip."""
     for option, value in (("clip_s", clip_s), ("fps", fps), ("hop_s", hop_s)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"`{option}` is {value}; give a number above 0")
@@ -217,7 +221,7 @@ def _clip_frames(
     num_frames = max(round(clip_s * fps), 1)
     if model_frames and num_frames != model_frames:
         raise InputError(
-            f"`{name}` takes clips of {model_frames} frames, and {clip_s:g} s at {fps:g} fps are {num_frames}; "
+            f"`{name}` takes clips of {model_frames} frames, but {clip_s:g} s at {fps:g} fps are {num_frames}; "
             f"give an fps of {model_frames / clip_s:g}"
         )
     if hop_s * fps < 1:
@@ -228,10 +232,10 @@ def _clip_frames(
 
 
 def _processor_settings(name: str, is_video_model: bool, trust_remote_code: bool) -> dict[str, Any]:
-    """Return the settings of a model's processor, those left out filled in by its class where that can be made."""
+    """Return the settings of a model's processor, completed with the defaults of its class if it can be created."""
     processors = [AutoImageProcessor]
     if is_video_model:
-        try:  # transformers offers it only where torchvision is installed
+        try:  # transformers provides the class only if torchvision is installed
             from transformers import AutoVideoProcessor
 
             processors.insert(0, AutoVideoProcessor)
@@ -246,7 +250,7 @@ def _processor_settings(name: str, is_video_model: bool, trust_remote_code: bool
         return ImageProcessingMixin.get_image_processor_dict(name)[0]
     except LOADING_ERRORS as error:
         raise InputError(
-            f"`{name}` holds no preprocessor_config.json; save the model's processor beside it"
+            f"`{name}` contains no preprocessor_config.json; save the processor of the model in the same folder"
         ) from error
 
 
@@ -254,7 +258,7 @@ def _preprocessing(name: str, settings: dict[str, Any]) -> Preprocessing:
     """Read a processor's settings.
 
     Raises:
-        InputError: it does something that is not done here.
+        InputError: it has a step that is not supported.
     """
     unknown = [step for step in settings if step.startswith("do_") and settings[step] and step not in _KNOWN_STEPS]
     do_crop = settings.get("do_center_crop", False)
@@ -268,7 +272,7 @@ def _preprocessing(name: str, settings: dict[str, Any]) -> Preprocessing:
         crop = {"height": crop, "width": crop}
     sides = [value for value in (size, crop) if isinstance(value, dict) and set(value) != {"height", "width"}]
     if unknown or sides:
-        raise InputError(f"the processor of `{name}` asks for {(unknown + sides)[0]!r}, which is not supported")
+        raise InputError(f"the processor of `{name}` uses {(unknown + sides)[0]!r}, which is not supported")
     do_normalize = settings.get("do_normalize", True)
     # ViViT's `offset` takes 1 from the scaled values
     shift = 1.0 if settings.get("offset", False) else 0.0

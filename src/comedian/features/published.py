@@ -26,19 +26,19 @@ def import_features(
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
-    """Import the features of one kind of every match that has them; halves that are in the bank already are skipped.
+    """Import one kind of published features for all matches that have them; halves already in the bank are skipped.
 
     Args:
         root: the data set's folder, in SoccerNet's layout.
-        bank: the bank's folder; made when missing.
+        bank: the bank's folder; created if missing.
         kind: a key of `PUBLISHED`.
         video_ids: only these matches, see `matches_of_splits`; all by default.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
     Raises:
-        InputError: there are no such files, one cannot be read or holds NaN or infinite values, or the bank holds features
-            of another kind.
+        InputError: there are no such files, one cannot be read or contains NaN or infinite values, or the bank
+            contains features of another kind.
     """
     published = PUBLISHED[kind]
     root = Path(root)
@@ -46,7 +46,7 @@ def import_features(
     for video_id in find_matches(root) if video_ids is None else video_ids:
         found = {int(path.name.split("_")[0]): path for path in (root / video_id).glob(f"[1-9]*_{published.suffix}")}
         if not found:
-            logger.warning("`%s` has no *_%s: left out", root / video_id, published.suffix)
+            logger.warning("`%s` has no *_%s: skipped", root / video_id, published.suffix)
         videos = find_halves(root / video_id) if found else {}
         for half, path in sorted(found.items()):
             header = _header(path, kind, videos.get(half))
@@ -57,7 +57,7 @@ def import_features(
 
 
 def _header(path: Path, kind: str, video: Path | None) -> FeatureHeader:
-    """Return the header of a file; without a video beside it, the features themselves tell the duration."""
+    """Return the header of a file; without a video in the folder, the duration is computed from the number of features."""
     published = PUBLISHED[kind]
     return FeatureHeader(
         fps=published.fps,
@@ -72,12 +72,13 @@ def _open_array(path: Path) -> np.ndarray:
     """Map the `(num_features, dim)` array of a file into memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    # what NumPy's reader of headers raises: it parses them as Python, without running them
+    # exceptions of NumPy's header parser, which parses Python literals without executing them
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError, RecursionError) as error:
         raise InputError(f"`{path}` cannot be read as a NumPy array: {error}; download it again") from error
     if array.ndim != 2 or array.dtype.kind != "f" or array.size == 0:
         raise InputError(
-            f"`{path}` holds {array.dtype} of shape {array.shape}, expected floats (num_features, dim); download it again"
+            f"`{path}` contains {array.dtype} of shape {array.shape}, expected floats (num_features, dim); download "
+            "it again"
         )
     return array
 
@@ -85,5 +86,7 @@ def _open_array(path: Path) -> np.ndarray:
 def _read_checked(path: Path) -> np.ndarray:
     array = np.asarray(_open_array(path))
     if not (finite := np.isfinite(array).all(axis=1)).all():
-        raise InputError(f"`{path}` holds NaN or infinite values in feature {int(finite.argmin())}; download it again")
+        raise InputError(
+            f"`{path}` contains NaN or infinite values in feature {int(finite.argmin())}; download it again"
+        )
     return array

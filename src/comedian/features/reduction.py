@@ -1,7 +1,7 @@
 """Standardise the features of a bank and reduce them with a PCA, fitted on some of its matches only.
 
-Source: COMEDIAN's teacher features, 2048 values -> standardise -> PCA of 512. The fit is exact and in one pass: count, mean
-and covariance are merged half by half, so a bank may be larger than memory.
+Source: COMEDIAN's teacher features, 2048 values -> standardise -> PCA of 512. The fit is exact and in one pass: count,
+mean and covariance are merged half by half, so a bank may be larger than the memory.
 """
 
 import hashlib
@@ -36,9 +36,9 @@ class Reduction:
         scale: float64 `(width,)`: their standard deviation, 1 where they are constant.
         components: float64 `(dim, width)`: orthonormal rows, of falling variance; the entry of greatest size is positive.
         explained_variance: float64 `(dim,)`: variance of the standardised features along each component.
-        source: what made the features.
-        fitted_on: in words.
-        fit: hash of what it was fitted on.
+        source: how the features were computed.
+        fitted_on: description of the data it was fitted on.
+        fit: hash of the data it was fitted on.
     """
 
     mean: np.ndarray
@@ -51,7 +51,7 @@ class Reduction:
 
     @property
     def description(self) -> str:
-        """A fingerprint and plain words, for the header of what went through it."""
+        """A fingerprint and a description, for the headers of reduced features."""
         digest = hashlib.sha256()
         for array in (self.mean, self.scale, self.components):
             digest.update(np.ascontiguousarray(array).data)
@@ -73,19 +73,19 @@ def reduce_features(
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
-    """Fit a reduction on some matches of a bank and write all its halves, reduced; goes on where it stopped.
+    """Fit a reduction on some matches of a bank and write all its halves, reduced; resumes where it stopped.
 
     Args:
         bank: the bank's folder.
-        output: the reduced bank's folder; made when missing. The reduction itself lies in it as `reduction.safetensors`.
-        dim: values of a reduced feature.
+        output: the reduced bank's folder; created if missing. The reduction is saved in it as `reduction.safetensors`.
+        dim: dimensions of the reduced features.
         video_ids: the matches to fit on: those of the train split.
         dtype: `float16` or `float32`.
         progress: show bars.
 
     Raises:
         InputError: none of the matches is in the bank, `dim` is greater than the width or the number of features, or
-            `output` was made by another reduction.
+            `output` has another reduction.
     """
     found = _open_unreduced(bank, output)
     halves = _halves_of(found, video_ids)
@@ -102,23 +102,23 @@ def reduce_features(
 def apply_reduction(
     bank: str | Path, output: str | Path, transform: str | Path, *, dtype: str = "float16", progress: bool = True
 ) -> FillReport:
-    """Write a bank reduced as another one was, without fitting anything on it; goes on where it stopped.
+    """Apply the reduction of another bank, without fitting; resumes where it stopped.
 
     Args:
         bank: the bank's folder.
-        output: the reduced bank's folder; made when missing.
+        output: the reduced bank's folder; created if missing.
         transform: the folder of the bank that `reduce_features` wrote.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
     Raises:
-        InputError: `transform` holds no reduction, or one of other features.
+        InputError: `transform` contains no reduction, or one for other features.
     """
     found, reduction = _open_unreduced(bank, output), load_reduction(Path(transform) / FILE_NAME)
     if (found.first.source, found.first.dim) != (reduction.source, reduction.components.shape[1]):
         raise InputError(
             f"`{transform}` reduces {reduction.components.shape[1]} values of {reduction.source}; `{bank}` holds "
-            f"{found.first.dim} values of {found.first.source}; give the bank that was made from the same features"
+            f"{found.first.dim} values of {found.first.source}; give a reduced bank of the same features"
         )
     path = Path(output) / FILE_NAME
     if path.exists():
@@ -142,7 +142,7 @@ def fit_reduction(halves: Collection[HalfFeatures], dim: int, *, progress: bool 
         )
     mean, covariance = mean_and_covariance(tqdm(_chunks(halves), unit="chunk", disable=not progress), width)
     scale = np.sqrt(covariance.diagonal())
-    scale[scale == 0] = 1.0  # sums of a chunk of equal float32 values are exact in float64, and so is their mean
+    scale[scale == 0] = 1.0  # the sum of a chunk of equal float32 values is exact in float64, and so is its mean
     covariance /= scale[:, None]
     covariance /= scale
     variances, vectors = np.linalg.eigh(covariance)
@@ -163,8 +163,8 @@ def fit_reduction(halves: Collection[HalfFeatures], dim: int, *, progress: bool 
 def mean_and_covariance(chunks: Iterable[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the covariance (divided by the count) of all rows, in one pass.
 
-    Each chunk is centred on its own mean and then merged, so a mean far from 0 costs no digits (Chan, Golub & LeVeque,
-    1979).
+    Each chunk is centred on its own mean and then merged, so a mean far from 0 does not reduce the precision (Chan,
+    Golub & LeVeque, 1979).
 
     Args:
         chunks: arrays of shape `(num_rows, width)`, num_rows from 1.
@@ -188,7 +188,7 @@ def mean_and_covariance(chunks: Iterable[np.ndarray], width: int) -> tuple[np.nd
 
 
 def save_reduction(path: Path, reduction: Reduction) -> None:
-    """Write a reduction, whole or not at all."""
+    """Write a reduction atomically."""
     tensors = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _ARRAYS}
     words = {name: getattr(reduction, name) for name in _WORDS}
     atomic_write_tensors(path, tensors, words | {"format": FORMAT})
@@ -198,7 +198,7 @@ def load_reduction(path: Path) -> Reduction:
     """Read a reduction.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: it is missing or damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -208,7 +208,9 @@ def load_reduction(path: Path) -> Reduction:
             arrays = {name: file.get_tensor(name) for name in _ARRAYS}
             return Reduction(**arrays, **{name: metadata[name] for name in _WORDS})
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"`{path}` is no reduction ({error}); make one with `comedian reduce-features`") from error
+        raise InputError(
+            f"`{path}` is not a reduction ({error}); create one with `comedian reduce-features`"
+        ) from error
 
 
 _ARRAYS = ("mean", "scale", "components", "explained_variance")
@@ -220,29 +222,31 @@ def _open_unreduced(bank: str | Path, output: str | Path) -> FeatureBank:
         raise InputError(f"`{output}` is the bank to reduce; give another folder for the output")
     found = FeatureBank(bank)
     if found.first.reduction:
-        raise InputError(f"`{bank}` is reduced already ({found.first.reduction}); give the bank that it was made from")
+        raise InputError(f"`{bank}` is already reduced ({found.first.reduction}); give the original bank")
     return found
 
 
 def _check_same(found: Reduction, fit: str, output: str | Path) -> None:
     if found.fit != fit:
-        raise InputError(f"`{output}` was reduced otherwise ({found.description}); give another folder")
+        raise InputError(f"`{output}` has another reduction ({found.description}); give another folder")
 
 
 def _halves_of(bank: FeatureBank, video_ids: Collection[str]) -> list[HalfFeatures]:
-    """Open the halves of some matches; those that the bank lacks are told in the log."""
+    """Open the halves of some matches; missing matches are logged."""
     wanted, there = set(map(comparable, video_ids)), {comparable(video_id) for video_id, _ in bank.halves}
     halves = [bank.open(video_id, half) for video_id, half in bank.halves if comparable(video_id) in wanted]
     missing = sorted(wanted - there)
     if not halves:
-        raise InputError(f"`{bank.path}` holds none of the {len(missing)} matches to fit on; extract their features")
+        raise InputError(
+            f"`{bank.path}` contains none of the {len(missing)} matches to fit on; extract their features"
+        )
     if missing:
         logger.warning("`%s` lacks %d matches to fit on, such as `%s`", bank.path, len(missing), missing[0])
     return halves
 
 
 def _fit_hash(halves: Collection[HalfFeatures], dim: int) -> str:
-    """Hash what a fit depends on; the halves' headers name what they were made from."""
+    """Hash the inputs of a fit; the headers of the halves identify their sources."""
     seen = [[half.source, half.reduction, half.video, half.num_features, half.dim, half.dtype] for half in halves]
     return hashlib.sha256(json.dumps([dim, seen]).encode()).hexdigest()
 

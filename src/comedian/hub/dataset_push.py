@@ -1,4 +1,4 @@
-"""A data set's annotations, and features if wanted, as Parquet on the Hugging Face Hub; the videos stay where they are.
+"""Push the annotations of a data set, and optionally features, to the Hugging Face Hub as Parquet, without the videos.
 
 push_dataset(SoccerNet(data_dir="data/mine"), "me/my-matches", features="banks/mine")
 datasets.load_dataset("me/my-matches")
@@ -33,12 +33,12 @@ def push_dataset(
     """Push a data set in one commit; what the repository held under `data/` goes.
 
     Rows are the builder's, with the video's name in place of its path. With `features` they also have `features`
-    `(num_features, dim)`, `feature_fps` and `feature_offset_s`: feature `i` stands for `feature_offset_s + i / feature_fps`
-    seconds from the first video frame.
+    `(num_features, dim)`, `feature_fps` and `feature_offset_s`: feature `i` stands for `feature_offset_s + i /
+    feature_fps` seconds from the first video frame.
 
     Args:
         builder: what to push; it is prepared if need be.
-        repo_id: `<user>/<name>`; made when there is no such data set.
+        repo_id: `<user>/<name>`; created if it does not exist.
         private: who may see a repository that is made now; only its owner by default.
         features: a feature bank with every half of the data set.
         license: of annotations and features, as the Hub names it.
@@ -47,7 +47,7 @@ def push_dataset(
         The address of the data set.
 
     Raises:
-        InputError: the data set or the bank cannot be read, a half is not in the bank, or the Hub refuses.
+        InputError: the data set or the bank cannot be read, a half is not in the bank, or the Hub denies access.
     """
     builder.download_and_prepare()
     bank = FeatureBank(features) if features is not None else None
@@ -74,7 +74,7 @@ def _upload(folder: Path, repo_id: str, private: bool) -> None:
 
 
 def _published(rows: datasets.Dataset, bank: FeatureBank | None) -> datasets.Dataset:
-    """Put the video's name in place of its path, which is nobody's business, and add the features."""
+    """Put the video's name in place of its path, which is private, and add the features."""
     schema = {"video" if name == "video_path" else name: feature for name, feature in rows.features.items()}
     if bank is not None:
         schema["features"] = datasets.Array2D((None, bank.first.dim), bank.first.dtype)
@@ -140,7 +140,7 @@ def _text(repo_id: str, splits: dict[str, datasets.Dataset], bank: FeatureBank |
     return f"""\
 # {repo_id.split("/")[-1]}
 
-Events of sports matches for action spotting, one row a half. `position_ms` counts from the start of the half's video;
+Events of sports matches for action spotting, one row per half. `position_ms` counts from the start of the half's video;
 `annotated` is false where labels are kept back.
 
 ```python

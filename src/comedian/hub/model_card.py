@@ -1,4 +1,4 @@
-"""Model cards: what the folder of a model really holds and records, and what its publisher knows (`card.yaml`)."""
+"""Model cards, written from the content and record of a model's folder and from the publisher's `card.yaml`."""
 
 import html
 import math
@@ -35,7 +35,7 @@ SPOTTING = "ComedianForActionSpotting"
 # the pipeline of the model's own code; transformers' "video-classification" does not apply to it
 TASK = "action-spotting"
 ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin", "convolutional": "A convolutional COMEDIAN"}
-# fields of a configuration that other parts of the card tell, or that tell nobody anything
+# fields of a configuration that are shown elsewhere in the card, or are not informative
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
 UNTOLD_FIELDS |= {
     "transformers_version",
@@ -99,7 +99,7 @@ def read_facts(path: str | Path) -> CardFacts:
 
 
 def facts_beside(folder: Path) -> CardFacts:
-    """Read the `card.yaml` of a model's folder; the defaults where there is none.
+    """Read the `card.yaml` of a model's folder; the defaults if it does not exist.
 
     Raises:
         InputError: see [`read_facts`].
@@ -131,7 +131,8 @@ def read_config(folder: str | Path) -> ComedianConfig:
 
 
 def is_spotting(config: ComedianConfig) -> bool:
-    """Whether the model of a folder spots: of our class, or of a subclass whose code lies in the folder."""
+    """Whether a folder contains a spotting model: of this package's class, or of a subclass whose code is in the
+    folder."""
     return config.architectures[0] == SPOTTING or config.architectures[0] not in models.__all__
 
 
@@ -149,7 +150,7 @@ def render_card(
         folder: with `config.json`; `model_record.json`, `<split>_scores.json` (from `comedian evaluate --output`)
             and `learning_curve.svg` where they are there.
         repo_id: of the model on the Hub.
-        facts: what its publisher knows; what the folder's `card.yaml` says by default.
+        facts: facts from the publisher; the `card.yaml` of the folder by default.
         members: number of other models of an ensemble that are in the repository.
         named: those in other repositories.
 
@@ -196,7 +197,7 @@ def render_card(
         data_note=facts.data_note,
     )
     metadata = _metadata(repo_id, facts, record, scores, is_spotting(config))
-    # blocks that say nothing leave blank lines behind
+    # empty blocks leave blank lines
     text = re.sub(r"\n{3,}", "\n\n", text)
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n"))
 
@@ -208,7 +209,7 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
         Split -> official scores of the model, and of the ensemble (`ensemble_<split>_scores.json`).
 
     Raises:
-        InputError: a file that is none, or of other labels.
+        InputError: a file is invalid, or has other labels.
     """
     scores, ensemble_scores = {}, {}
     for path in sorted(
@@ -234,7 +235,7 @@ def read_scores(folder: Path, labels: Sequence[str]) -> tuple[dict[str, dict], d
 
 
 def check_record(folder: Path, record: ModelRecord, has_scores: bool) -> None:
-    """Refuse a record, and with it scores, of other weights than the folder's.
+    """Reject a record, and its scores, of other weights than those in the folder.
 
     Raises:
         InputError: the weights have changed, or there are scores and nothing says of which weights.
@@ -243,9 +244,7 @@ def check_record(folder: Path, record: ModelRecord, has_scores: bool) -> None:
         return
     if record.weights_sha256 is None:
         if has_scores:
-            raise InputError(
-                f"`{folder}` has scores and no model_record.json that says of which weights; take the scores out"
-            )
+            raise InputError(f"`{folder}` has scores but no model_record.json for their weights; remove the scores")
     elif record.weights_sha256 != hash_weights(folder):
         raise InputError(
             f"the weights in `{folder}` are not those that its model_record.json and scores are about; train again, or "

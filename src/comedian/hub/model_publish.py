@@ -44,7 +44,7 @@ REPLACED = (
     # the Trainer pushes the record of its run, which names the matches
     *(RECORD_FILE_NAME, "training_args.bin", "run.json", f"{ENSEMBLE_FOLDER}/*"),
 )
-# what says where things lay on the machine that trained
+# fields with paths of the training machine
 LOCAL_FIELDS = {"data": ("root", "frames", "labels", "features", "splits"), "training": ("output_dir", "hub_token")}
 
 # a path, or the content itself
@@ -62,16 +62,16 @@ def publish(
     revision: str | None = None,
     token: str | None = None,
 ) -> CommitInfo:
-    """Send a model in one commit; run again, only what changed is sent.
+    """Upload a model in one commit; a repeated call uploads only changed files.
 
     Files of an earlier publication that this one no longer has are taken out; any others stay.
 
     Args:
         folder: what training or `comedian convert` wrote.
-        repo_id: `<user>/<name>`; made when there is no such model.
+        repo_id: `<user>/<name>`; created if it does not exist.
         private: who may see a repository that is made now.
         ensemble_of: the other members of an ensemble: folders, which are sent too, or repositories, which are named.
-        facts: for the card, what no run records; what the folder's `card.yaml` says by default.
+        facts: facts for the card that the run does not record; the `card.yaml` of the folder by default.
         commit_message: of the commit.
         revision: branch; the main one by default.
         token: instead of the login's.
@@ -80,10 +80,10 @@ def publish(
         The commit; `repo_url.url` is the model's address.
 
     Raises:
-        InputError: the weights do not load, a file cannot be read, or the Hub refuses.
+        InputError: the weights do not load, a file cannot be read, or the Hub denies access.
     """
     check_weights(folder, ensemble_of)
-    # whatever is wrong with a file shows before a repository is made
+    # all files are checked before a repository is created
     files = files_to_publish(folder, repo_id, ensemble_of=ensemble_of, facts=facts)
     api = HfApi(library_name="comedian", token=token)
     with hub_errors(repo_id, "model"):
@@ -144,14 +144,14 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
         base = base_of_adapter(folder / ADAPTER_FILE_NAME)
         if Path(base).is_dir():
             raise InputError(
-                f"`{folder}` is an adapter of the folder `{base}`, which nobody else has; merge it first "
+                f"`{folder}` is an adapter of the folder `{base}`, which is only on this machine; merge it first "
                 "(`merge_and_unload` of PEFT), or publish the base and write its name into "
                 f"`{folder / ADAPTER_FILE_NAME}` as `base_model_name_or_path`"
             )
     elif not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
     try:
-        # of a class whose code lies in the folder, which is not run here, the backbone is loaded
+        # for a class whose code is in the folder, which is not executed here, only the backbone is loaded
         is_ours = architecture in models.__all__
         model_class = getattr(models, architecture) if is_ours else models.ComedianModel
         _, loading = model_class.from_pretrained(
@@ -195,7 +195,7 @@ def _weight_names(folder: Path) -> list[str]:
     content = read_json(index)
     shards = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(shards, Mapping) or not all(isinstance(name, str) for name in shards.values()):
-        raise InputError(f"`{index}` is no index of weights; save the model again")
+        raise InputError(f"`{index}` is not an index of weights; save the model again")
     return [WEIGHTS_INDEX, *sorted({inside(folder, name).name for name in shards.values()})]
 
 
@@ -209,7 +209,7 @@ def _portable_recipe(path: Path) -> str:
         if checkpoint is not None and (Path(checkpoint).exists() or checkpoint.count("/") != 1):
             recipe["model"]["checkpoint"] = None
     except (AttributeError, KeyError, TypeError):
-        raise InputError(f"`{path}` is no recipe of comedian; take it out") from None
+        raise InputError(f"`{path}` is not a recipe of comedian; remove it") from None
     return yaml.safe_dump(recipe, sort_keys=False)
 
 

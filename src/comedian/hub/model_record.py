@@ -74,10 +74,10 @@ class ModelRecord:
 
 
 def read_record(folder: str | Path) -> ModelRecord | None:
-    """Read the record of a folder; `None` where there is none.
+    """Read the record of a folder; `None` if it does not exist.
 
     Raises:
-        InputError: the file is no record.
+        InputError: the file is not a record.
     """
     path = Path(folder) / RECORD_FILE_NAME
     if not path.is_file():
@@ -87,7 +87,9 @@ def read_record(folder: str | Path) -> ModelRecord | None:
         stages = [StageRecord(**_known(stage, StageRecord)) for stage in content["stages"]]
         return ModelRecord(**_known(content, ModelRecord) | {"stages": stages})
     except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"`{path}` is no record of a model ({error!r}); delete it to publish without one") from None
+        raise InputError(
+            f"`{path}` is not a record of a model ({error!r}); delete it to publish without one"
+        ) from None
 
 
 def record_of_start(name_or_path: str) -> ModelRecord:
@@ -111,7 +113,7 @@ def record_of_start(name_or_path: str) -> ModelRecord:
     record = read_record(Path(path).parent) if path else None
     if record is not None:
         return record
-    # the name alone of a folder: where it lies is nobody's business
+    # only the name of a folder, because its path is private
     return ModelRecord(started_from=Path(name_or_path).name if Path(name_or_path).is_dir() else name_or_path)
 
 

@@ -78,7 +78,7 @@ class InferenceConfig(ComedianSettings):
         return len(self.id2label or {})
 
     def validate_settings(self):
-        """Refuse what `ComedianConfig` refuses of these fields."""
+        """Reject the values of these fields that `ComedianConfig` rejects."""
         self._check_numbers()
         self._check_choice("merge", MERGES)
         self._check_choice("nms_type", NMS_TYPES)

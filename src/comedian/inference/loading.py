@@ -17,7 +17,8 @@ _NOT_HASHED = ("_name_or_path", "transformers_version")
 
 
 def describe(name: str, model: PreTrainedModel, preprocessing: str) -> str:
-    """Return a model's name and a hash of its configuration, its weights and its preprocessing, wherever it lies."""
+    """Return a model's name and a hash of its configuration, its weights and its preprocessing, independent of its
+    location."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_HASHED}
     digest = hashlib.sha256((json.dumps(config, sort_keys=True, default=str) + preprocessing).encode())
     for key, tensor in sorted(model.state_dict().items()):
@@ -27,7 +28,7 @@ def describe(name: str, model: PreTrainedModel, preprocessing: str) -> str:
 
 
 def name_with_hash(name: str, digest: str) -> str:
-    """Return a folder's own name, wherever it lies, or a repository's, and the beginning of a hash."""
+    """Return the name of a folder (without its parents) or repository, and the beginning of a hash."""
     return f"{Path(name).resolve().name if os.path.isdir(name) else name} ({digest[:12]})"
 
 
@@ -44,7 +45,7 @@ def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
 
 
 def loading_error(name: str, error: Exception) -> InputError:
-    """Return the one line that says why a model cannot be loaded."""
+    """Return a one-line reason why a model cannot be loaded."""
     reason = (str(error).strip() or type(error).__name__).splitlines()
     # a configuration's error names the validator first and the reason last
     line = reason[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")

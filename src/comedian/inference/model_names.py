@@ -1,4 +1,5 @@
-"""Names of models: which is a folder, which a repository of the Hugging Face Hub, and what is there. Decided here alone."""
+"""Names of models: which is a folder, which a repository of the Hugging Face Hub, and what is there. Decided here
+alone."""
 
 import logging
 import os
@@ -55,7 +56,7 @@ class FoundModel:
         return "openvino" in self.config
 
     def find(self, file_name: str) -> Path | None:
-        """Return a file of the model, downloaded where it is on the Hub; `None` where there is none."""
+        """Return a file of the model, downloaded where it is on the Hub; `None` if it does not exist."""
         return _file_of(self.source, f"{self.subfolder}/{file_name}".removeprefix("/"))
 
 
@@ -93,7 +94,7 @@ def demo_or_name(name: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a path that does not exist, which is not asked of the Hub.
+    """Reject a path that does not exist, without a request to the Hub.
 
     Raises:
         InputError: neither on disk nor the name of a repository.
@@ -109,7 +110,8 @@ def find_models(name: str) -> list[FoundModel]:
         name: a folder, a Hub repository `USER/NAME`, a folder in one, `USER/NAME/FOLDER`, or `demo`, see [`demo_or_name`].
 
     Raises:
-        InputError: there is none. Where there are checkpoints of the authors' code, it names the command that converts them.
+        InputError: there is none. Where there are checkpoints of the authors' code, it names the command that converts
+            them.
     """
     name = demo_or_name(name)
     first = _find(name)
@@ -309,7 +311,7 @@ def _checkpoints(names: Iterable[str]) -> list[str]:
 
 
 def _file_of(source: str, file_name: str) -> Path | None:
-    """A file of a folder, or of a repository: fetched, or taken from the cache; `None` where there is none."""
+    """A file of a folder, or of a repository: fetched, or taken from the cache; `None` if it does not exist."""
     if os.path.isdir(source):
         path = Path(source, file_name)
         return path if path.is_file() else None
@@ -321,12 +323,12 @@ def _download(repo_id: str, file_name: str) -> Path | None:
         with hub_errors(repo_id, "model"):
             return Path(hf_hub_download(repo_id, file_name))
     except LocalEntryNotFoundError as error:
-        # offline: a cached repository is taken for the whole of it
+        # offline: a cached repository is assumed to be complete
         if isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE_NAME), str):
             if file_name.startswith(f"{ENSEMBLE_FOLDER}/") and try_to_load_from_cache(repo_id, file_name) is None:
                 logger.warning(
-                    "offline: the cache does not show whether `%s` has `%s`; if it is an ensemble, its other models are "
-                    "left out",
+                    "offline: the cache does not show whether `%s` has `%s`; if it is an ensemble, its other models "
+                    "are ignored",
                     repo_id,
                     file_name,
                 )

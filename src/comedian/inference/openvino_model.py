@@ -1,4 +1,5 @@
-"""Models on OpenVINO as `scoring` takes them, for CPUs and without torch: folders of `comedian export --format openvino`."""
+"""Models on OpenVINO as `scoring` takes them, for CPUs and without torch: folders of `comedian export --format
+openvino`."""
 
 import hashlib
 import os
@@ -75,7 +76,8 @@ class OpenVinoModel:
         if frames.shape[1:3] != config.frame_size:
             height, width = config.frame_size
             raise InputError(
-                f"`{self.name}` takes frames of {height} x {width} pixels, not {frames.shape[1]} x {frames.shape[2]}; scale "
+                f"`{self.name}` takes frames of {height} x {width} pixels, not {frames.shape[1]} x "
+                f"{frames.shape[2]}; scale "
                 "them first, as `iter_frames` does"
             )
         tubelets = frames.reshape(-1, config.tubelet_size, *frames.shape[1:])
@@ -133,7 +135,7 @@ class OpenVinoModel:
 
 
 class _Graph:
-    """A compiled graph, to be called with arrays; each thread has a request of its own."""
+    """A compiled graph that is called with arrays; each thread uses a separate inference request."""
 
     def __init__(self, compiled: Any):
         self.compiled, self.requests = compiled, local()

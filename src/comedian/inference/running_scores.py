@@ -1,4 +1,4 @@
-"""Scores of a video that is still going on: each one as soon as nothing to come can change it."""
+"""Scores of a live video: each score is returned as soon as later frames cannot change it."""
 
 import math
 
@@ -10,7 +10,7 @@ from comedian.models.settings_comedian import ComedianSettings
 
 
 class RunningScores:
-    """Scores of one model, with the result of [`score_half`] over the whole half.
+    """Incremental scores of one model; the result is equal to [`score_half`] over the whole half.
 
     The windows are those of `cover_starts`, whose last one ends with the video: with `n` tokens so far it starts at
     `n - window` or later, so a start below that is one of the others. What comes after keeps nothing of the tokens before
@@ -52,8 +52,9 @@ class RunningScores:
         return self._take(self.num_tokens, ended=True)
 
     def wait_tokens(self, behind: int) -> int:
-        """Return how many tokens follow a token before its scores, and those of `behind` more tokens, are final, at most."""
-        # the first window is whole before anything is known
+        """Return how many tokens follow a token before its scores, and those of `behind` more tokens, are final, at
+        most."""
+        # no score is final before the first window is complete
         return max(self.window, self.window - self.trim + offset_radius_tokens(self.model.config) + behind)
 
     @property

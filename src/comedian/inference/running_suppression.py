@@ -13,7 +13,7 @@ from comedian.models.settings_comedian import ComedianSettings
 
 
 class RunningSuppression:
-    """The suppression of `config`, with the result of [`non_maximum_suppression`] over the whole half.
+    """Incremental suppression; the result is equal to [`non_maximum_suppression`] over the whole half.
 
     Hard suppression settles a score once the scores around it are known. Soft suppression settles it once it is the best
     within twice as far: a falling score waits until the better ones before it are settled, so what is held grows with a
@@ -33,7 +33,7 @@ class RunningSuppression:
         self.wait_steps = max(label.wait for label in self._labels)
 
     def add(self, scores: np.ndarray, ended: bool = False) -> list[tuple[int, int, float]]:
-        """Take the scores of the next steps, and tell what is settled.
+        """Process the scores of the next steps, and return the spots that are final.
 
         Args:
             scores: float32 `(num_steps, num_labels)`.

@@ -159,7 +159,8 @@ def score_half(model: SpottingModel, tokens: np.ndarray, sound: np.ndarray | Non
     Args:
         model: scores windows.
         tokens: `(num_tokens, hidden_size)`, from [`encode_half`].
-        sound: `(num_mel_frames, NUM_MELS)`, from [`read_sound`], for a model that hears; `None` for a half without.
+        sound: `(num_mel_frames, NUM_MELS)`, from [`read_sound`], for a model with an audio branch; `None` for a half
+            without audio.
 
     Returns:
         `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
@@ -187,7 +188,7 @@ class WindowScores:
     length: int
 
     def merge(self, config: ComedianSettings) -> np.ndarray:
-        """Merge the windows that start where those of `config` do, as it says.
+        """Merge the windows according to `config`.
 
         Returns:
             `np.ndarray` of shape `(length * scores_per_token, num_labels)`, float32 in [0, 1].
@@ -249,7 +250,7 @@ def spots_of_half(
         scores: `(num_steps, num_labels)`, from [`score_half`].
         config: the model's.
         half: number of the half, from 1.
-        thresholds: smallest score of a spot, one for all labels or one a label.
+        thresholds: smallest score of a spot, one for all labels or one per label.
         calibrated: give probabilities for scores, where `config` has a `label_calibration`; thresholds are on them.
 
     Returns:

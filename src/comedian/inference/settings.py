@@ -53,12 +53,16 @@ def read_settings(path: str | Path, labels: Sequence[str], weights: Sequence[str
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise InputError(f"`{path}` holds no settings; make it with `comedian tune --output`")
     if content.get("labels") != list(labels):
-        raise InputError(f"`{path}` holds settings for other labels than the model's {len(labels)}; tune them anew")
+        raise InputError(
+            f"`{path}` holds settings for other labels than the model's {len(labels)}; rerun `comedian tune`"
+        )
     if content.get("weights") != sorted(weights):
-        raise InputError(f"`{path}` holds settings that were chosen on scores of other weights; tune them anew")
+        raise InputError(f"`{path}` holds settings that were chosen on scores of other weights; rerun `comedian tune`")
     unknown = content["settings"].keys() - set(SETTINGS)
     if unknown:
-        raise InputError(f"`{path}` holds `{sorted(unknown)[0]}`, which is no setting; known: {', '.join(SETTINGS)}")
+        raise InputError(
+            f"`{path}` holds `{sorted(unknown)[0]}`, which is not a setting; known: {', '.join(SETTINGS)}"
+        )
     return content["settings"]
 
 
@@ -87,7 +91,7 @@ def write_settings_into(folder: str | Path, settings: Mapping[str, Any]) -> None
     """Replace settings in the `config.json` of a model's folder; weights and all else stay.
 
     Raises:
-        InputError: there is none, or they do not fit.
+        InputError: the file does not exist, or the settings do not match the model.
     """
     path = Path(folder) / "config.json"
     content = read_json(path)

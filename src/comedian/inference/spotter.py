@@ -44,7 +44,7 @@ class ActionSpotter:
         spots = spotter(("half_1.mkv", "half_2.mkv"))  # the halves of one match
         spots_of_each = spotter(["match_1.mkv", "match_2.mkv"])  # a batch
 
-    With several models, the scores are the mean of theirs; `merge_configs` tells which settings hold.
+    With several models, the scores are the mean of theirs; see `merge_configs` for the settings that are used.
 
     Args:
         models: such as [`TorchModel`] and [`OpenVinoModel`].
@@ -111,11 +111,12 @@ class ActionSpotter:
 
         Args:
             videos: a match, or a list of matches. A match is a video, or a tuple of the videos of its halves in order.
-            keep_all: keep every candidate with its raw score, as the metric wants them.
+            keep_all: keep all candidates with their raw scores, as needed for the metric.
             threshold: smallest score of an event, for all labels, or such as `"precision=0.9"` or `"recall=0.8"`, as
                 measured on validation; the model's own thresholds by default.
             nms_type: `"soft"` or `"hard"` suppression; the model's by default.
-            nms_window_s: full width of the suppression in seconds, for all labels or one a label; the model's by default.
+            nms_window_s: full width of the suppression in seconds, for all labels or one per label; the model's by
+                default.
             progress: show a bar with the speed.
 
         Returns:
@@ -147,7 +148,7 @@ class ActionSpotter:
             progress: show a bar with the speed.
 
         Returns:
-            `np.ndarray` of shape `(num_steps, num_labels)`, float32 in [0, 1], `config.score_rate` steps a second.
+            `np.ndarray` of shape `(num_steps, num_labels)`, float32 in [0, 1], `config.score_rate` steps per second.
 
         Raises:
             InputError: the video cannot be decoded.
@@ -178,7 +179,7 @@ class ActionSpotter:
         return WindowScores(*score_windows(model, tokens, starts, sound), starts, len(tokens))
 
     def _encode(self, video: str | Path, progress: bool) -> list[tuple[SpottingModel, np.ndarray, np.ndarray | None]]:
-        """Spatial tokens of a video by each model, and by each of its mirror image with `flip`; what the model hears."""
+        """Spatial tokens of a video by each model, and of its mirror image with `flip`; and its spectrogram or None."""
         encoded: list[tuple[SpottingModel, np.ndarray]] = []
         # one pass over the video for all models that take pictures of one size
         for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
@@ -305,7 +306,7 @@ def spots_of_match(
     """Find the events in the scores of a match.
 
     A model with a `label_calibration` gives the probability that an event is right as its score, and thresholds are on
-    it; but candidates for the metric (`keep_all` without `threshold`) have raw scores, as its fixed thresholds want.
+    it; but candidates for the metric (`keep_all` without `threshold`) have raw scores, as needed for its fixed thresholds.
 
     Args:
         scores: half -> `(num_steps, num_labels)`.
@@ -331,7 +332,7 @@ def spots_of_match(
 def thresholds_of(
     config: ComedianSettings, keep_all: bool, threshold: float | str | None
 ) -> tuple[list[float] | float, bool]:
-    """Return the smallest score of a spot, one for all labels or one a label, and whether it is a calibrated one.
+    """Return the smallest score of a spot, one for all labels or one per label, and whether it is a calibrated one.
 
     See [`spots_of_match`] for the arguments and errors.
     """
@@ -341,10 +342,10 @@ def thresholds_of(
 
 
 def thresholds_at(target: str, config: ComedianSettings) -> list[float]:
-    """Return each label's threshold for `"precision=0.9"` or `"recall=0.8"`; infinite where it is out of reach.
+    """Return each label's threshold for `"precision=0.9"` or `"recall=0.8"`; infinite if it cannot be reached.
 
     Raises:
-        InputError: `target` is no such thing, or the model has no curves.
+        InputError: `target` is invalid, or the model has no curves.
     """
     try:
         return operating_thresholds(target, config.label_curves, config.label_num_events)
@@ -353,7 +354,8 @@ def thresholds_at(target: str, config: ComedianSettings) -> list[float]:
 
 
 def labels_with_too_few_events(target: str, config: ComedianSettings) -> list[str]:
-    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or not."""
+    """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or
+    not."""
     _, value = parse_target(target)
     counts = config.label_num_events or []
     return [label for label, count in zip(config.label_names, counts) if lower_bound(count, count) < value]
@@ -363,7 +365,7 @@ def merge_configs(configs: Sequence[ComedianSettings], names: Sequence[str]) -> 
     """Return the settings of an ensemble: the first model's, with the mean of all `label_thresholds` and calibrations.
 
     Models of which some are calibrated and some are not have no common scale for thresholds, and so none; the curves of
-    single models say nothing of an ensemble.
+    those of single models do not apply to an ensemble.
 
     Args:
         configs: one a model.
@@ -423,7 +425,7 @@ def _frames(
         for _, frame in iter_frames(video, fps, size, threads=threads):
             yield frame
             bar.set_postfix_str(f"{bar.n / (time.perf_counter() - begin_s):.0f}x real time", refresh=False)
-            if bar.total:  # a header may promise less than there is
+            if bar.total:  # the duration in a header may be too short
                 bar.total = max(bar.total, bar.n + 1 / fps)
             bar.update(1 / fps)
 
@@ -431,7 +433,5 @@ def _frames(
 def _duration_s(video: str | Path) -> float | None:
     try:
         return probe(video).duration_s
-    except (
-        InputError
-    ):  # a stream without a header has no length to tell; what cannot be decoded is told by iter_frames
+    except InputError:  # a stream without a header has no known duration; iter_frames reports what cannot be decoded
         return None

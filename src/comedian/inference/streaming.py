@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class StreamingSpotter:
-    """Finds the events of a video that is still going on.
+    """Finds the events of a live video.
 
         spotter = StreamingSpotter.from_pretrained("my-model", look_ahead_s=10)
         for frame in camera:
@@ -37,17 +37,17 @@ class StreamingSpotter:
 
     Every tubelet is encoded once; held are the tokens of one window and what their scores may still change.
 
-    Without `look_ahead_s` the spots are those of [`ActionSpotter`]: an event waits until no later window holds it and
-    nothing to come can suppress it. With it, an event is told once that much more has been seen: a token has the score that
-    the window ending then gives it, one window a token, and only what was told before and what has been seen since
-    suppress it. These scores differ from those of a whole video: they have seen less of what follows. What was told is
-    never taken back, so an event whose score still grows may come twice, within its suppression window.
+    Without `look_ahead_s` the spots are those of [`ActionSpotter`]: an event is returned when no later window contains
+    it and no later event can suppress it. With it, an event is returned after this delay: the score of a token is that
+    of the window that ends then, and only earlier events and the tokens up to then can suppress it. These scores
+    differ from those of a whole video, because less of the following footage is known. Events are never withdrawn, so
+    an event whose score is still rising may be returned twice within its suppression window.
 
     Args:
         spotter: the model or ensemble, of one image size.
         look_ahead_s: seconds to look ahead of an event, rounded down to whole tubelets; less than a window, and no less
             than the model moves its scores.
-        keep_all: tell every candidate.
+        keep_all: return all candidates.
         threshold: smallest score of an event, for all labels, or such as `"precision=0.9"`; the model's own thresholds by
             default. As with [`ActionSpotter`], scores are the probabilities of a calibrated model.
         half: number of the half that the spots get.
@@ -58,7 +58,7 @@ class StreamingSpotter:
             closely.
 
     Raises:
-        InputError: a look-ahead that is too short or too long, a `threshold` that cannot be, or models of several image
+        InputError: a look-ahead that is too short or too long, an invalid `threshold`, or models of several image
             sizes.
     """
 
@@ -169,7 +169,7 @@ class _OfflineEvents:
 
     def _suppress(self, new_rows: Sequence[np.ndarray], ended: bool = False) -> list[tuple[int, int, float]]:
         rows = [np.concatenate(pair) for pair in zip(self.rows, new_rows, strict=True)]
-        # models of longer windows take longer to tell
+        # models with longer windows have a longer delay
         common = min(map(len, rows))
         self.rows = [own[common:] for own in rows]
         return self.suppression.add(np.mean([own[:common] for own in rows], axis=0), ended)
@@ -184,7 +184,7 @@ class _OfflineEvents:
 
 
 class _LookAheadEvents:
-    """Events `(step, label, score)` of one or more models, each told `wait_tokens` tokens later."""
+    """Events `(step, label, score)` of one or more models, each returned `wait_tokens` tokens later."""
 
     def __init__(self, models: Sequence[SpottingModel], config: ComedianSettings, look_ahead_s: float):
         least = max(offset_radius_tokens(model.config) for model in models)
@@ -199,7 +199,7 @@ class _LookAheadEvents:
         self.nms_windows = steps_of(config.nms_window_s, config.score_rate)
         self.tokens = [np.empty((0, model.config.hidden_size), np.float32) for model in models]
         self.num_told = 0
-        # what was told, as far back as it can suppress; and the newest scores of what was not
+        # returned events that can still suppress others, and the newest scores of later steps
         self.told = np.empty((0, config.num_labels), np.float32)
         self.open = np.empty((0, config.num_labels), np.float32)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
-# two moments closer to each other are seen in one look
+# moments closer to each other are reviewed together
 MIN_DISTANCE_S = 10.0
 
 
@@ -33,7 +33,7 @@ def uncertain_moments(
     Each video gives its least certain moment first, then its second, and so on, so that no video gives all of them.
 
     Args:
-        candidates: one list a video: every candidate with `label`, `timestamp_s` and `score`, on the thresholds' scale.
+        candidates: one list per video: every candidate with `label`, `timestamp_s` and `score`, on the thresholds' scale.
         thresholds: label -> score from which an event is reported; `DEFAULT_THRESHOLD` for others.
         count: moments to choose.
 

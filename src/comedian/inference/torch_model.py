@@ -35,9 +35,9 @@ def map_batches(
 ) -> Iterator[Result]:
     """Yield `work(batch)` in order, worked on in threads while the caller's own thread makes the next batches.
 
-    Each core of a CPU takes a batch of its own (of many cores, a few share one), so that none waits for another, nor for the
-    one that is decoding; an accelerator takes one after the other. The threads begin without `torch.inference_mode` and
-    autocast.
+    Each core of a CPU takes a batch of its own (of many cores, a few share one), so that none waits for another, nor
+    for the one that is decoding; an accelerator takes one after the other. The threads begin without
+    `torch.inference_mode` and autocast.
     """
     num_threads = torch.get_num_threads()
     workers = min(num_threads, MAX_WORKERS) if device.type == "cpu" else 1
@@ -45,7 +45,7 @@ def map_batches(
         threads_each = (max(num_threads // workers, 1),)
         yield from map_in_threads(work, batches, workers, torch.set_num_threads, threads_each)
     finally:
-        # threads that are yet to be made ask for the number that was set last
+        # threads that are created later use the number that was set last
         torch.set_num_threads(num_threads)
 
 
@@ -153,7 +153,7 @@ def load_model(
         device: where to put the model; an accelerator by default, where there is one.
 
     Raises:
-        InputError: `name` holds no spotting model of ours, or an ensemble, or the device cannot be used.
+        InputError: `name` contains no spotting model of this package, or an ensemble, or the device cannot be used.
     """
     return load_found_model(find_model(name), device)
 
@@ -162,15 +162,16 @@ def class_of(found: FoundModel, trust_remote_code: bool = False) -> type[Comedia
     """Return the class of a model, which may be a subclass in a file of its folder.
 
     Raises:
-        InputError: the folder names a class of its own, and `trust_remote_code` is not set or the class cannot be imported.
+        InputError: the folder names a class of its own, and `trust_remote_code` is not set or the class cannot be
+            imported.
     """
     named = custom_class_of(found.config.get("auto_map"))
     if named is None:
         return ComedianForActionSpotting
     if not trust_remote_code:
         raise InputError(
-            f"`{found.name}` is a model of the class `{named}`, whose code lies in its folder; read that code, then run it "
-            "with `trust_remote_code=True` or `--trust-remote-code`"
+            f"`{found.name}` is a model of the class `{named}`, whose code is in its folder; review that code, then "
+            "allow it with `trust_remote_code=True` or `--trust-remote-code`"
         )
     try:
         return get_class_from_dynamic_module(named, found.source)

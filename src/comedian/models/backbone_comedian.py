@@ -15,15 +15,16 @@ logger = logging.get_logger(__name__)
 class ComedianBackboneEncoder(nn.Module):
     """Spatial encoder around an image model: the mean over patches and frames, projected, is the tubelet's spatial token.
 
-    `config.backbone_config` is the image model's configuration. It may be a transformer, with a class token or without, or a
-    convolutional network; of [timm](https://huggingface.co/docs/timm), through transformers' `TimmWrapperConfig`.
+    `config.backbone_config` is the image model's configuration. It may be a transformer, with a class token or
+    without, or a convolutional network; of [timm](https://huggingface.co/docs/timm), through transformers'
+    `TimmWrapperConfig`.
     """
 
     def __init__(self, config: ComedianConfig):
         super().__init__()
         self.frozen = config.backbone_frozen
         self.backbone = AutoModel.from_config(config.backbone_config)
-        # models with learned positions resample them only when asked
+        # models with learned positions resample them only on request
         parameters = inspect.signature(self.backbone.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
         self.projection = nn.Linear(output_width(self.backbone), config.hidden_size)
@@ -38,7 +39,7 @@ class ComedianBackboneEncoder(nn.Module):
         """Set the mode; with `config.backbone_frozen`, the image model stays in evaluation mode, without gradients.
 
         So do batch norms whose weights are frozen, as under an adapter, which is saved without their statistics.
-        Loading replaces parameters by ones that want gradients, and ends with a call of this.
+        Loading replaces parameters by ones that require gradients, and ends with a call of this method.
         """
         super().train(mode)
         if self.frozen:
@@ -52,7 +53,7 @@ class ComedianBackboneEncoder(nn.Module):
         """Take the weights of an image model from a folder or a Hub repository.
 
         Raises:
-            OSError: there is no such model.
+            OSError: the model does not exist.
             ValueError: weights are missing there.
         """
         with torch.device("cpu"):
@@ -77,8 +78,8 @@ class ComedianBackboneEncoder(nn.Module):
         """Mean over the patches of each frame.
 
         Args:
-            features: `(frames, patches, width)` of transformers, `(frames, width, rows, columns)` of convolutional networks,
-                or `(frames, rows, columns, width)` of those of timm that say so.
+            features: `(frames, patches, width)` of transformers, `(frames, width, rows, columns)` of convolutional
+                networks, or `(frames, rows, columns, width)` of those of timm that say so.
 
         Returns:
             `torch.Tensor` of shape `(frames, width)`.

@@ -26,7 +26,7 @@ MAX_LABELS = 100_000
 # of a `config.json` that transformers writes and reads elsewhere
 OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
-# fields whose values belong to the labels: of suppression windows, only a list, one a label
+# fields whose values belong to the labels: of suppression windows, only a list, one per label
 FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
@@ -56,7 +56,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
         use_batch_keys (`bool`, defaults to `False`): Compare with the other clips of the step too.
 
     Raises:
-        StrictDataclassError: a field that cannot be.
+        StrictDataclassError: a field has an invalid value.
     """
 
     model_type = "comedian_contrastive"
@@ -76,7 +76,7 @@ class ComedianContrastiveConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Refuse sizes and temperatures that cannot be."""
+        """Reject invalid sizes and temperatures."""
         _check_contrast(self, "projector_sizes", "predictor_sizes")
         if self.projector_sizes[-1] != self.predictor_sizes[-1]:
             raise ValueError(
@@ -91,8 +91,8 @@ class ComedianDistillationConfig(PreTrainedConfig):
     Head, queue and loss of stage 2; the defaults are the published ones.
 
     Args:
-        projector_sizes (`list[int]`, defaults to `[1024, 1024, 512]`): Widths after the temporal token; the last one is the
-            feature bank's.
+        projector_sizes (`list[int]`, defaults to `[1024, 1024, 512]`): Widths after the temporal token; the last one
+            is the feature bank's.
         queue_size (`int`, defaults to 65536): Features of earlier steps to compare with.
         temperature (`float`, defaults to 0.1): Of the tokens' scores.
         momentum_temperature (`float`, defaults to 0.05): Of the target's similarities.
@@ -106,7 +106,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
             as many spatial as temporal layers. ViSwin's temporal encoder starts afresh.
 
     Raises:
-        StrictDataclassError: a field that cannot be.
+        StrictDataclassError: a field has an invalid value.
     """
 
     model_type = "comedian_distillation"
@@ -128,7 +128,7 @@ class ComedianDistillationConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Refuse sizes, temperatures and choices that cannot be."""
+        """Reject invalid sizes, temperatures and choices."""
         _check_contrast(self, "projector_sizes")
         if self.negatives not in NEGATIVES:
             raise ValueError(f"`negatives` is {self.negatives!r}; must be one of {', '.join(NEGATIVES)}")
@@ -183,8 +183,8 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before those layers.
         temporal_kernel_size (`int`, defaults to 5): Tokens that each of them sees, an odd number.
         image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
-        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional encoder
-            halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional
+            encoder halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
         tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
         num_frames (`int`, defaults to 128): Frames of a window.
         fps (`float`, defaults to 2.0): Frames per second of the model's input.
@@ -200,19 +200,19 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
         classifier_prior (`float`, *optional*): Initial probability of every label, set as the classifier's bias, so that
             training does not begin by unlearning a half (Lin et al., 2017).
-        scores_per_token (`int`, defaults to 1): Steps of the output in a token, so that it answers more often than a tubelet
-            lasts. Without `offset_radius_s` every token has a logit for each step, and the number must divide
+        scores_per_token (`int`, defaults to 1): Steps of the output in a token, so that it answers more often than a
+            tubelet lasts. Without `offset_radius_s` every token has a logit for each step, and the number must divide
             `tubelet_size`; with it, it is only how finely the displaced scores are laid out.
-        offset_radius_s (`float`, *optional*): Adds a head that tells how far an event lies from the token that found it, in
-            seconds, at most so many; scores move there (displacement, Soares et al., 2022).
+        offset_radius_s (`float`, *optional*): Adds a head that predicts the displacement of an event from its token,
+            in seconds, at most so many; scores move there (displacement, Soares et al., 2022).
         offset_loss_weight (`float`, defaults to 1.0): Of the head's loss beside the spotting loss.
-        sound (`bool`, defaults to `False`): Adds a branch that hears: what it makes of the audio track's spectrogram is
-            added to the temporal tokens before the heads.
+        sound (`bool`, defaults to `False`): Adds an audio branch: the output of its layers for the spectrogram of the
+            audio track is added to the temporal tokens before the heads.
         sound_hidden_size (`int`, defaults to 128): Channels of that branch.
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
-        class_weights (`list[list[float]]`, *optional*): Two rows of one weight a label: where the target is 0, where it
+        class_weights (`list[list[float]]`, *optional*): Two rows of one weight per label: where the target is 0, where it
             is 1. Rows of a single weight hold for all labels.
         window_stride_s (`float`, *optional*): Hop between inference windows in seconds; half a window by default.
         edge_trim_s (`float`, *optional*): Seconds dropped at both ends of an inference window (not at the ends of the
@@ -223,15 +223,15 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             labels or one value a label.
         nms_threshold (`float`, defaults to 0.001): Candidates below are dropped.
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
-        label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one a label, chosen on
+        label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one per label, chosen on
             validation; `None`: from 0.3 on, one threshold for all labels.
         label_calibration (`list[list[float]]`, *optional*): `[slope, bias]`, one pair a label: the probability that a spot
             is right has the logit `slope * logit(score) + bias`. With it, reported events show that probability, and
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
-            validation, a list a label, for `comedian spot --threshold precision=0.9`.
-        label_num_events (`list[int]`, *optional*): Events of each label on validation, which tell how far its threshold and
-            its points can be trusted.
+            validation, one list per label, for `comedian spot --threshold precision=0.9`.
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which indicate how reliable its
+            threshold and its points can be trusted.
         backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
             `backbone_config` if that is not given.
         backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of an image model (ViT, DINOv2, Swin,
@@ -342,7 +342,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
                 make = AutoConfig.for_model if sub_config is AutoConfig else sub_config
                 setattr(self, name, make(**getattr(self, name)))
         if not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
-            # the installed package is its own code; left in, pipeline() would ask for `trust_remote_code`
+            # the installed package is its own code; otherwise, pipeline() would require `trust_remote_code`
             custom = custom_class_of(kwargs.get("auto_map"))
             for name in ("auto_map", "custom_pipelines"):
                 kwargs.pop(name, None)
@@ -395,7 +395,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         through here, and with it every checkpoint of a Trainer.
 
         Args:
-            save_directory (`str` or `os.PathLike`): made if need be.
+            save_directory (`str` or `os.PathLike`): created if missing.
             kwargs: see [`transformers.PreTrainedConfig.save_pretrained`].
         """
         auto_map = auto_map_of(self.architectures or [], getattr(self, "auto_map", None) or {})
@@ -540,21 +540,22 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
                 raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
 
     def _check_backbone(self):
-        """Refuse a missing image model, and sizes of ViViT and ViSwin that it would not follow."""
+        """Reject a missing image model, and sizes of ViViT and ViSwin that it does not use."""
         if self.backbone_config is None:
             raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
         if len(self.spatial_depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
     def _check_convolutions(self):
-        """Refuse patches that halving does not lead to, and widths that cannot be halved as often."""
+        """Reject patch sizes that are not reached by halving, and widths that cannot be halved as often."""
         if self.patch_size < 2 or self.patch_size & (self.patch_size - 1):
             raise ValueError(
                 f"`patch_size` is {self.patch_size}; `convolutional` halves its pictures: give 2, 4, 8, ..."
             )
         if self.spatial_hidden_size % (self.patch_size // 2):
             raise ValueError(
-                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: give a "
+                f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: "
+                "give a "
                 f"multiple of {self.patch_size // 2}"
             )
 
@@ -570,7 +571,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         if self.copies_spatial_layers and not self._spatial_layers_fit:
             raise ValueError(
                 "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
-                f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
+                f"temporal layers ({self.temporal_depth}) has layers to copy; remove it"
             )
 
 

@@ -1,4 +1,5 @@
-"""The encoders of COMEDIAN: ViViT and ViSwin over the patches of a tubelet, a transformer over a window's tokens; sound."""
+"""The encoders of COMEDIAN: ViViT and ViSwin over the patches of a tubelet, a transformer over a window's tokens;
+sound."""
 
 from collections.abc import Callable
 
@@ -39,7 +40,8 @@ def replace_table(module: nn.Module, name: str, resample: Callable[[Tensor], Ten
 
 
 def on_tokens(layer: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
-    """Apply a linear layer to `(batch, ..., width)` as `(batch, tokens, width)`: quantised ones take no more dimensions."""
+    """Apply a linear layer to `(batch, ..., width)` as `(batch, tokens, width)`: quantised ones take no more
+    dimensions."""
     return layer(states.flatten(1, -2)).unflatten(1, states.shape[1:-1])
 
 
@@ -169,7 +171,8 @@ def is_bfloat16_fast(device: torch.device) -> bool:
 
 
 def attends_in_float32(query: Tensor) -> bool:
-    """Whether the fused kernel is to run in float32: without matrix units it is faster than in bfloat16, and more exact."""
+    """Whether the fused kernel is to run in float32: without matrix units it is faster than in bfloat16, and more
+    exact."""
     if query.device.type != "cpu":
         return False
     rounded = query.dtype == torch.bfloat16 and not torch.is_grad_enabled()
@@ -325,7 +328,7 @@ class ComedianLayer(GradientCheckpointingLayer):
         self.drop_path = ComedianDropPath(drop_path_rate)
 
     def forward(self, hidden_states: Tensor, output_attentions: bool = False, **narrowing) -> Tensor:
-        """Same shape out as in, but for what `narrowing` has the attention leave out."""
+        """Same shape as the input; with `narrowing`, only the tokens that the attention keeps."""
         attended, _ = self.attention(self.norm1(hidden_states), output_attentions, **narrowing)
         hidden_states = hidden_states[:, : attended.shape[1]] + self.drop_path(self.dropout(attended))
         # gradient checkpointing recomputes the whole layer
@@ -459,7 +462,8 @@ class ComedianSwinEncoder(nn.Module):
 
 
 class ComedianTemporalConvolution(nn.Module):
-    """Residual convolution over a window's tokens: what changes from one to the next is seen before any attention."""
+    """Residual convolution over a window's tokens: it captures changes between neighbouring tokens before the
+    attention."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__()

@@ -22,7 +22,8 @@ class ComedianContrastiveOutput(ModelOutput):
     """Output of [`ComedianForContrastivePretraining`].
 
     Args:
-        loss (`torch.Tensor` of shape `()`, returned when a second view is given): soft contrastive loss, mean of both ways.
+        loss (`torch.Tensor` of shape `()`, returned when a second view is given): soft contrastive loss, mean of both
+        ways.
         query_embeddings (`torch.Tensor` of shape `(num_views, batch_size, dim)`): online predictions, L2-normalised.
         key_embeddings (`torch.Tensor` of shape `(num_views, batch_size, dim)`): momentum embeddings, L2-normalised.
         positive_similarity (`torch.Tensor` of shape `()`): mean cosine of a query and its key.
@@ -110,8 +111,9 @@ class ComedianQueuedPreTrainedModel(ComedianPreTrainedModel):
     """A model that compares its queries with a queue of keys of earlier steps.
 
     `queue` `(queue_size, dim)` and `queue_ptr` `(1,)`, the next slot to overwrite, are saved with the weights, so that a
-    resumed run goes on with the same negatives. Training passes hold their keys back until [`update_queue`] is called after
-    the optimizer's step: gradient accumulation neither fills the queue with keys of half a step nor shows a step its own.
+    resumed run continues with the same negatives. Training passes hold their keys back until [`update_queue`] is
+    called after the optimizer's step: gradient accumulation neither fills the queue with keys of half a step nor shows
+    a step its own.
     """
 
     def make_queue(self, queue_size: int, dim: int) -> None:
@@ -180,7 +182,7 @@ def embedding_diagnostics(queries: Tensor, keys: Tensor, queue: Tensor) -> dict[
 
 
 class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
-    """Stage 1: the spatial encoder learns to tell one-second clips apart (momentum contrast with soft targets).
+    """Stage 1: contrastive pre-training of the spatial encoder on one-second clips (momentum contrast with soft targets).
 
     The temporal encoder lies there untrained: what is published is the backbone's spatial part alone.
     """
@@ -232,7 +234,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
     def train(self, mode: bool = True):
         """Set the mode; the momentum branch stays deterministic and, with the temporal encoder, without gradients.
 
-        Loading replaces parameters by ones that want gradients, and ends with a call of this.
+        Loading replaces parameters by ones that require gradients, and ends with a call of this method.
         """
         super().train(mode)
         for frozen in (self.momentum_encoder, self.momentum_projector):
@@ -343,7 +345,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
 
 class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
-    """Stage 2: temporal tokens learn to tell a teacher's features of their own second from those of others."""
+    """Stage 2: contrastive distillation: each temporal token is matched with the teacher's features of its own second."""
 
     def __init__(self, config: ComedianConfig):
         super().__init__(config)
@@ -356,7 +358,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         self.post_init()
 
     def start_temporal_encoder(self) -> None:
-        """Start the temporal layers and norm as copies of the spatial ones, where `config.copies_spatial_layers` says so.
+        """Start the temporal layers and norm as copies of the spatial ones, if `config.copies_spatial_layers` is true.
 
         For a model whose spatial encoder comes from stage 1 and whose temporal encoder was never trained.
         """

@@ -96,8 +96,8 @@ class ActionSpottingPipeline(Pipeline):
                 `"precision=0.9"` or `"recall=0.8"`, as measured on validation; the model's `label_thresholds` by default,
                 where it has them, and else 0.3. 0 gives every candidate.
             nms_type (`str`, *optional*): `"soft"` or `"hard"` suppression; the model's by default.
-            nms_window_s (`float` or `list[float]`, *optional*): full width of the suppression in seconds, for all labels or
-                one a label; the model's by default.
+            nms_window_s (`float` or `list[float]`, *optional*): full width of the suppression in seconds, for all
+                labels or one per label; the model's by default.
 
         Returns:
             `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` in order of time; `timestamp_s` in seconds from
@@ -189,7 +189,7 @@ class ActionSpottingPipeline(Pipeline):
         if threshold is None and config.label_thresholds is None:
             logger.warning_once(
                 f"The model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on. "
-                "Give `threshold` for another, or let `comedian tune` choose one a label on matches with labels."
+                "Give `threshold` for another, or let `comedian tune` choose one per label on matches with labels."
             )
         thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         spots = []
@@ -240,7 +240,7 @@ class ActionSpottingPipeline(Pipeline):
         Args:
             tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): from [`encode`].
             batch_size: windows at once.
-            sound: of the half, from [`read_sound`], for a model that hears.
+            sound: of the half, from [`read_sound`], for a model with an audio branch.
 
         Returns:
             `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
@@ -282,7 +282,7 @@ def halves_of(match: Video | tuple[Video, ...]) -> tuple[Video, ...]:
 
 
 def check_video(video: Video) -> None:
-    """Refuse what is not a video, before work begins.
+    """Reject inputs that are not videos before the work begins.
 
     Raises:
         ValueError: frames of another type or shape, or a path without a file.
@@ -349,11 +349,11 @@ def is_quantized(model: nn.Module) -> bool:
 def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
     """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame, in bounded memory.
 
-    The same frames as the package's `comedian.video.decoding.iter_frames`, which says more.
+    The same frames as the package's `comedian.video.decoding.iter_frames`, which has more documentation.
 
     Args:
         path: any video that FFmpeg reads.
-        fps: grid points a second.
+        fps: grid points per second.
         height: of the frames, in pixels.
         width: of the frames, in pixels.
 
@@ -395,9 +395,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
             start_s = time_s if start_s is None else start_s
             while restarts_s:
                 place_s = restarts_s.pop(0) - start_s
-                logger.warning(
-                    f"the clock of `{path}` starts anew at {place_s:.1f} s; what follows are the next frames"
-                )
+                logger.warning(f"the clock of `{path}` restarts at {place_s:.1f} s; the following frames are appended")
             if time_s - start_s >= MAX_LENGTH_S:  # a broken time
                 continue
             while shown is not None and index / fps < time_s - start_s - tolerance_s:
@@ -406,7 +404,7 @@ def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.n
                 index += 1
             shown, array, shown_s = frame, None, time_s - start_s
         if shown is None:
-            raise ValueError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
+            raise ValueError(f"`{path}` contains no frame that can be decoded; check that it is a complete video")
         end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
             array = to_array(shown) if array is None else array
@@ -438,7 +436,7 @@ def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
 def _check_windows(windows_s: float | Sequence[float], num_labels: int) -> None:
     windows = np.asarray(windows_s)
     if windows.shape not in ((), (num_labels,)) or not ((windows >= 0) & np.isfinite(windows)).all():
-        raise ValueError(f"`nms_window_s` is {windows}; must be one number, or one a label, of 0 or more seconds")
+        raise ValueError(f"`nms_window_s` is {windows}; must be one number, or one per label, of 0 or more seconds")
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The sound of a video as a log-mel spectrogram: numpy and PyAV alone, in bounded memory but for the result.
+"""The sound of a video as a log-mel spectrogram: NumPy and PyAV only; memory is bounded except for the result.
 
 Frame `j` is centred `j / MEL_RATE` seconds after the first *video* frame that is shown, whenever the audio stream begins,
-and where the container's clock starts anew the sound stays beside the picture. Mono (mean of
-the channels) at 16 kHz; Hann windows of 40 ms, one every 20 ms; the energy `|DFT|**2 / sum(window**2)` (white noise of
-variance 1 has 1 in each bin) through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 7.6 kHz;
-`(log10(energy + 1e-6) + 6) / 8`. Silence is 0; a tone at full scale has an energy of about 107 and is at 1.
+and if the container's clock restarts, audio and video stay in sync. Mono (mean of the channels) at 16 kHz; Hann
+windows of 40 ms, one every 20 ms; the energy `|DFT|**2 / sum(window**2)` (white noise of variance 1 has 1 in each bin)
+through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 7.6 kHz; `(log10(energy + 1e-6) + 6) /
+8`. Silence is 0; a tone at full scale has an energy of about 107 and is at 1.
 """
 
 import math
@@ -86,12 +86,12 @@ def sound_of_tokens(sound: np.ndarray | None, num_tokens: int, token_rate: float
     Args:
         sound (`np.ndarray` of shape `(num_mel_frames, NUM_MELS)`, *optional*): of the half; silence after its end.
         num_tokens (`int`): tokens.
-        token_rate (`float`): tokens a second.
+        token_rate (`float`): tokens per second.
         start_s (`float`): when the first token begins, in seconds from the first video frame.
 
     Returns:
         `np.ndarray` of shape `(num_tokens, ceil(MEL_RATE / token_rate), NUM_MELS)`, float32; NaN throughout without
-        `sound`, which the model takes for none. Silence is something else: it may mean that nothing is going on.
+        `sound`, which the model treats as missing audio. Silence is different: it can be informative.
     """
     count = math.ceil(MEL_RATE / token_rate - 1e-6)
     if sound is None:
@@ -176,9 +176,9 @@ def _chunks(frames: Iterable[Any], start_s: float) -> Iterator[tuple[int, np.nda
 
 
 def _run_of(start_s: float) -> Callable[[Any], tuple]:
-    """Return what tells the run of each frame: its first sample's place, and its format.
+    """Return the key of a run of audio frames: the position of its first sample, and its format.
 
-    What follows without a gap goes on by its own length; after a gap, the timestamp tells where.
+    Frames without a gap continue after the previous one; after a gap, the timestamp gives the position.
     """
     run, end_s = None, 0.0
 

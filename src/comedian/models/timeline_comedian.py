@@ -1,11 +1,12 @@
-"""One timeline for the packets and frames of a video whose container's clock may start anew; standard library alone.
+"""One timeline for the packets and frames of a video whose container's clock may restart; standard library only.
 
-`comedian.models` has the same file, word for word, because models on the Hub carry it in their folders.
+`comedian.models` contains an identical copy of this file, because it is part of the code of models on the Hub.
 
-Containers of streams (MPEG-TS, MPEG-PS, VOB) and Matroska files can be joined byte by byte, and an encoder that restarts
-begins its clock again. Players then show the second part right after the first one, and so does a [`Timeline`]. A clock
-that jumps forward by `FORWARD_S` or more is such a break too in a container of streams, as in FFmpeg. In other containers
-a gap between two frames is part of the file's own timeline: players show the picture before it for that long.
+Containers of streams (MPEG-TS, MPEG-PS, VOB) and Matroska files can be concatenated byte by byte, and an encoder that
+restarts resets its clock. Players then show the second part right after the first one; a [`Timeline`] does the same. A
+clock that jumps forward by `FORWARD_S` or more is also treated as a restart in a container of streams, as in FFmpeg.
+In other containers a gap between two frames is part of the file's own timeline: players show the picture before it for
+that long.
 """
 
 from collections import deque
@@ -16,42 +17,42 @@ from typing import Any
 
 # FFmpeg's AVFMT_TS_DISCONT and AVFMT_NOTIMESTAMPS
 CLOCK_MAY_JUMP, HAS_NO_TIMES = 0x200, 0x80
-# decoding times in a program stream go back by a few frames between two that the file states
+# FFmpeg's interpolated decoding times of a program stream may decrease by a few frames
 BACKWARD_S = 1.0
 # FFmpeg's `dts_delta_threshold`
 FORWARD_S = 10.0
-# a key frame comes after all frames before it in the file; some writers round carelessly
+# tolerance: a key frame is shown after all earlier frames in the file, but some writers round its time
 KEY_FRAME_JITTER_S = 0.1
-# packets of sound that wait for the picture's clock to start anew as theirs did
+# audio packets that are held until the video clock restarts like theirs
 MAX_HELD = 1000
 DEFAULT_RATE = 25.0
 
 
 def frame_rate(container: Any, stream: Any) -> float:
-    """Return the average frames a second of a video stream; of a raw stream, the rate that stands in the stream."""
+    """Return the average frames per second of a video stream; for a raw stream, the rate in its header."""
     is_raw = container.format.flags & HAS_NO_TIMES
     rates = (stream.codec_context.framerate,) if is_raw else (stream.average_rate, stream.guessed_rate)
     return next((float(rate) for rate in rates if rate and 0.001 < rate <= 1000), DEFAULT_RATE)
 
 
 class Timeline:
-    """Puts the packets of a container on one timeline, from where the container is.
+    """Maps the packets of a container to one timeline, starting at its current position.
 
     The timeline is the container's clock up to the first break; after it, the next frame follows the last one.
 
     Args:
         container: an open `av` container.
-        picture: its video stream, whose times decide.
-        on_restart: called with the place of each break on the timeline, in seconds.
+        picture: its video stream, whose times define the timeline.
+        on_restart: called with the time of each restart on the timeline, in seconds.
 
     Attributes:
-        rate: frames a second, see [`frame_rate`].
+        rate: frames per second, see [`frame_rate`].
         time_base: seconds a tick of the picture.
-        has_decoding_times: the container holds the times of decoding alone, though frames are reordered (AVI). A packet's
+        has_decoding_times: the container stores only decoding times, although frames are reordered (AVI). A packet's
             `pts` is then its `dts`, and [`time_s`] returns when a frame is shown.
-        is_raw: the container holds no times.
+        is_raw: the container stores no times.
         end: ticks, where the last frame read ends; `None` before the first.
-        shifts: ticks from the container's clock to the timeline, one a clock.
+        shifts: ticks from the container's clock to the timeline, one per clock.
     """
 
     def __init__(self, container: Any, picture: Any, on_restart: Callable[[float], None] = lambda time_s: None):
@@ -76,7 +77,7 @@ class Timeline:
     def packets(self, *others: Any) -> Iterator[Any]:
         """Yield the packets of the picture, and of other streams, with their times on the timeline.
 
-        `None` stands before the first packet of each new clock: the decoder has to give its last frames and be flushed.
+        `None` precedes the first packet of each new clock: the decoder must then be flushed.
         """
         held: deque[Any] = deque()
         for packet in self.container.demux(self.picture, *others):
@@ -92,7 +93,7 @@ class Timeline:
         yield from self._settled(held, ended=True)
 
     def decode(self, packet: Any) -> list[Any]:
-        """Return the frames that a packet completes; of `None`, those that the decoder still holds."""
+        """Return the frames that a packet completes; for `None`, the remaining frames of the decoder."""
         try:
             return self.picture.decode(packet)
         finally:
@@ -100,7 +101,7 @@ class Timeline:
                 self.picture.codec_context.flush_buffers()
 
     def time_s(self, frame: Any) -> float:
-        """Return when a frame is shown; to be called for each, in the order in which the decoder gives them."""
+        """Return the presentation time of a frame; must be called for every frame, in the decoder's output order."""
         ticks = frame.pts
         if self.has_decoding_times and frame.dts is not None and ticks is not None:
             if self._known_s is None:
@@ -117,13 +118,13 @@ class Timeline:
         return self._known_s + self._num_since / self.rate
 
     def _place(self, packet: Any) -> bool:
-        """Move a packet of the picture to the timeline; return whether the clock starts anew with it."""
-        if self._is_avi:  # what FFmpeg makes of the one time that AVI holds is wrong for H.264
+        """Shift a video packet to the timeline; return whether the clock restarts with it."""
+        if self._is_avi:  # FFmpeg's presentation times for the decoding times of AVI are wrong for H.264
             packet.pts = packet.dts
         if packet.pts is not None and packet.dts is not None:
             delay = packet.pts - packet.dts
             if self.clock_may_jump and delay > FORWARD_S * self._second:
-                # in program streams, FFmpeg takes the last time before a break from the clock after it
+                # in program streams, FFmpeg reads the last time before a restart from the clock after it
                 packet.pts = packet.dts + self._reordered_ticks
             elif delay > 0:
                 self._reordered_ticks = delay
@@ -157,7 +158,7 @@ class Timeline:
         return self.clock_may_jump and not -BACKWARD_S * second < step < FORWARD_S * second
 
     def _fits_clock_before(self, stamp: int) -> bool:
-        """Whether a packet is nearer to the last one on the clock before the last break, which then was a broken time."""
+        """Whether a packet is closer to the clock before the last restart; that restart was then a broken timestamp."""
         if len(self.shifts) < 2 or self._last_dts is None:
             return False
         step, step_before = (abs(stamp + shift - self._last_dts) for shift in (self.shifts[-1], self.shifts[-2]))
@@ -170,7 +171,8 @@ class Timeline:
         return (self.end or 0) - (stamp if pts is None else pts)
 
     def _settled(self, held: deque, ended: bool = False) -> Iterator[Any]:
-        """Yield the held packets of other streams whose clock is known: the one that puts them nearest to the picture."""
+        """Yield the held packets of other streams whose clock is known: the clock with which they are closest to the
+        video."""
         while held:
             packet = held[0]
             stamp = packet.pts if packet.dts is None else packet.dts
@@ -189,20 +191,20 @@ class Timeline:
 
 
 def _move(packet: Any, ticks: int) -> None:
-    """Put a packet later by some ticks."""
+    """Delay a packet by a number of ticks."""
     if ticks:
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
 
 
 def first_shown_s(timeline: Timeline, broken: type[Exception]) -> float | None:
-    """Return when the first frame that players show is shown, in seconds on the container's clock; `None` without one.
+    """Return the time of the first frame that players show, in seconds on the container's clock; `None` without one.
 
-    That is the first one that the decoder gives: not what an edit list hides, nor what precedes the first key frame.
+    It is the decoder's first output: not hidden by an edit list, and not before the first key frame.
 
     Args:
         timeline: of a container that was just opened.
-        broken: what reading and decoding broken data raises.
+        broken: exception types raised for broken data.
     """
     with suppress(broken):
         for packet in chain(timeline.packets(), [None]):

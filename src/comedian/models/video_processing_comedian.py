@@ -69,13 +69,14 @@ class ComedianVideoProcessor(BaseVideoProcessor):
         return BatchFeature(data={"pixel_values_videos": processed}, tensor_type=return_tensors)
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
-        """Refuse files and addresses, which transformers' `pipeline("video-classification")` passes on.
+        """Reject files and URLs, which transformers' `pipeline("video-classification")` passes on.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(
-            "the video processor takes decoded frames at the model's `fps`, not files or addresses; to find the events of a "
+            "the video processor takes decoded frames at the model's `fps`, not files or addresses; to find the "
+            "events of a "
             'video, use `pipeline("action-spotting")` instead of `pipeline("video-classification")`'
         )
 

@@ -37,7 +37,7 @@ class Axes(NamedTuple):
     y_range: tuple[float, float]
 
     def place(self, point: Point) -> Point:
-        """Return where in the picture a point lies."""
+        """Return the position of a point in the picture."""
         (x_low, x_high), (y_low, y_high) = self.x_range, self.y_range
         x = LEFT + (point[0] - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
         y = HEIGHT - BOTTOM - (point[1] - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
@@ -55,7 +55,7 @@ def line_chart(lines: Sequence[Line], axes: Axes, title: str) -> Markup:
     Args:
         lines: in the order of their styles.
         axes: the points lie within their ranges.
-        title: what a screen reader says of the picture.
+        title: accessible description of the picture for screen readers.
     """
     parts = []
     for index, line in enumerate(lines):
@@ -78,7 +78,7 @@ def histogram(
         counts: of each series, one a bin.
         x_name: of the axis of the bins.
         y_name: of the axis of the counts.
-        title: what a screen reader says of the picture.
+        title: accessible description of the picture for screen readers.
     """
     width = centres[1] - centres[0]
     most = max(1, *(max(row) for row in counts))
@@ -104,7 +104,7 @@ def ticks(low: float, high: float, count: int = 6, smallest: float = 0.0) -> Ite
 
 
 def _path(points: Iterable[Point]) -> str:
-    """What a path's `d` says; nothing where there is no point."""
+    """Return the `d` attribute of a path; empty without points."""
     return "".join(f"{'L' if index else 'M'}{x:.1f} {y:.1f}" for index, (x, y) in enumerate(points))
 
 

@@ -38,11 +38,11 @@ def render_evaluation(
     """Write the page.
 
     Args:
-        diagnoses: name -> figures of each set of predictions, all of the same events; the first is what others are compared
-            with.
+        diagnoses: name -> figures of each set of predictions, all of the same events; the first is what others are
+            compared with.
         labels: names, in the order of the figures.
         matches: names, in the order of the figures.
-        threshold: the one that was given; None says that each label has its best.
+        threshold: the one that was given; None for the best threshold of each label.
         pictures: what [`read_pictures`] found; None for a page without pictures.
 
     Returns:
@@ -81,7 +81,7 @@ def render_evaluation(
 
 
 def read_pictures(examples: Iterable[Example], matches: Sequence[str], root: Path) -> dict[Place, str]:
-    """Read a small picture of each example out of the matches' videos; a half without a video has none.
+    """Read a small picture of each example out of the matches' videos; halves without a video are skipped.
 
     Args:
         examples: places to read.
@@ -92,7 +92,7 @@ def read_pictures(examples: Iterable[Example], matches: Sequence[str], root: Pat
         Place -> `data:` address of a JPEG.
 
     Raises:
-        InputError: there is no video at all, or one that cannot be read.
+        InputError: no video exists, or one cannot be read.
     """
     places: dict[tuple[int, int], set[float]] = {}
     for example in examples:
@@ -122,7 +122,7 @@ def _subtitle(diagnosis: Diagnosis, num_matches: int) -> str:
 
 
 def _figures(diagnosis: Diagnosis, labels: Sequence[str]) -> dict[str, Any]:
-    """What the tables show of one set of predictions; shares in percent, None where there is nothing to tell."""
+    """Contents of the tables of one set of predictions; shares in percent, None if undefined."""
     matching, scores, total = diagnosis.matching, diagnosis.scores, diagnosis.counts.total
     rows = []
     for index, label in enumerate(labels):
@@ -222,7 +222,7 @@ def _precision_recall_chart(diagnoses: Mapping[str, Diagnosis], label: int) -> s
 
 
 def _reliability_chart(diagnoses: Mapping[str, Diagnosis]) -> str:
-    """How often predictions with some score are hits; a straight line where they would be as sure as right."""
+    """How often predictions with some score are hits; with the diagonal of perfect calibration."""
     lines, ends = [], []
     for name, diagnosis in diagnoses.items():
         matching = diagnosis.matching
@@ -236,7 +236,7 @@ def _reliability_chart(diagnoses: Mapping[str, Diagnosis]) -> str:
         ]
         lines.append(Line(name, [(score, 100 * share) for score, share, _ in bins], marks))
         ends.append(f"{name}: expected calibration error {100 * found.expected_calibration_error:.1f} %")
-    lines.append(Line("as sure as right", [(0.0, 0.0), (1.0, 100.0)]))
+    lines.append(Line("perfect calibration", [(0.0, 0.0), (1.0, 100.0)]))
     return line_chart(lines, Axes("score", "hits (%)", (0, 1), (0, 100)), f"Hits against score. {'. '.join(ends)}")
 
 

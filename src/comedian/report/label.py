@@ -31,7 +31,7 @@ class LabelEvent:
         label: what happened.
         time_s: seconds after the video's first shown frame.
         score: of a model's event, else None.
-        status: `confirmed`, or `proposed` for an event that nobody has reviewed.
+        status: `confirmed`, or `proposed` for an event that is not reviewed.
         team: as in a file of events; empty for none.
         visibility: `visible` or `not shown`.
         comment: free text.

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file with style, script, data and small pictures, which asks nothing of a network."""
+"""Self-contained HTML pages: one file with style, script, data and small pictures, which needs no network access."""
 
 import math
 import secrets
@@ -9,27 +9,28 @@ import jinja2
 
 
 def render_page(template_name: str, **data: Any) -> str:
-    """Fill a template of `report/templates`; most extend `base.html`, which tells its blocks.
+    """Fill a template of `report/templates`; most extend `base.html`, which documents its blocks.
 
-    Whatever stands in `{{ }}` is escaped. What a script needs goes into the page as JSON, with `{{ name | tojson }}` in a
+    Values in `{{ }}` are escaped. What a script needs goes into the page as JSON, with `{{ name | tojson }}` in a
     `<script type="application/json">`: `tojson` escapes `<`, `>`, `&` and `'`, and refuses NaN and infinity.
 
     Args:
         template_name: such as `spots.html`.
-        data: what the template names; anything left out is an error.
+        data: the variables of the template; a missing one is an error.
 
     Returns:
         The page. Its content security policy lets it load nothing but videos beside it, and run no script but its own.
 
     Raises:
         jinja2.UndefinedError: the template names what `data` lacks.
-        ValueError: a number that JSON does not know.
+        ValueError: a number is not representable in JSON.
     """
     return _environment().get_template(template_name).render(data, nonce=secrets.token_urlsafe(16))
 
 
 def clock(time_s: float) -> str:
-    """Return a time as `minutes:seconds`, rounded to tenths, such as `0:34.6`; `clock` in `spots.js` rounds alike."""
+    """Return a time as `minutes:seconds`, rounded to tenths, such as `0:34.6`; `clock` in `spots.js` rounds in the
+    same way."""
     minutes, tenths = divmod(math.floor(10 * time_s + 0.5), 600)
     return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 # luma of ITU-R BT.601
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 BLUR_SIGMA = (0.1, 2.0)
-# pixels on each side of the one that is blurred: 23 taps, as published
+# radius of the blur in pixels: 23 taps, as published
 BLUR_RADIUS = 11
 SOLARIZE_THRESHOLD = 0.5
 # width / height of a crop relative to the frame's: 1.33 to 2.21 of frames of 398 x 224 pixels, as published
@@ -28,14 +28,14 @@ DEFAULT_HUE_PIXELS_AT_ONCE = 2**23
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """What is done to a training window, and how often.
+    """Settings of the augmentation of training windows.
 
     Attributes:
         flip_prob: probability of a horizontal flip.
         jitter_prob: probability of colour jitter.
         brightness, contrast, saturation: factors are drawn from `[1 - x, 1 + x]`.
         hue: shifts are drawn from `[-x, x]` turns of the colour circle of HSV.
-        grey_prob: probability that the colours go.
+        grey_prob: probability of conversion to grey.
         blur_prob: probability of a Gaussian blur of 23 taps, sigma 0.1 to 2 pixels.
         solarize_prob: probability that the bright half of the pixel values is inverted.
         min_crop_scale: smallest share of the frame's area that a random crop keeps, 0.75 to 1.24 times as wide for its
@@ -62,12 +62,13 @@ def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets:
     """Draw the parameters of each sample from its seed.
 
     Args:
-        seeds (`torch.LongTensor` of shape `(batch_size,)`): one a sample.
+        seeds (`torch.LongTensor` of shape `(batch_size,)`): one per sample.
         settings: probabilities and ranges.
         num_tubelets: columns of `mask_noise`.
 
     Returns:
-        CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns, `sigma`
+        CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns,
+            `sigma`
         (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as shares),
         `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
     """
@@ -122,13 +123,13 @@ def augment(
     settings: AugmentationSettings,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Crop, resize and flip a batch of windows; shift, jitter, blur and solarize what comes out.
+    """Crop, resize and flip a batch of windows; then shift, jitter, blur and solarize it.
 
     Args:
         frames (`torch.Tensor` of shape `(batch_size, num_frames, 3, height, width)`, uint8): pixels; or a list of windows
             `(num_frames, 3, height, width)` of frames of different sizes.
         parameters: from [`draw_parameters`], on the device of `frames`.
-        settings: what is switched on.
+        settings: probabilities and ranges.
         size: height and width of the result; those of the first window by default.
 
     Returns:
@@ -164,8 +165,8 @@ def crop_and_resize(
 
     Args:
         frames: windows uint8 `(num_frames, 3, height, width)`, as [`augment`] takes them.
-        crops (`torch.Tensor` of shape `(batch_size, 4)`, *optional*): height, width, top and left as shares of the sides of
-            a window's frames; whole frames by default.
+        crops (`torch.Tensor` of shape `(batch_size, 4)`, *optional*): height, width, top and left as shares of the
+            sides of a window's frames; whole frames by default.
         mirrored (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): which windows are flipped left to right.
         size: height and width of the result.
 
@@ -229,8 +230,8 @@ def rotate_hue(frames: Tensor, turns: Tensor) -> Tensor:
 def _rotate_hue(frames: Tensor, turns: Tensor) -> None:
     """As [`rotate_hue`], for some of the windows.
 
-    With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6` and `n`
-    is 5, 3 and 1 for red, green and blue.
+    With the hue `h` in turns, a channel is `value - chroma * clamp(2 - |k - 2|, 0, 1)`, where `k = (6 h + n) mod 6`
+    and `n` is 5, 3 and 1 for red, green and blue.
     """
     red, green, blue = frames.unbind(2)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -267,7 +268,7 @@ def shift(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 def blur(frames: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window as it is.
+    """Gaussian blur of each window with its own `sigma` in pixels, `(batch_size,)`; 0 leaves a window unchanged.
 
     Each axis is one matrix product: faster than a convolution whose kernel differs from window to window, and without the
     copies that one makes.
@@ -304,8 +305,8 @@ def mix_neighbours(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         weights (`torch.Tensor` of shape `(batch_size,)`): share of each sample's own pixels.
 
     Returns:
-        The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of an odd
-        batch is its own.
+        The mixed values, of the type of `values`, and the `(batch_size,)` index of each sample's partner; the last of
+        an odd batch is its own.
     """
     partner = torch.arange(len(values), device=values.device) ^ 1
     partner = torch.where(partner < len(values), partner, partner ^ 1)

@@ -30,12 +30,12 @@ SAMPLINGS = ("disjoint", "parts", "random", "edges")
 
 
 class HalfDataset(Dataset):
-    """Halves whose frames lie in a frame store, with their annotations.
+    """Halves whose frames are in a frame store, with their annotations.
 
     Args:
         rows: rows of the `SoccerNet` builder (`video_id`, `half`, `events`).
         store: the frame store that holds them.
-        labels: names in the order of the model's logits; events with other labels are left out.
+        labels: names in the order of the model's logits; events with other labels are omitted.
         fps: frames per second of the model; the store's rate must be a multiple.
 
     Raises:
@@ -46,8 +46,8 @@ class HalfDataset(Dataset):
         self.frame_step = round(store.fps / fps)
         if self.frame_step < 1 or abs(self.frame_step * fps - store.fps) > 1e-6 * store.fps:
             raise InputError(
-                f"`{store.path}` holds {store.fps:g} frames per second, which is no multiple of the model's {fps:g}; "
-                f"make one with `comedian prepare --fps {fps:g}`"
+                f"`{store.path}` holds {store.fps:g} frames per second, which is not a multiple of the model's "
+                f"{fps:g}; create one with `comedian prepare --fps {fps:g}`"
             )
         self.labels = tuple(labels)
         self.fps = fps
@@ -65,15 +65,15 @@ class HalfDataset(Dataset):
         return -(-self.halves[index].num_frames // self.frame_step)
 
     def check_sound(self) -> None:
-        """Make sure that there is something to hear.
+        """Check that at least one half has a spectrogram.
 
         Raises:
-            InputError: no half has sound.
+            InputError: no half has a spectrogram.
         """
         if all(half.sound() is None for half in self.halves):
             raise InputError(
-                f"the frame store of `{self.rows[0]['video_id']}` holds no sound, which a model with `sound` needs: run "
-                "`comedian prepare` again with `--sound`; or no video has an audio track"
+                f"the frame store of `{self.rows[0]['video_id']}` contains no sound, which a model with `sound` "
+                "needs: rerun `comedian prepare` with `--sound`, or check that the videos have an audio track"
             )
 
     def events(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,13 +130,13 @@ class WindowShape:
 
 
 class FrameWindows(Dataset):
-    """Windows of frames, addressed by [`WindowKey`] so that the sampler alone holds the randomness.
+    """Windows of frames, addressed by [`WindowKey`], so that only the sampler is random.
 
-    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it has the
-    same windows in every epoch.
+    A number stands for a window of the first epoch of seed 0, so that a plain `DataLoader` or `Subset` works too; it
+    has the same windows in every epoch.
 
     Args:
-        halves: where they are cut from.
+        halves: the halves that the windows are cut from.
         shape: their sizes.
     """
 
@@ -172,7 +172,7 @@ class FrameWindows(Dataset):
         return {"frames": torch.from_numpy(frames), "seed": torch.tensor(key.seed)}
 
     def available_frames(self, key: WindowKey) -> int:
-        """Frames of a window that its half really has."""
+        """Number of frames of a window within its half."""
         left = self.halves[key.half_index].num_frames - key.start
         return min(self.shape.num_frames, -(-left // self.halves.frame_step))
 
@@ -194,13 +194,13 @@ class FrameWindows(Dataset):
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """What a window's events become.
+    """How the events of a window are turned into targets.
 
     Attributes:
         label_radius_s: a frame within this time of an event carries its label.
         label_falloff_s: beyond the radius, the target falls from 1 to 0 in this time.
-        steps_per_token: targets of each token, which share out its frames.
-        offset_radius_s: tokens within this time of an event learn how far it is; `None`: none do.
+        steps_per_token: targets of each token, which divide its frames evenly.
+        offset_radius_s: tokens within this time of an event get its displacement as a target; `None` for no such targets.
     """
 
     label_radius_s: float = 0.5
@@ -215,8 +215,8 @@ class WindowDataset(FrameWindows):
     Args:
         halves: with annotations.
         shape: sizes of the windows.
-        settings: what the events become.
-        sound: add what is heard.
+        settings: how the events are turned into targets.
+        sound: add the spectrogram.
     """
 
     def __init__(self, halves: HalfDataset, shape: WindowShape, settings: TargetSettings, sound: bool = False):
@@ -230,7 +230,7 @@ class WindowDataset(FrameWindows):
         Returns:
             As [`FrameWindows`], with `labels` float32 `(num_tokens * steps_per_token, num_labels)`, -100 without footage,
             and, where tokens learn them, `offset_targets_s` float32 `(num_tokens, num_labels)`, NaN without footage or
-            event; with `sound`, `sound` float32 `(num_tokens, mel_frames, NUM_MELS)`, NaN for a half that has none.
+            event; with `sound`, `sound` float32 `(num_tokens, mel_frames, NUM_MELS)`, NaN for a half without sound.
         """
         key = self.key_of(key)
         window = super().__getitem__(key) | {"labels": torch.from_numpy(self.targets(key))}
@@ -241,7 +241,7 @@ class WindowDataset(FrameWindows):
         return window
 
     def sound_of(self, key: WindowKey) -> np.ndarray:
-        """What is heard during each token of a window, see [`sound_of_tokens`]."""
+        """Spectrogram of each token of a window, see [`sound_of_tokens`]."""
         from comedian.models.sound_comedian import sound_of_tokens
 
         token_rate = self.halves.fps / self.shape.tubelet_size
@@ -299,7 +299,7 @@ class ClipDataset(FrameWindows):
         return sum(map(self.clips_of, range(len(self.halves))))
 
     def clips_of(self, index: int) -> int:
-        """Clips of one half: one fewer than fit where the grid's start needs the room."""
+        """Clips of one half: one fewer than fit if the offset of the grid needs the space."""
         clip = self.shape.num_frames * self.halves.frame_step
         return max((self.halves[index].num_frames - clip + 1) // clip, 1)
 
@@ -338,7 +338,7 @@ class DistillationDataset(FrameWindows):
         return super().__getitem__(key) | {"teacher_features": torch.from_numpy(features)}
 
     def last_frame_s(self, index: int) -> float:
-        """Time of a half's last frame: a last token that is filled up with it asks for no later feature."""
+        """Time of a half's last frame: the time of a padded last token is not after it."""
         half = self.halves[index]
         return (half.num_frames - 1) / half.fps
 

@@ -25,7 +25,7 @@ VISIBILITIES = (VISIBLE, NOT_SHOWN)
 NO_TEAM = "not applicable"
 
 
-# what SoccerNet's own scorer holds
+# limits of SoccerNet's own scorer
 OFFICIAL_HALVES = (1, 2)
 
 
@@ -63,14 +63,14 @@ def read_annotations(path: str | Path, labels: Sequence[str] | None = None) -> l
     """Read a label file of SoccerNet's (`Labels-v2.json`, `Labels.json`, `Labels-ball.json`), in the file's order.
 
     The time is `position`, or `gameTime` where there is none; a missing visibility is `visible`, a missing team
-    `not applicable`, as the official scorer has it.
+    `not applicable`, as in the official scorer.
 
     Args:
         path: the label file.
-        labels: keep only these labels; None keeps all. What is left out is counted in the log (level info).
+        labels: keep only these labels; None keeps all. What is omitted is counted in the log (level info).
 
     Raises:
-        InputError: the file cannot be read, or a field is missing or makes no sense.
+        InputError: the file cannot be read, or a field is missing or is invalid.
     """
     annotations = parse_events(read_json(path), "annotations", f"`{path}`")
     if labels is None:
@@ -78,7 +78,7 @@ def read_annotations(path: str | Path, labels: Sequence[str] | None = None) -> l
     left_out = Counter(annotation.label for annotation in annotations if annotation.label not in labels)
     if left_out:
         logger.info(
-            "`%s`: left out %d annotations whose labels are not in the list: %s",
+            "`%s`: skipped %d annotations whose labels are not in the list: %s",
             path,
             left_out.total(),
             ", ".join(f"{label} ({count})" for label, count in sorted(left_out.items())),
@@ -96,7 +96,8 @@ def position_ms_of(timestamp_s: float) -> int:
     """Return the `position` to write for an instant: the first whole millisecond after it.
 
     The official scorer finds the frame with `int(framerate * (position / 1000))`, in floats. A position on a frame's very
-    start, such as 1160 ms at 25 fps, can so fall into the frame before; a millisecond later it cannot.
+    start, such as 1160 ms at 25 fps, can therefore be assigned to the previous frame; a position a millisecond later
+    cannot.
     """
     return math.floor(round(1000 * timestamp_s, 3)) + 1
 
@@ -122,7 +123,7 @@ def write_results(path: str | Path, video_id: str, spots: Iterable[Mapping[str, 
     """Write a match's spots as SoccerNet's `results_spotting.json`, by half and time; all values are strings.
 
     Args:
-        path: the file to write, whole or not at all.
+        path: the file, written atomically.
         video_id: the match's folder relative to the data root.
         spots: dicts with `label`, `timestamp_s`, `half` and `score`.
     """
@@ -132,12 +133,12 @@ def write_results(path: str | Path, video_id: str, spots: Iterable[Mapping[str, 
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Read a `results_spotting.json`, ours or anybody's, as spots in the file's order.
+    """Read a `results_spotting.json`, from this package or another, as spots in the file's order.
 
-    Written again, a spot gets the position that it was read from (or 1 ms for 0 ms).
+    Writing a spot again restores its position (1 ms for 0 ms).
 
     Raises:
-        InputError: the file cannot be read, or a field is missing or makes no sense.
+        InputError: the file cannot be read, or a field is missing or is invalid.
     """
     return parse_events(read_json(path), "predictions", f"`{path}`")
 
@@ -146,12 +147,12 @@ def parse_events(content: Any, key: str, source: str) -> list:
     """Parse the content of a file in SoccerNet's format.
 
     Args:
-        content: what the JSON holds.
+        content: the parsed JSON.
         key: `annotations` for a list of `Annotation`, `predictions` for one of spots.
-        source: what to call the file in an error.
+        source: the name of the file in error messages.
 
     Raises:
-        InputError: there is no such list, or a field is missing or makes no sense.
+        InputError: the list does not exist, or a field is missing or is invalid.
     """
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise InputError(f"{source} has no list `{key}`; give a file in SoccerNet's format")
@@ -193,7 +194,7 @@ def _spot(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def half_and_clock_ms(item: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the half and the milliseconds of an annotation's `gameTime`; `ValueError` where it is no such time."""
+    """Return the half and the milliseconds of an annotation's `gameTime`; raise `ValueError` if it is invalid."""
     match = _GAME_TIME.fullmatch(_text(item, "gameTime"))
     if match is None:
         raise ValueError(f"`gameTime` is {item['gameTime']!r}; expected half - minutes:seconds, such as '1 - 12:34'")
@@ -217,7 +218,7 @@ def _label(item: dict[str, Any]) -> str:
 
 
 def _number(item: dict[str, Any], key: str, bound: float) -> float:
-    """Return a number at least 0 and below `bound`, which the file may hold as a string."""
+    """Return a number at least 0 and below `bound`, given as a number or a string."""
     value = item.get(key)
     try:
         number = math.nan if value is None or isinstance(value, bool) else float(value)

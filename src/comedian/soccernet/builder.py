@@ -1,10 +1,10 @@
-"""`SoccerNet`: a folder of matches -> `datasets`, one row a half.
+"""`SoccerNet`: a folder of matches -> `datasets`, one row per half.
 
-`datasets` no longer runs loading scripts, so the class is the script:
+`datasets` no longer runs loading scripts; use the class directly:
 
     builder = SoccerNet(data_dir="data/SoccerNet", config_name="action-spotting")
     builder.download_and_prepare()
-    halves = builder.as_dataset()  # train, validation, test, challenge: what is on disk
+    halves = builder.as_dataset()  # the splits on disk: train, validation, test, challenge
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Match:
 
     Attributes:
         video_id: the match's folder relative to the data root.
-        label_path: its label file, or None where labels are kept back.
+        label_path: its label file, or None if its labels are not public.
         videos: half -> video.
     """
 
@@ -53,14 +53,14 @@ class SoccerNetConfig(datasets.BuilderConfig):
 
     Attributes:
         labels: the labels to keep; None keeps all.
-        label_file: the label file's name in each match; None takes the first of `annotations.LABEL_FILE_NAMES` that is
-            there.
+        label_file: the label file's name in each match; None takes the first of `annotations.LABEL_FILE_NAMES` that
+            exists.
         splits: a JSON file, split -> list of match folders; "auto" looks for `splits.json` in `data_dir`, then for split
-            folders (`train`, `valid`, ...), then, where the leagues are SoccerNet's, in the lists of the `SoccerNet`
+            folders (`train`, `valid`, ...), then, if the leagues are SoccerNet's, in the lists of the `SoccerNet`
             package. Without any of them all matches are in `train`.
-        quality: which video to take where a half has several, such as "720p"; None takes the smallest picture.
-        download: what to fetch from the Hub into `data_dir` first, where it is missing; None fetches nothing. As the cache
-            is named after the contents, it is fetched when the builder is made.
+        quality: which video to use if a half has several, such as "720p"; None takes the smallest picture size.
+        download: what to download from the Hub into `data_dir` first, if it is missing; None downloads nothing. The
+            download takes place when the builder is created, because the name of the cache depends on the contents.
         contents: fingerprint of labels, videos and splits, filled in by the builder.
     """
 
@@ -72,7 +72,8 @@ class SoccerNetConfig(datasets.BuilderConfig):
     contents: str = ""
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """Name the cache folder after everything that the rows depend on, so that a change on disk finds no cache."""
+        """Name the cache folder after everything that the rows depend on, so that a change on disk invalidates the
+        cache."""
         if self.download is not None:
             fetch(plan_download(self.root, self.download))
         self.contents = self.fingerprint()
@@ -90,7 +91,8 @@ class SoccerNetConfig(datasets.BuilderConfig):
         return Path(self.data_dir).absolute()
 
     def fingerprint(self) -> str:
-        """Hash the labels asked for, the label files' text, and the videos' absolute path, size and time of change."""
+        """Hash the requested labels, the text of the label files, and the absolute path, size and modification time of
+        the videos."""
         seen: list[Any] = [None if self.labels is None else list(self.labels)]
         for split, matches in self.matches().items():
             for match in matches:
@@ -105,7 +107,7 @@ class SoccerNetConfig(datasets.BuilderConfig):
         """Return split -> matches with a video on disk, both in a fixed order.
 
         Raises:
-            InputError: there is no match, a listed one is missing, or a half's video cannot be chosen.
+            InputError: there is no match, a listed one is missing, or the video of a half is ambiguous.
         """
         if self.labels is not None:
             check_label_list(self.labels, "`labels`")
@@ -115,28 +117,28 @@ class SoccerNetConfig(datasets.BuilderConfig):
         }
         matches = {split: found for split, found in matches.items() if found}
         if not matches:
-            raise InputError(f"`{self.root}` holds no match with a video; videos are named such as `1_224p.mkv`")
+            raise InputError(f"`{self.root}` contains no match with a video; videos have names such as `1_224p.mkv`")
         return matches
 
     def _match(self, video_id: str) -> Match:
         folder = self.root / video_id
         match = Match(video_id, find_label_file(folder, self.label_file), find_halves(folder, self.quality))
         if match.label_path is None and (other := find_label_file(folder)):
-            warn_once(f"`{folder}` has {other.name} and no {self.label_file}: its labels are not read")
+            warn_once(f"`{folder}` has {other.name} but no {self.label_file}: its labels are not read")
         if not match.videos:
             warn_once(f"`{folder}` holds no video: left out")
         return match
 
 
 class SoccerNet(datasets.GeneratorBasedBuilder):
-    """Builder of one row a half from a folder laid out as SoccerNet's.
+    """Dataset builder with one row per half, from a folder in SoccerNet's layout.
 
     Without a `config_name` all labels are kept, or those in `labels`; see `SoccerNetConfig` for the arguments. Rows have
-    `video_id`, `half`, `video_path` (absolute), `duration_s`, `fps` (the video's own), `annotated` (False where labels
-    are kept back, as in the challenge) and `events` with `label`, `position_ms`, `team` and `visibility`.
+    `video_id`, `half`, `video_path` (absolute), `duration_s`, `fps` (the video's own), `annotated` (False if the
+    labels are not public, as in the challenge) and `events` with `label`, `position_ms`, `team` and `visibility`.
 
     The cache is keyed by the contents of the folder: when a label file, a video or the splits change, a new builder
-    builds anew.
+        rebuilds the cache.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -148,13 +150,13 @@ class SoccerNet(datasets.GeneratorBasedBuilder):
     ]
 
     def download_and_prepare(self, *args, **kwargs) -> None:
-        """Write the rows to the cache, unless they are there; the arguments are those of `datasets`.
+        """Write the rows to the cache, unless they exist; the arguments are those of `datasets`.
 
         Raises:
-            InputError: a label file or a video cannot be read, or they changed since the builder was made.
+            InputError: a label file or a video cannot be read, or they changed since the builder was created.
         """
         if self.config.fingerprint() != self.config.contents:
-            raise InputError(f"`{self.config.root}` changed since this builder was made; make a new one")
+            raise InputError(f"`{self.config.root}` changed since this builder was created; create a new one")
         try:
             super().download_and_prepare(*args, **kwargs)
         except DatasetGenerationError as error:
@@ -164,7 +166,7 @@ class SoccerNet(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
-            description="Halves of sports matches with their events, laid out as SoccerNet.",
+            description="Halves of sports matches with their events, in SoccerNet's layout.",
             homepage="https://www.soccer-net.org",
             features=datasets.Features(
                 {

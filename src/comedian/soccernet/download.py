@@ -2,8 +2,8 @@
 
     fetch(plan_download("data/SoccerNet", Selection(splits=("train",), labels="v2", videos="224p")))
 
-A file that is there with the Hub's size is not fetched again, wherever it came from. What an interrupted download has
-fetched lies beside its place as `<name>.partial`; the next one goes on from there. Videos are gated: see `hub_errors`.
+Existing files with the size of the file on the Hub are not downloaded again. An interrupted download leaves
+`<name>.partial` in the target folder; the next download resumes from it. Videos are gated: see `hub_errors`.
 """
 
 import hashlib
@@ -41,17 +41,17 @@ NUM_WORKERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What to fetch.
+    """What to download.
 
     Attributes:
-        splits: `train`, `valid`, `test`, `challenge`; all that the Hub has by default. Named splits need the lists of the
+        splits: `train`, `valid`, `test`, `challenge`; all splits on the Hub by default. Named splits need the lists of the
             `SoccerNet` package.
-        labels: a key of `LABELS`, or None. The challenge's are kept back.
+        labels: a key of `LABELS`, or None. Those of the challenge are not public.
         features: a key of `FEATURES`, or None.
         videos: a key of `VIDEOS`, or None.
 
     Raises:
-        InputError: nothing is selected, or something that there is not.
+        InputError: nothing is selected, or a value is unknown.
     """
 
     splits: tuple[str, ...] = ()
@@ -62,26 +62,26 @@ class Selection:
     def __post_init__(self):
         known: dict[str, Collection[str]] = {"labels": LABELS, "features": FEATURES, "videos": VIDEOS}
         if all(getattr(self, kind) is None for kind in known):
-            raise InputError("nothing to download; choose among `labels`, `features` and `videos`")
+            raise InputError("nothing to download; choose at least one of `labels`, `features` and `videos`")
         for kind, names in known.items():
             if (name := getattr(self, kind)) is not None and name not in names:
-                raise InputError(f"there are no {kind} {name!r}; choose {', '.join(names)}")
+                raise InputError(f"unknown {kind} {name!r}; choose {', '.join(names)}")
         for split in self.splits:
             if split not in SPLIT_NAMES:
-                raise InputError(f"there is no split {split!r}; choose train, valid, test or challenge")
+                raise InputError(f"unknown split {split!r}; choose train, valid, test or challenge")
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file to fetch.
+    """One file to download.
 
     Attributes:
         repo_id: the dataset.
-        commit: the commit that it is taken from.
-        path: its place in the repository and below the output folder.
+        commit: its commit.
+        path: its path in the repository and in the output folder.
         size_bytes: its size.
-        digest: SHA-256 of the content, or git's hash of it for a file that the Hub keeps in git itself.
-        target: where it goes.
+        digest: SHA-256 of the content, or the Git hash for a file that is stored in Git itself.
+        target: the local path.
     """
 
     repo_id: str
@@ -93,20 +93,20 @@ class HubFile:
 
     @property
     def partial(self) -> Path:
-        """Where it lies while it is not whole."""
+        """Path of the incomplete file."""
         return self.target.with_name(f"{self.target.name}.partial")
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What a download will do.
+    """Plan of a download.
 
     Attributes:
-        output: the folder that the matches go to.
-        files: what is to be fetched.
-        present: how many files are there already.
-        differing: files that are there with another size than the Hub's, which are left alone.
-        missing: paths that the official lists ask for and the Hub does not have.
+        output: the folder of the matches.
+        files: the files to download.
+        present: number of existing files.
+        differing: existing files with another size than on the Hub; they are unchanged.
+        missing: paths in the official lists that are not on the Hub.
     """
 
     output: Path
@@ -117,13 +117,13 @@ class DownloadPlan:
 
     @property
     def size_bytes(self) -> int:
-        """Size of what is to be fetched."""
+        """Total size of the files to download."""
         return sum(file.size_bytes for file in self.files)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A branch of a dataset, the files wanted of it, and in which matches (None for all)."""
+    """A branch of a dataset, the requested files, and their matches (None for all)."""
 
     repo_id: str
     branch: str
@@ -132,11 +132,11 @@ class _Source:
 
 
 def plan_download(output: str | Path, selection: Selection) -> DownloadPlan:
-    """Look up what is on the Hub and what of it is missing below `output`; nothing is fetched or written.
+    """Look up which files on the Hub are missing in `output`; nothing is downloaded or written.
 
     Raises:
-        InputError: the Hub cannot be reached or refuses, the official lists are needed and cannot be had, or a path on the
-            Hub leads out of `output`.
+        InputError: the Hub cannot be reached or denies access, the official lists are needed and not available, or a
+            path on the Hub leads out of `output`.
     """
     files, differing, missing, present = [], [], [], 0
     for source in _sources(selection):
@@ -155,14 +155,14 @@ def plan_download(output: str | Path, selection: Selection) -> DownloadPlan:
 
 
 def fetch(plan: DownloadPlan, *, progress: bool = True) -> None:
-    """Fetch the files of a plan; each appears under its name only when it is whole and its digest is right.
+    """Download the files of a plan; each appears under its name only when it is complete and its digest is correct.
 
     Args:
-        plan: of `plan_download`.
+        plan: from `plan_download`.
         progress: show a bar.
 
     Raises:
-        InputError: the Hub cannot be reached or refuses, a file arrives damaged, or the disk is too small.
+        InputError: the Hub cannot be reached or denies access, a file is damaged, or the disk is too small.
     """
     if not plan.files:
         return
@@ -176,7 +176,7 @@ def fetch(plan: DownloadPlan, *, progress: bool = True) -> None:
         try:
             for future in as_completed(futures):
                 future.result()
-        except BaseException:  # an interrupt too must not wait for gigabytes
+        except BaseException:  # an interrupt must not wait for the running downloads either
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -228,12 +228,13 @@ def _check_space(plan: DownloadPlan) -> None:
     needed, free = plan.size_bytes - fetched, shutil.disk_usage(there).free
     if needed > free:
         raise InputError(
-            f"`{plan.output}` needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB; give a larger disk"
+            f"`{plan.output}` needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free; free some space or "
+            "choose another disk"
         )
 
 
 def _fetch(file: HubFile, make_bar: Callable[..., "_FileBar"]) -> None:
-    """Fetch one file; what a `.partial` of another version of it leads to is fetched anew once."""
+    """Download one file; if its `.partial` belongs to another version, download it again once."""
     try:
         file.target.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(2):
@@ -244,14 +245,18 @@ def _fetch(file: HubFile, make_bar: Callable[..., "_FileBar"]) -> None:
                 return
             file.partial.unlink()
     except OSError as error:
-        raise InputError(f"`{file.target}` cannot be fetched: {error.strerror or error}; run this again") from error
-    raise InputError(f"`{hub_url(file.repo_id)}`: `{file.path}` arrives damaged; run this again later")
+        raise InputError(
+            f"`{file.target}` cannot be downloaded: {error.strerror or error}; rerun the command"
+        ) from error
+    raise InputError(
+        f"`{hub_url(file.repo_id)}`: `{file.path}` is damaged after the download; rerun the command later"
+    )
 
 
 def _complete(file: HubFile, make_bar: Callable[..., "_FileBar"]) -> None:
-    """Write what `<name>.partial` lacks."""
+    """Download the missing part of `<name>.partial`."""
     url = hf_hub_url(file.repo_id, file.path, repo_type="dataset", revision=file.commit)
-    # compressed on the way, a file could not be resumed
+    # a compressed transfer could not be resumed
     headers = build_hf_headers(library_name="comedian") | {"Accept-Encoding": "identity"}
     with file.partial.open("ab") as partial_file:
         if partial_file.tell() > file.size_bytes:
@@ -268,7 +273,7 @@ def _complete(file: HubFile, make_bar: Callable[..., "_FileBar"]) -> None:
 
 
 def _digest(file: HubFile) -> str:
-    """Hash what was fetched, as `file.digest` was: 64 digits of SHA-256 or 40 of git's."""
+    """Hash the downloaded file like `file.digest`: SHA-256 (64 digits) or Git's hash (40 digits)."""
     if len(file.digest) == 64:
         with file.partial.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
@@ -276,7 +281,7 @@ def _digest(file: HubFile) -> str:
 
 
 class _FileBar:
-    """What the Hub's client takes for the bar of one file: adds to the bar of all, and ends the download on `stop`."""
+    """Progress bar of one file for the Hub's client: updates the total bar, and aborts the download on `stop`."""
 
     def __init__(self, bar: tqdm, stop: threading.Event, *, initial: int = 0, **_):
         self._bar, self._stop = bar, stop

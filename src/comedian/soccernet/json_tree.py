@@ -9,7 +9,7 @@ from typing import Any
 from comedian.errors import InputError
 from comedian.files import comparable, parse_json, read_json, walk
 
-# A half has some 100 kB of labels; a zip of a few kB may hold terabytes.
+# A half has some 100 kB of labels; a zip of a few kB may unpack to terabytes.
 MAX_MEMBER_BYTES = 64 * 2**20
 
 
@@ -31,7 +31,7 @@ class JsonTree:
             try:
                 self._archive = zipfile.ZipFile(root)
             except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-                raise InputError(f"`{root}` cannot be read as a zip: {error}; make it again") from error
+                raise InputError(f"`{root}` cannot be read as a zip: {error}; create it again") from error
             members = self._archive.namelist()
         else:
             found = "is neither a folder nor a zip" if root.exists() else "does not exist"
@@ -39,11 +39,11 @@ class JsonTree:
         self._members: dict[PurePosixPath, str] = {}
         for member in sorted(members):
             path = PurePosixPath(comparable(Path(member).as_posix()))
-            # A zip made on a Mac holds a hidden twin of each file.
+            # A zip created on macOS contains a hidden metadata file for each file.
             if path.suffix != ".json" or path.name.startswith("."):
                 continue
             if path in self._members:
-                raise InputError(f"`{root}` holds `{path}` twice; leave one of them")
+                raise InputError(f"`{root}` contains `{path}` twice; keep one of them")
             self._members[path] = member
         self.folders: dict[str, list[str]] = {}
         for path in self._members:

@@ -1,4 +1,4 @@
-"""SoccerNet's label lists, and label lists in files: one label a line."""
+"""SoccerNet's label lists, and label lists in files: one label per line."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -49,20 +49,20 @@ BALL_LABELS_12 = (
 
 
 def read_label_list(path: str | Path) -> tuple[str, ...]:
-    """Read a label list: one label a line, in the order of the model's outputs; blank lines do not count.
+    """Read a label list: one label per line, in the order of the model's outputs; blank lines are ignored.
 
     Raises:
-        InputError: the file cannot be read, holds no label or one twice.
+        InputError: the file cannot be read, contains no label or a label twice.
     """
     labels = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not labels:
-        raise InputError(f"`{path}` holds no label; write one a line")
+        raise InputError(f"`{path}` contains no labels; write one per line")
     check_label_list(labels, f"`{path}`")
     return labels
 
 
 def check_label_list(labels: Sequence[str], source: str) -> None:
-    """Raise `InputError` naming `source` where a label occurs twice in `labels`, or is more than a line of text."""
+    """Raise `InputError` naming `source` if a label occurs twice in `labels`, or is not a single line of text."""
     if odd := next(filter(CONTROL.search, labels), None):
         raise InputError(f"{source} has the label {odd!r}; a label is one line without control characters")
     repeated = [label for label, count in Counter(labels).items() if count > 1]

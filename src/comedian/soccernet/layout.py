@@ -2,7 +2,7 @@
 
 A match is a folder, `<league>/<season>/<match>` in SoccerNet, any depth elsewhere. It holds one video a half
 (`1_224p.mkv`, `2_224p.mkv`) or, in ball action spotting, one video in all (`224p.mp4`), and a label file unless its
-labels are kept back.
+labels are not public.
 """
 
 import math
@@ -15,7 +15,7 @@ from pathlib import Path
 from comedian.errors import CONTROL, InputError
 from comedian.files import walk
 
-# A match with several is read by the first of these.
+# In a match with several, the first of these is read.
 LABEL_FILE_NAMES = ("Labels-v2.json", "Labels-ball.json", "Labels.json")
 
 
@@ -37,14 +37,14 @@ _WHOLE_VIDEO = re.compile(r"[0-9]+p|HQ")  # 224p: ball action spotting
 def find_matches(root: str | Path) -> list[str]:
     """Return the folders under `root`, at any depth, that hold a label file or a half's video.
 
-    They are relative to `root`, with forward slashes, sorted. Links are followed; hidden folders are passed over.
+    They are relative to `root`, with forward slashes, sorted. Links are followed; hidden folders are skipped.
 
     Raises:
-        InputError: `root` is no folder, or a match's name has control characters.
+        InputError: `root` is not a folder, or a match's name has control characters.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"`{root}` is no folder; give the folder that holds the matches")
+        raise InputError(f"`{root}` is not a folder; give the folder that holds the matches")
     matches = sorted(
         folder.relative_to(root).as_posix()
         for folder, file_names in walk(root)
@@ -60,20 +60,20 @@ def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | No
 
     Args:
         match_dir: the match's folder.
-        name: the file's name; None takes the first of `LABEL_FILE_NAMES` that is there.
+        name: the file's name; None takes the first of `LABEL_FILE_NAMES` that exists.
     """
     candidates = (Path(match_dir) / candidate for candidate in ((name,) if name else LABEL_FILE_NAMES))
     return next((path for path in candidates if path.is_file()), None)
 
 
 def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]:
-    """Return what to call the match of some videos, and half -> video.
+    """Return the name of the match of some videos, and half -> video.
 
-    Videos that are named as SoccerNet names halves (`1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`) and lie in one folder are of the
-    match of that folder, and their names say which halves. Any others are halves 1, 2, ... of a match named after the first.
+    Videos in one folder with SoccerNet's names of halves (`1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`) belong to the match of
+    that folder, and their names determine the halves. Others are halves 1, 2, ... of a match named after the first video.
 
     Raises:
-        InputError: two videos are of one half.
+        InputError: two videos belong to the same half.
     """
     paths = [Path(os.path.abspath(video)) for video in videos]
     if not are_named_halves(videos):
@@ -100,10 +100,10 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
 
     Args:
         match_dir: the match's folder, with `1_224p.mkv`, `2_224p.mkv` or `1.mp4` a half, or `224p.mp4` for half 1.
-        quality: which of several files a half to take, such as `720p`; None takes the smallest picture.
+        quality: which of several files per half to use, such as `720p`; None takes the smallest picture size.
 
     Raises:
-        InputError: a half has no video of that quality, or several that cannot be told apart.
+        InputError: a half has no video of that quality, or several that are ambiguous.
     """
     videos: dict[int, list[tuple[str, Path]]] = {}
     for path in sorted(Path(match_dir).iterdir()):
@@ -113,7 +113,7 @@ def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, 
 
 
 def _half_and_quality(file_name: str) -> tuple[int, str] | None:
-    """Return what a half's video is named by, such as (1, "224p"), or None for any other file."""
+    """Return half and quality from the name of a half's video, such as (1, "224p"), or None for any other file."""
     stem, suffix = os.path.splitext(file_name)
     if suffix.lower() not in VIDEO_SUFFIXES:
         return None
@@ -138,7 +138,7 @@ def _choose_video(half: int, videos: list[tuple[str, Path]], quality: str | None
 
 
 def _picture_height(quality: str) -> float:
-    """Return the lines of a picture named such as `224p`; anything else, such as `HQ`, counts as full size."""
+    """Return the height of a quality such as `224p`; others, such as `HQ`, count as full size."""
     return int(quality[:-1]) if re.fullmatch(r"[0-9]+p", quality) else math.inf
 
 
@@ -148,8 +148,8 @@ class PublishedFeatures:
 
     Attributes:
         suffix: the file's name after `<half>_`.
-        fps: features a second.
-        offset_s: time that the first feature stands for.
+        fps: features per second.
+        offset_s: time of the first feature, in seconds.
     """
 
     suffix: str
@@ -158,7 +158,7 @@ class PublishedFeatures:
 
 
 PUBLISHED = {
-    # feature i is computed on second [i, i + 1) and stands for its middle
+    # feature i is computed on second [i, i + 1); its time is the middle
     "baidu": PublishedFeatures("baidu_soccer_embeddings.npy", 1.0, 0.5),
     # feature i is computed on the frame at i / 2 s
     "resnet-pca512": PublishedFeatures("ResNET_TF2_PCA512.npy", 2.0, 0.0),

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 SPLITS_FILE_NAME = "splits.json"
 
 
-# What splits are called in files and folders -> what `datasets` calls them.
+# Names of splits in files and folders -> names in `datasets`.
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -38,7 +38,7 @@ SOCCERNET_LEAGUES = frozenset(
 
 
 def split_name(name: str) -> str:
-    """Return what `datasets` calls a split that a file, a folder or a person calls `name`, in any case; other names stay."""
+    """Return the name in `datasets` of the split `name`, in any case; other names are unchanged."""
     return SPLIT_NAMES.get(name.lower(), name)
 
 
@@ -46,7 +46,7 @@ def official_splits(label_file: str | None = None) -> dict[str, str]:
     """Return match -> split.
 
     Args:
-        label_file: `Labels-v2.json` or `Labels-ball.json`, which tells the task; None takes the matches of both.
+        label_file: `Labels-v2.json` or `Labels-ball.json`, which determines the task; None takes the matches of both.
 
     Raises:
         InputError: the package is not installed.
@@ -57,7 +57,7 @@ def official_splits(label_file: str | None = None) -> dict[str, str]:
         raise InputError(
             "the official splits are in the package `SoccerNet`: `pip install SoccerNet`, or write a `splits.json`"
         ) from error
-    # The two tasks share no match; a folder may hold both, and then the label file's name tells which is meant.
+    # The two tasks share no match; a folder may contain both, and then the name of the label file selects the task.
     tasks = {"Labels-v2.json": ["spotting"], "Labels-ball.json": ["spotting-ball"]}
     return {
         comparable(Path(game).as_posix()): SPLIT_NAMES[split]
@@ -68,11 +68,11 @@ def official_splits(label_file: str | None = None) -> dict[str, str]:
 
 
 def find_splits(root: Path, splits: str = "auto", label_file: str | None = None) -> dict[str, list[str]]:
-    """Return split -> match folders relative to `root`; `SoccerNetConfig.splits` tells where from.
+    """Return split -> match folders relative to `root`; see `SoccerNetConfig.splits` for their source.
 
     Raises:
-        InputError: `root` is no folder, the split file is malformed or names a missing match, or SoccerNet's own lists are
-            needed and cannot be had.
+        InputError: `root` is not a folder, the split file is malformed or names a missing match, or SoccerNet's own
+            lists are needed and not installed.
     """
     if splits != "auto":
         return _splits_of_file(root, Path(splits))
@@ -81,7 +81,7 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
     video_ids = find_matches(root)
     if any((root / folder).is_dir() for folder in SPLIT_NAMES):
         splits_of_folders = ((SPLIT_NAMES.get(video_id.split("/")[0]), video_id) for video_id in video_ids)
-        return _group(splits_of_folders, root, "in no split folder")
+        return _group(splits_of_folders, root, "not in a split folder")
     if any(video_id.split("/")[0] in SOCCERNET_LEAGUES for video_id in video_ids):
         official = official_splits(label_file)
         return _group(
@@ -93,12 +93,12 @@ def find_splits(root: Path, splits: str = "auto", label_file: str | None = None)
 
 
 def matches_of_splits(root: Path, names: Sequence[str] | None = None, splits: str = "auto") -> list[str]:
-    """Return the match folders of the named splits, relative to `root`; all matches where none is named.
+    """Return the match folders of the named splits, relative to `root`; all matches if none is given.
 
-    `splits` tells where the splits come from, see `SoccerNetConfig.splits`.
+    See `SoccerNetConfig.splits` for `splits`, the source of the splits.
 
     Raises:
-        InputError: `root` is no folder, or has no such split.
+        InputError: `root` is not a folder, or does not have the split.
     """
     if not names:
         return find_matches(root)
@@ -113,18 +113,20 @@ def matches_of_splits(root: Path, names: Sequence[str] | None = None, splits: st
 def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
-        raise InputError(f"`{path}` must hold one object, split -> list of match folders")
+        raise InputError(f"`{path}` must contain one object, split -> list of match folders")
     splits: dict[str, list[str]] = {}
     listed = set()
     for name, folders in content.items():
         split = split_name(name)
         if not re.fullmatch(r"\w+", split):
-            raise InputError(f"`{path}`: {name!r} is no name for a split; use train, validation, test or challenge")
+            raise InputError(
+                f"`{path}`: {name!r} is not a valid name of a split; use train, validation, test or challenge"
+            )
         for folder in folders:
             match_dir = existing(root, str(folder))
             video_id = match_dir.relative_to(root).as_posix()
             if not match_dir.is_dir():
-                raise InputError(f"`{path}` lists {folder!r} in {name}, and there is no folder `{match_dir}`")
+                raise InputError(f"`{path}` lists {folder!r} in {name}, and there is not a folder `{match_dir}`")
             if video_id in listed:
                 raise InputError(f"`{path}` lists {folder!r} more than once")
             listed.add(video_id)
@@ -133,17 +135,17 @@ def _splits_of_file(root: Path, path: Path) -> dict[str, list[str]]:
 
 
 def _group(splits_of_matches: Iterable[tuple[str | None, str]], root: Path, where: str) -> dict[str, list[str]]:
-    """Collect matches by split, in the usual order of splits; those without one are left out and named in the log."""
+    """Collect matches by split, in the usual order of splits; those without one are skipped and logged."""
     splits: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES.values()}
     left_out: list[str] = []
     for split, video_id in splits_of_matches:
         (left_out if split is None else splits.setdefault(split, [])).append(video_id)
     if left_out:
-        warn_once(f"`{root}`: {len(left_out)} matches left out, {where}, such as `{left_out[0]}`")
+        warn_once(f"`{root}`: {len(left_out)} matches omitted ({where}), such as `{left_out[0]}`")
     return splits
 
 
 @cache
 def warn_once(message: str) -> None:
-    """Warn of what is seen again each time that the folder is read for one builder."""
+    """Log a warning once, although the folder is read several times for one builder."""
     logger.warning(message)

@@ -37,9 +37,9 @@ class StageConfig(TrainingArguments):
     Settings of [`StageTrainer`]: those of [`transformers.TrainingArguments`] and the ones below.
 
     Defaults that differ from `TrainingArguments`: AdamW with `weight_decay` 0.05, cosine to a floor (`lr_scheduler_type`),
-    clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch would
-    be filled up with the epoch's first windows on several processes, but not on one), buffers left alone by DDP
-    (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
+    clipping at 1, saving and logging once an epoch, whole batches only (`dataloader_drop_last`: a last, smaller batch
+    would be filled up with the epoch's first windows on several processes, but not on one), buffers not synchronised
+    by DDP (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
     instructions; elsewhere training is in float32, with a warning.
 
     Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
@@ -54,9 +54,9 @@ class StageConfig(TrainingArguments):
             stage by default.
         warmup_start_ratio (`float`, *optional*): Learning rate of the first warm-up step as a share of the peak; the
             published one of the stage by default.
-        schedule_epochs (`float`, *optional*): Epochs that the schedules of learning rate and momentum are laid out over; as
-            many as are trained by default. With more, training stops before the schedules end. A share in `warmup_steps` is
-            one of this length.
+        schedule_epochs (`float`, *optional*): Epochs that the schedules of learning rate and momentum are laid out
+            over; as many as are trained by default. With more, training stops before the schedules end. A share in
+            `warmup_steps` is one of this length.
         flip_prob (`float`): Probability of a horizontal flip.
         jitter_prob (`float`): Probability of colour jitter.
         brightness (`float`): Range of the brightness factor around 1.
@@ -79,14 +79,14 @@ class StageConfig(TrainingArguments):
     max_grad_norm: float = field(default=1.0, metadata={"help": "Norm that gradients are clipped to."})
     save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is written."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When the loss is logged."})
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "Leave out the last, smaller batch."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the last, smaller batch."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Windows hold no unused columns."})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Queues are equal on all processes."})
     report_to: str | list[str] = field(default="none", metadata={"help": "`tensorboard`, `trackio`, ..."})
 
     # a loss that is not finite ends the run, see `StageTrainer`, and is not hidden from the logs
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Leave losses that are not finite out of logs."}
+        default=False, metadata={"help": "Omit losses that are not finite from the logs."}
     )
 
     # learning rate
@@ -125,7 +125,7 @@ class StageConfig(TrainingArguments):
     }
 
     def __post_init__(self):
-        # transformers refuses `bf16` on a machine without accelerator unless it is told to use the CPU
+        # transformers refuses `bf16` on a machine without accelerator unless `use_cpu` is set
         if not torch.accelerator.is_available():
             self.use_cpu = True
         super().__post_init__()
@@ -144,7 +144,7 @@ class StageConfig(TrainingArguments):
         self._check_schedule()
         for name, only in REFUSED_SETTINGS.items():
             if getattr(self, name) != only:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; leave it out")
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; remove it")
         if not 0 < self.min_crop_scale <= 1:
             raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
 
@@ -177,7 +177,7 @@ class StageConfig(TrainingArguments):
         self._settled = True
 
     def _check_schedule(self) -> None:
-        """Refuse settings of the schedule that contradict each other or that the type of schedule does not take."""
+        """Reject settings of the schedule that contradict each other or that the type of schedule does not take."""
         ratios = ("min_learning_rate_ratio", "warmup_start_ratio")
         for name in ratios:
             value = getattr(self, name)
@@ -195,7 +195,8 @@ class StageConfig(TrainingArguments):
                     )
         if self.schedule_epochs is not None and self.max_steps <= 0 and self.schedule_epochs < self.num_train_epochs:
             raise ValueError(
-                f"`schedule_epochs` {self.schedule_epochs:g} is less than `num_train_epochs` {self.num_train_epochs:g}; the "
+                f"`schedule_epochs` {self.schedule_epochs:g} is less than `num_train_epochs` "
+                f"{self.num_train_epochs:g}; the "
                 "schedules must be as long as the training, or longer"
             )
 
@@ -251,9 +252,11 @@ class WindowConfig(StageConfig):
 
     Args:
         windows_per_half (`int`): Windows drawn from each half in an epoch.
-        sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at random
-            starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal parts of the
-            half. `"random"`: one start in each equal part of all possible starts; windows may overlap. `"edges"`: the same,
+        sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at
+            random starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal
+            parts of the half. `"random"`: one start in each equal part of all possible starts; windows may overlap.
+            `"edges"`: the
+            same,
             with the edges of a half in about as many windows as its middle.
     """
 

@@ -65,7 +65,7 @@ def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
 
 
 def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -> None:
-    """Refuse a processor that makes other pixels of a frame than training does, which augments planes itself.
+    """Reject a processor whose preprocessing differs from that of training, which augments image planes itself.
 
     Raises:
         InputError: a setting other than resizing to the model's size (bilinear), scaling to [0, 1] and normalising.
@@ -78,13 +78,14 @@ def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -
     for name, value in wanted.items():
         if found[name] != value:
             raise InputError(
-                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be given "
+                f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be "
+                "given "
                 "other pixels than it was trained on; set it so"
             )
 
 
 class StageTrainer(Trainer):
-    """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` says what a stage's model is given.
+    """A [`transformers.Trainer`] on windows of a frame store; `augment_windows` returns the inputs of a stage's model.
 
     Every folder it saves has a record of what made the model, from which the card is written.
 
@@ -108,11 +109,12 @@ class StageTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         for name in ("preprocess_logits_for_metrics", "compute_loss_func"):
             if kwargs.get(name) is not None:
-                raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; leave it out")
+                raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; remove it")
         super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise InputError(
-                "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; train "
+                "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; "
+                "train "
                 "`peft.get_peft_model(model, config)`, or `PeftModel.from_pretrained(base, folder, is_trainable=True)`"
             )
         if self.processing_class is None:
@@ -138,7 +140,7 @@ class StageTrainer(Trainer):
     def record(self) -> ModelRecord:
         """What made the model as it stands now: the stages before, and this one."""
         stage = record_stage(self, self.title, self.recorded_halves(), self.clock.read_s(), self.recorded_features())
-        # weights that were a mean are no longer, once trained
+        # after training, the weights are no longer an average of checkpoints
         return replace(self._start, stages=[*self._start.stages, stage], averaged_from=[])
 
     def recorded_halves(self) -> dict[str, HalfDataset]:
@@ -166,7 +168,7 @@ class StageTrainer(Trainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             if (Path(folder) / ADAPTER_FILE_NAME).is_file():
-                # PEFT saves weights alone; labels and thresholds stand in the configuration
+                # PEFT saves only weights; labels and thresholds are in the configuration
                 self.model.config.save_pretrained(folder)
             self.record().save(folder)
 
@@ -227,7 +229,7 @@ class StageTrainer(Trainer):
         losses, self._step_losses = torch.stack(self._step_losses), []
         # with FSDP, every process has its share of the norm
         norm = grad_norm.full_tensor() if isinstance(grad_norm, DTensor) else grad_norm
-        # DeepSpeed does not know the norm of the first steps
+        # DeepSpeed returns no gradient norm in the first steps
         self.refuse_non_finite(losses, torch.as_tensor(0.0 if norm is None else norm, device=losses.device))
         return grad_norm
 
@@ -255,20 +257,21 @@ class StageTrainer(Trainer):
         field = "learning_rate" if self.args.base_learning_rate is None else "base_learning_rate"
         precision = ", or train with `bf16` instead of `fp16`" if scaler is not None else ""
         raise InputError(
-            f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training stopped; "
+            f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training "
+            "stopped; "
             f"{kept}. Lower `training.{field}` (now {getattr(self.args, field):g}) or lengthen `training.warmup_steps`"
             f"{precision}, and train again with `--restart`"
         )
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Wait for the others: a checkpoint with the Trainer's state, which the first process writes next, is whole."""
+        """Wait for the others: a checkpoint with the Trainer's state, which the first process writes next, is complete."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
     def whole_model(self) -> PreTrainedModel:
-        """The model or, where FSDP shares its weights out, a copy with all of them; called on every process.
+        """The model or, if FSDP shards its weights, a copy with all of them; called on every process.
 
-        FSDP gathers weights for `forward` alone, and on all processes at once: elsewhere it takes the whole model.
+        FSDP gathers weights for `forward` alone, and on all processes at once: otherwise the whole model is needed.
         """
         if not self.is_fsdp_enabled:
             return self.model
@@ -304,7 +307,7 @@ class StageTrainer(Trainer):
             The commit, on the main process.
 
         Raises:
-            InputError: the Hub refuses.
+            InputError: the Hub denies access.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self._finish_current_push()
@@ -359,12 +362,13 @@ class StageTrainer(Trainer):
 
         Args:
             planes: the windows' frames, from [`planes_of`].
-            seeds (`torch.LongTensor` of shape `(batch_size,)`): one a window.
+            seeds (`torch.LongTensor` of shape `(batch_size,)`): one per window.
             settings: what is switched on.
 
         Returns:
             Pixels `(batch_size, num_frames, 3, height, width)`, in the precision of the model's first product, which
-            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among them.
+            autocast would round them to anyway, and the drawn parameters; with mixup, `partner` `(batch_size,)` among
+            them.
         """
         model, processor = self.model.config, self.processing_class
         parameters = draw_parameters(seeds, settings, len(planes[0]) // model.tubelet_size)
@@ -408,15 +412,15 @@ def learning_rate_share(
 
 @contextmanager
 def storage_errors(folder: str) -> Iterator[None]:
-    """Say in one line what torch and safetensors raise, each in its own way, where a file cannot be written."""
+    """Return a one-line reason for the errors of torch and safetensors if a file cannot be written."""
     try:
         yield
     except (SafetensorError, RuntimeError) as error:
         if not STORAGE_ERROR.search(str(error)):
             raise
         raise InputError(
-            f"a checkpoint cannot be written to `{folder}` ({error}); make room and run the same command again: it goes on "
-            "from the last whole one"
+            f"a checkpoint cannot be written to `{folder}` ({error}); free some disk space and rerun the same "
+            "command: it resumes from the last complete checkpoint"
         ) from error
 
 
@@ -425,13 +429,13 @@ class QueuedTrainer(StageTrainer):
 
     def __init__(self, *args, **kwargs):
         if kwargs.get("compute_metrics") is not None:
-            raise InputError(f"`compute_metrics` is given, which {type(self).__name__} does not use; leave it out")
+            raise InputError(f"`compute_metrics` is given, which {type(self).__name__} does not use; remove it")
         super().__init__(*args, **kwargs)
         self.add_callback(AfterOptimizerStep(self))
         self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the model and, beside an adapter, the queue, which a resumed run goes on with."""
+        """Save the model and, beside an adapter, the queue, which a resumed run continues with."""
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save and (folder / ADAPTER_FILE_NAME).is_file():
@@ -477,7 +481,7 @@ class QueuedTrainer(StageTrainer):
 
 
 class EpochOfSampler(TrainerCallback):
-    """Tells the window sampler the epoch, which accelerate's wrappers do not pass on in every resumed run."""
+    """Sets the epoch of the window sampler, which accelerate's wrappers do not pass on in every resumed run."""
 
     def __init__(self, trainer: StageTrainer):
         self.trainer = trainer

@@ -13,7 +13,7 @@ from comedian.hub.model_record import read_record
 from comedian.training.recipe import read_sections
 
 SEED = "training.seed"
-# where things lie, which two runs of one kind may differ in
+# paths, which may differ between runs of one kind
 PLACES = ("training.output_dir", "data.root", "data.frames", "data.features")
 
 

@@ -68,7 +68,7 @@ class ContrastiveTrainer(QueuedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Measure how well nearest neighbours tell the labels of seconds, see [`nearest_neighbour_probe`].
+        """Measure how well nearest neighbours predict the labels of one-second clips, see [`nearest_neighbour_probe`].
 
         Returns:
             `{prefix}_knn_accuracy`, a fraction.

@@ -23,13 +23,13 @@ def distill(
     trainer_class: type[DistillationTrainer] | None = None,
     dataset_class: type[DistillationDataset] | None = None,
 ) -> list[dict]:
-    """Train a backbone to tell a teacher's features apart and leave it in `training.output_dir`.
+    """Distil a teacher's features into a backbone (contrastive) and save it in `training.output_dir`.
 
     A run that was interrupted resumes from its last checkpoint, and a finished one is left as it is.
 
     Args:
         recipe: from `load_recipe`.
-        resume: continue what the output folder holds; otherwise train anew.
+        resume: continue the run in the output folder; otherwise start from scratch.
         model_class, trainer_class, dataset_class: subclasses in place of the stage's own and of the recipe's `classes`.
 
     Returns:

@@ -22,13 +22,13 @@ def finetune(
     trainer_class: type[SpottingTrainer] | None = None,
     dataset_class: type[WindowDataset] | None = None,
 ) -> dict[str, dict]:
-    """Train a spotting model as the recipe says and leave the best one in `training.output_dir`.
+    """Train a spotting model with a recipe and save the best one in `training.output_dir`.
 
     A run that was interrupted resumes from its last checkpoint, and a finished one is left as it is.
 
     Args:
         recipe: from `load_recipe`.
-        resume: continue what the output folder holds; otherwise train anew.
+        resume: continue the run in the output folder; otherwise start from scratch.
         model_class, trainer_class, dataset_class: subclasses in place of the stage's own and of the recipe's `classes`.
 
     Returns:
@@ -59,7 +59,7 @@ def finetune(
         processing_class=build_processor(config),
     )
     if not train(trainer, recipe, resume):
-        # gone where `comedian tune` has changed what they were scores of
+        # missing if `comedian tune` has changed the settings they were computed with
         path = Path(args.output_dir) / f"validation{SCORES_SUFFIX}"
         return read_json(path) if path.is_file() else {}
     scores = trainer.finish()

@@ -28,7 +28,7 @@ def pretrain(
 
     Args:
         recipe: from `load_recipe`.
-        resume: continue what the output folder holds; otherwise train anew.
+        resume: continue the run in the output folder; otherwise start from scratch.
         model_class, trainer_class, dataset_class: subclasses in place of the stage's own and of the recipe's `classes`.
 
     Returns:

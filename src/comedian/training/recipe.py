@@ -39,7 +39,7 @@ class DataSection:
     Attributes:
         root: folder of matches in SoccerNet's layout.
         frames: frame store made by `comedian prepare` from the same folder.
-        labels: a file with one label a line; SoccerNet-v2's 17 labels by default.
+        labels: a file with one label per line; SoccerNet-v2's 17 labels by default.
         splits: where the splits come from, see `SoccerNetConfig.splits`.
         features: feature bank of the training split, for stage 2.
     """
@@ -160,7 +160,7 @@ def read_sections(path: Path) -> dict[str, Any]:
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"`{path}` holds no sections, such as `model`, `data` and `training`; mend it")
+        raise InputError(f"`{path}` holds no sections, such as `model`, `data` and `training`; correct it")
     return content
 
 
@@ -168,13 +168,15 @@ def parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
     """Read `--a.b value` and `--a.b=value` as pairs of a dotted name and a YAML value.
 
     Raises:
-        InputError: a word that is no such option, or one without a value.
+        InputError: an argument is not such an option, or has no value.
     """
     pairs, rest = [], list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith(OVERRIDE_PREFIX) or "." not in word.split("=")[0]:
-            raise InputError(f"`{word}` is no override; write `--section.field value`, such as `--training.seed 1`")
+            raise InputError(
+                f"`{word}` is not an override; write `--section.field value`, such as `--training.seed 1`"
+            )
         name, separator, text = word[len(OVERRIDE_PREFIX) :].partition("=")
         if not separator:
             if not rest:
@@ -208,10 +210,10 @@ def _section(section: type, values: Any, name: str):
 
 
 def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind: str = "field") -> None:
-    """Make sure that all names are known.
+    """Check that all names are known.
 
     Raises:
-        InputError: one is not; the message says which one was probably meant.
+        InputError: a name is unknown; the message suggests a similar one.
     """
     known = set(known)
     for name in given:
@@ -220,7 +222,7 @@ def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind:
 
 
 def _check_overrides(values: Mapping[str, Any], config: type[PreTrainedConfig], name: str) -> None:
-    """Refuse overrides of fields that a configuration does not have: transformers drops them without a word."""
+    """Refuse overrides of fields that a configuration does not have: transformers ignores them silently."""
     refuse_unknown(values, config.__annotations__, f"the recipe's section `{name}`")
     for key, sub_config in config.sub_configs.items():
         if isinstance(values.get(key), Mapping):

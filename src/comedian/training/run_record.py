@@ -44,7 +44,7 @@ class RunClock(TrainerCallback, ExportableState):
         self._since_s = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Go on from the checkpoint's time, if the run continues one."""
+        """Continue from the time of the checkpoint, if the run resumes one."""
         stored = state.stateful_callbacks.get(type(self).__name__, {})
         self.elapsed_s = stored.get("attributes", {}).get("elapsed_s", 0.0)
         self._since_s = time.perf_counter()

@@ -36,7 +36,7 @@ from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, pla
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
 
-# in a checkpoint, beside their average: what training goes on from
+# in a checkpoint, beside their average: the weights that training continues from
 TRAINED_WEIGHTS = "trained_weights.safetensors"
 
 
@@ -94,7 +94,7 @@ class SpottingTrainer(StageTrainer):
         torch._foreach_lerp_(averaged_tensors(self._average), averaged_tensors(self.model), 1 - decay)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the average as the model, and what training goes on from beside it."""
+        """Save the average as the model, and the weights that training continues from beside it."""
         if self._average is None:
             return super()._save(output_dir, state_dict)
         super()._save(output_dir, self._average.state_dict())
@@ -102,7 +102,7 @@ class SpottingTrainer(StageTrainer):
             save_file(self.model.state_dict(), Path(output_dir or self.args.output_dir) / TRAINED_WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load the average, and what training goes on from."""
+        """Load the average, and the weights that training continues from."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._average is not None:
             self._average.load_state_dict(self.model.state_dict())
@@ -190,7 +190,7 @@ class SpottingTrainer(StageTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score whole halves, shared out over the processes; of several sets, each under its name.
+        """Score whole halves, divided among the processes; of several sets, each under its name.
 
         Returns:
             `{prefix}_average_map_tight`, `{prefix}_average_map_loose` (fractions), `{prefix}_runtime` in seconds, and what
@@ -214,7 +214,7 @@ class SpottingTrainer(StageTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "test",
     ) -> PredictionOutput:
-        """Spot whole halves, shared out over the processes.
+        """Spot whole halves, divided among the processes.
 
         Returns:
             `predictions`: a list of spots a half, in their order; `label_ids`: its events, as `(label, position_ms)`;
@@ -288,7 +288,7 @@ def freeze_backbone(model: ComedianForActionSpotting) -> None:
     """
     if any("lora_" in name for name, _ in model.comedian.named_parameters()):
         raise InputError(
-            "`freeze_backbone` would freeze the backbone's adapter too, and PEFT freezes the rest; leave it out"
+            "`freeze_backbone` would freeze the backbone's adapter too, and PEFT freezes the rest; remove it"
         )
     model.comedian.requires_grad_(False)
 
@@ -307,7 +307,9 @@ def write_scores(
 def layer_depths(model: nn.Module) -> dict[str, int]:
     """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
     if model.config.spatial_encoder == "backbone":
-        raise InputError("`layer_decay` knows the layers of vivit and viswin only; leave it out with a backbone")
+        raise InputError(
+            "`layer_decay` supports the layers of vivit and viswin only; remove it for a model with a backbone"
+        )
     prefixes = []
     for name, _ in model.named_modules():
         if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):

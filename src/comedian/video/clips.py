@@ -1,9 +1,9 @@
-"""Clips around events: packets copied as they are where that can be, encoded again where it cannot.
+"""Clips around events: packets are copied if possible and re-encoded otherwise.
 
-A copy has to hold the packets from the key frame at or before the instant that was asked for. A clip hides those before that
-instant with an edit list, which players follow; a further segment of a reel shows them. Where the key frame is more than
-`MAX_EARLY_S` before the instant, the packets are encoded again instead. The end of a copy is exact but for frames that its
-own last frames refer to.
+A copy must contain the packets from the key frame at or before the requested time. A clip hides the packets before
+that time with an edit list, which players follow; further segments of a reel show them. Where the key frame is more
+than `MAX_EARLY_S` before the requested time, the packets are re-encoded instead. The end of a copy is exact, except
+for frames that its own last frames refer to.
 """
 
 import json
@@ -42,27 +42,27 @@ from comedian.video.timeline import Timeline, frame_rate
 logger = logging.getLogger(__name__)
 
 RECORD_NAME = "clips.json"
-# what players expect in an MP4
+# codecs that players support in an MP4
 COPIED_CODECS = frozenset(("h264", "hevc", "av1", "vp9", "mpeg4", "aac", "mp3", "ac3", "eac3", "opus"))
-# how much before the instant that was asked for the packets of a copy may begin
+# the packets of a copy may begin at most this much before the requested time
 MAX_EARLY_S = 1.0
-# frames that a codec may show later than it decodes them
+# maximum reordering delay of a codec, in frames
 MAX_REORDERED = 16
-# how far behind the picture in a file its sound may be
+# the audio packets of a file may be at most this far behind the video packets
 INTERLEAVING_S = 2.0
 MAX_LABEL_LETTERS = 60
-# of a copy for a browser: enough to label by
+# of a copy for a browser: sufficient for labelling
 COPY_HEIGHT = 360
-# what AAC in an MP4 is at; sound at other rates is resampled
+# sample rates of AAC in an MP4; audio with another rate is resampled
 AAC_RATES = frozenset((8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000))
 DEFAULT_AAC_RATE = 48_000
-# containers round times
+# tolerance for containers that round timestamps
 SLACK_S = Fraction(1, 2000)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video, in seconds after its first shown frame."""
+    """A segment of a video, in seconds after its first shown frame."""
 
     video: Path
     begin_s: float
@@ -70,11 +70,11 @@ class Segment:
 
 
 class _NotCopyable(Exception):
-    """The packets cannot be taken as they are."""
+    """The packets cannot be copied."""
 
 
 def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float, after_s: float) -> Segment:
-    """Return the stretch around a spot, cut at the ends of its half's video.
+    """Return the segment around a spot, clipped to the duration of the half's video.
 
     Args:
         spot: `label`, `timestamp_s` and `half`.
@@ -83,10 +83,12 @@ def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float,
         after_s: seconds after it.
 
     Raises:
-        InputError: there is no video of the half, or it ends before the spot.
+        InputError: the half has no video, or the video ends before the spot.
     """
     if spot["half"] > len(videos):
-        raise InputError(f"an event is in half {spot['half']}, but {len(videos)} videos were given; name one a half")
+        raise InputError(
+            f"an event is in half {spot['half']}, but {len(videos)} videos were given; give one video per half"
+        )
     video = videos[spot["half"] - 1]
     duration_s = probe(video).duration_s
     if spot["timestamp_s"] >= duration_s:
@@ -98,9 +100,9 @@ def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float,
 
 
 def clip_names(spots: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a file's name a spot, such as `Goal_h1_12m34s.mp4`, whatever the labels hold.
+    """Return one file name per spot, such as `Goal_h1_12m34s.mp4`; other characters of labels are replaced.
 
-    Spots of one label within a second are told apart by a number: `Goal_h1_12m34s_2.mp4`.
+    Spots of one label within a second are numbered: `Goal_h1_12m34s_2.mp4`.
     """
     names = []
     taken: Counter[str] = Counter()
@@ -108,7 +110,7 @@ def clip_names(spots: Sequence[Mapping[str, Any]]) -> list[str]:
         minutes, seconds = divmod(int(spot["timestamp_s"]), 60)
         label = re.sub(r"[^\w-]+", "_", spot["label"]).strip("_")[:MAX_LABEL_LETTERS] or "event"
         name = f"{label}_h{spot['half']}_{minutes:02d}m{seconds:02d}s"
-        # some file systems do not tell capitals apart
+        # some file systems are case-insensitive
         taken[name.casefold()] += 1
         number = taken[name.casefold()]
         names.append(f"{name}.mp4" if number == 1 else f"{name}_{number}.mp4")
@@ -122,27 +124,27 @@ def write_clips(
     exact: bool = False,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> dict[str, dict[str, Any]]:
-    """Write one clip a segment; those that are there already, of the same video and stretch, are kept.
+    """Write one clip per segment; existing clips of the same video and segment are kept.
 
-    A segment that cannot be written does not keep the others from being written. What the clips are stands in `clips.json`
-    beside them, written after each.
+    If a segment cannot be written, the others are still written. `clips.json` in the same folder describes the clips;
+    it is updated after each clip.
 
     Args:
-        folder: made if need be.
-        segments: file name -> what to cut.
-        exact: encode again, so that each clip ends at its very frame too and begins there in players without edit lists.
-        progress: wraps what is gone through, such as `tqdm`.
+        folder: created if missing.
+        segments: file name -> segment.
+        exact: re-encode, so that each clip begins and ends at the exact frame, also in players that ignore edit lists.
+        progress: wraps the iterable of segments, such as `tqdm`.
 
     Returns:
-        File name -> `video`, `begin_s`, `end_s`, `exact`, and `first_frame_s`, where in the video the clip really begins.
+        File name -> `video`, `begin_s`, `end_s`, `exact`, and `first_frame_s`, the actual start of the clip in the video.
 
     Raises:
-        InputError: a video cannot be read or its frames not be encoded; raised after the other clips are written.
+        InputError: a video cannot be read or its frames cannot be encoded; raised after the other clips are written.
     """
     record_path = Path(folder) / RECORD_NAME
     record = read_json(record_path) if record_path.exists() else {}
     if not isinstance(record, dict):
-        raise InputError(f"`{record_path}` is no record of clips; remove it or choose another folder")
+        raise InputError(f"`{record_path}` is not a valid record of clips; remove it or choose another folder")
     failures = []
     for name in progress(segments):
         segment, path = segments[name], Path(folder) / name
@@ -157,25 +159,27 @@ def write_clips(
             continue
         atomic_write_text(record_path, json.dumps(record, indent=1) + "\n")
     if failures:
-        raise InputError(f"{len(failures)} of {len(segments)} clips cannot be written; the first is {failures[0]}")
+        raise InputError(
+            f"{len(failures)} of {len(segments)} clips cannot be written; the first error is {failures[0]}"
+        )
     return {name: record[name] for name in segments}
 
 
 def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = False) -> list[Segment]:
-    """Write segments one after the other into one video; those that overlap become one.
+    """Write segments one after the other into one video; overlapping segments are merged.
 
     Returns:
-        What the reel holds.
+        The segments of the reel.
 
     Raises:
-        InputError: a video cannot be read or its frames not be encoded.
+        InputError: a video cannot be read or its frames cannot be encoded.
     """
-    if not exact:  # the key frame may lie in the segment before
+    if not exact:  # the key frame may be in the previous segment
         found = [_begin_of_copy_s(part) for part in segments]
         begins_s = [begin_s for begin_s in found if begin_s is not None]
         exact = len(begins_s) < len(found)
     if not exact:
-        begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides what comes before it
+        begins_s[:1] = [segment.begin_s for segment in segments[:1]]  # an edit list hides the frames before it
         segments = [Segment(part.video, begin_s, part.end_s) for part, begin_s in zip(segments, begins_s, strict=True)]
     merged: list[Segment] = []
     for part in segments:
@@ -189,18 +193,18 @@ def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = F
 
 
 def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool = False) -> float:
-    """Write segments into one MP4, copied where that can be and unless `exact`, otherwise as H.264 and AAC.
+    """Write segments into one MP4: copied if possible and not `exact`, otherwise re-encoded as H.264 and AAC.
 
     Args:
-        path: the file, whole or not at all.
+        path: the file, written atomically.
         segments: in the order of the video to write.
-        exact: encode again.
+        exact: re-encode.
 
     Returns:
-        Seconds after the first frame of its video at which the first segment really begins.
+        Seconds after the first frame of its video at which the first segment actually begins.
 
     Raises:
-        InputError: a video cannot be read or its frames not be encoded.
+        InputError: a video cannot be read or its frames cannot be encoded.
         OSError: the file cannot be written.
     """
     with atomic_path(path) as partial:
@@ -212,9 +216,11 @@ def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool
         try:
             return _write(partial, segments, _encode)
         except av.error.FFmpegError as error:
-            if error.errno in STORAGE_ERRORS:  # the video itself was opened
+            if error.errno in STORAGE_ERRORS:  # the video itself could be opened
                 raise OSError(error.errno, error.strerror, str(path)) from error
-            raise InputError(f"`{segments[0].video}` cannot be cut: {error.strerror}; is it complete?") from error
+            raise InputError(
+                f"`{segments[0].video}` cannot be cut: {error.strerror}; check that the file is complete"
+            ) from error
 
 
 def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] = lambda time_s: None) -> None:
@@ -235,7 +241,9 @@ def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] 
         except av.error.FFmpegError as error:
             if error.errno in STORAGE_ERRORS:
                 raise OSError(error.errno, error.strerror, str(path)) from error
-            raise InputError(f"`{video}` cannot be copied: {error.strerror}; is it complete?") from error
+            raise InputError(
+                f"`{video}` cannot be copied: {error.strerror}; check that the file is complete"
+            ) from error
 
 
 # ---- one output, many segments ----
@@ -243,7 +251,7 @@ def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] 
 
 @dataclass
 class _Output:
-    """A video that is being written: its streams and their formats by kind, and where they and the next segment are."""
+    """A video that is being written: its streams and their formats by kind, and the current positions."""
 
     container: OutputContainer
     streams: dict[str, Stream] = field(default_factory=dict)
@@ -270,7 +278,7 @@ def _write(
 
 
 def _sources(source: InputContainer, segment: Segment) -> dict[str, Stream]:
-    """The picture, and the sound where there is some."""
+    """The video stream, and the audio stream if there is one."""
     return {"video": video_stream(source, segment.video)} | dict(zip(["audio"], source.streams.audio))
 
 
@@ -279,12 +287,12 @@ def _ticks(stream: Stream, time_s: float | Fraction) -> int:
 
 
 class _Place(NamedTuple):
-    """Where in a video a segment begins, in ticks of the picture on the timeline.
+    """Start of a segment in a video, in ticks of the video stream on the timeline.
 
     Attributes:
         key: the last key frame at or before it.
         shown: the frame on screen.
-        seek: a place before the key frame to seek; `None` for the file's begin.
+        seek: a position before the key frame to seek to; `None` for the start of the file.
     """
 
     key: int
@@ -301,7 +309,7 @@ def _place_of(segment: Segment, timing: Timing) -> _Place:
                 source.seek(place, stream=picture)
             timeline, key, shown, num_after = Timeline(source, picture), None, None, 0
             if timeline.has_decoding_times:
-                raise _NotCopyable("AVI does not hold the times at which reordered frames are shown")
+                raise _NotCopyable("AVI does not store presentation times of reordered frames")
             for packet in timeline.packets():
                 if packet is None or packet.pts is None:
                     continue
@@ -313,11 +321,11 @@ def _place_of(segment: Segment, timing: Timing) -> _Place:
                     break
             if key is not None:
                 return _Place(key, max(shown, key), place)
-    raise _NotCopyable("no key frame can be sought")
+    raise _NotCopyable("no key frame can be found by seeking")
 
 
 def _begin_of_copy_s(segment: Segment) -> float | None:
-    """Where a copy of the segment begins, in seconds after the first frame; `None` where it is encoded instead."""
+    """Where a copy of the segment begins, in seconds after the first frame; `None` if it is re-encoded instead."""
     timing = timing_of(segment.video)
     try:
         with open_video(segment.video) as source:
@@ -329,7 +337,8 @@ def _begin_of_copy_s(segment: Segment) -> float | None:
 
 
 def _begins_in_time(begin_s: float, segment: Segment) -> bool:
-    """Whether a copy that begins at a key frame shows nothing before the video's first frame, and little too much."""
+    """Whether a copy that begins at a key frame contains no frames before the video's first shown frame, and at most
+    `MAX_EARLY_S` before the segment."""
     return begin_s >= max(segment.begin_s - MAX_EARLY_S, 0) - SLACK_S
 
 
@@ -337,28 +346,30 @@ def _begins_in_time(begin_s: float, segment: Segment) -> bool:
 
 
 def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
-    """Append the packets of a segment, from the key frame at or before its begin; return the time of the first shown."""
+    """Append the packets of a segment, from the key frame at or before its start; return the time of the first shown
+    frame."""
     sources, timing = _sources(source, segment), timing_of(segment.video)
     picture = sources["video"]
     place = _place_of(segment, timing)
     key_s, first_s = place.key * picture.time_base, _ticks(picture, timing.first_s) * picture.time_base
     if not _begins_in_time(float(key_s - first_s), segment):
-        raise _NotCopyable(f"the key frame is {segment.begin_s - float(key_s - first_s):.1f} s before the begin")
+        raise _NotCopyable(f"the key frame is {segment.begin_s - float(key_s - first_s):.1f} s before the start")
     if others := {stream.codec.canonical_name for stream in sources.values()} - COPIED_CODECS:
-        raise _NotCopyable(f"MP4 players do not expect {others.pop()}")
+        raise _NotCopyable(f"MP4 players do not support {others.pop()}")
     formats = {kind: _format(stream) for kind, stream in sources.items()}
     if not output.streams:
         output.streams = {kind: output.container.add_stream_from_template(stream) for kind, stream in sources.items()}
         output.formats = formats
-        if picture.codec.canonical_name == "hevc":  # Apple's players refuse FFmpeg's default, hev1
+        if picture.codec.canonical_name == "hevc":  # Apple's players do not play FFmpeg's default tag, hev1
             output.streams["video"].codec_context.codec_tag = "hvc1"
     elif formats != output.formats:
-        raise _NotCopyable("the videos differ in codec, size or sound")
+        raise _NotCopyable("the videos differ in codec, size or audio format")
     end_s = Fraction(segment.end_s) + first_s
     # a packet with a time below 0 is hidden by an edit list
     begin_s = key_s if output.last_dts else place.shown * picture.time_base
     shift_s, end_of_output_s = output.next_s - begin_s, output.next_s
-    # Matroska keeps no decoding times, and FFmpeg finds none for the first frames after a seek: any before theirs will do
+    # Matroska stores no decoding times, and FFmpeg computes none for the first frames after a seek: any earlier time
+    # is valid
     before = count(place.key - MAX_REORDERED)
     if place.seek is not None:
         source.seek(place.seek, stream=picture)
@@ -370,7 +381,7 @@ def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
         last = output.last_dts.get(kind)
         output.last_dts[kind] = packet.dts = dts + shift if last is None else max(dts + shift, last + 1)
         if packet.dts > packet.pts:
-            raise _NotCopyable("decoding times go back")
+            raise _NotCopyable("decoding times decrease")
         if kind == "video":
             end_of_output_s = max(end_of_output_s, (packet.pts + (packet.duration or 1)) * packet.time_base)
         packet.stream = output.streams[kind]
@@ -380,7 +391,7 @@ def _copy(output: _Output, source: InputContainer, segment: Segment) -> float:
 
 
 def _format(stream: Stream) -> tuple:
-    """What two streams share whose packets may follow each other."""
+    """Properties that two streams must share for their packets to be concatenated."""
     context = stream.codec_context
     size = (context.width, context.height, context.pix_fmt) if stream.type == "video" else (context.rate,)
     return context.codec.canonical_name, context.extradata, *size
@@ -389,13 +400,13 @@ def _format(stream: Stream) -> tuple:
 def _packets_between(
     source: InputContainer, sources: Mapping[str, Stream], key: int, begin_s: Fraction, end_s: Fraction
 ) -> Iterator[av.Packet]:
-    """Yield the picture's packets from the key frame up to the last one before `end_s`, and the sound from `begin_s`."""
+    """Yield the video packets from the key frame to the last one before `end_s`, and the audio packets from `begin_s`."""
     picture, *others = sources.values()
     begun, after_end, ended = False, [], set()
     for packet in Timeline(source, picture).packets(*others):
         if packet is None:
             if begun and "video" not in ended:
-                raise _NotCopyable("the clock starts anew, and what follows may be another recording")
+                raise _NotCopyable("the container's clock restarts, and the rest may be another recording")
             continue
         if packet.pts is None:
             raise _NotCopyable("packets have no times")
@@ -424,7 +435,7 @@ def _packets_between(
 
 
 def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
-    """Append the frames of a segment, encoded; return where it begins."""
+    """Encode and append the frames of a segment; return its start time."""
     sources = _sources(source, segment)
     frames = _frames_between(source, sources, segment)
     early = []
@@ -433,7 +444,7 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
         if item[0] == "video":
             break
     else:
-        raise InputError(f"`{segment.video}` holds no frame from {segment.begin_s:.1f} to {segment.end_s:.1f} s")
+        raise InputError(f"`{segment.video}` has no frame from {segment.begin_s:.1f} to {segment.end_s:.1f} s")
     _, first_s, first = early[-1]
     turns = quarter_turns(first)
     if not output.streams:
@@ -459,7 +470,7 @@ def _encode(output: _Output, source: InputContainer, segment: Segment) -> float:
 
 
 def _encode_frame(output: _Output, kind: str, frame: av.VideoFrame | av.AudioFrame, place_s: Fraction) -> None:
-    """Encode a frame at its place in the output, or as soon after the frame before it as can be."""
+    """Encode a frame at its time in the output, or one tick after the previous frame if that is later."""
     encoder = output.streams[kind]
     frame.time_base = encoder.codec_context.time_base
     frame.pts = max(round(place_s / frame.time_base), output.last_dts.get(kind, -1) + 1)
@@ -468,7 +479,7 @@ def _encode_frame(output: _Output, kind: str, frame: av.VideoFrame | av.AudioFra
 
 
 def _upright(frame: VideoFrame, turns: int, target: VideoStream) -> VideoFrame:
-    """A frame as the encoder takes it."""
+    """A frame in the format of the encoder."""
     if turns:
         frame = VideoFrame.from_ndarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
     frame = frame.reformat(target.width, target.height, "yuv420p")
@@ -479,9 +490,9 @@ def _upright(frame: VideoFrame, turns: int, target: VideoStream) -> VideoFrame:
 def _frames_between(
     source: InputContainer, sources: Mapping[str, Stream], segment: Segment
 ) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
-    """Yield what is to be seen and heard in a segment: kind, seconds after the video's first frame, and frame.
+    """Yield the video and audio frames of a segment: kind, seconds after the video's first frame, and frame.
 
-    The first picture is the one on screen at the begin, and the last one stands until the end.
+    The first picture is the one on screen at the start; the last one is shown until the end.
     """
     picture, timing = sources["video"], timing_of(segment.video)
     picture.thread_type = "AUTO"
@@ -509,7 +520,7 @@ def _frames_between(
 def _frames_from_key_frame(
     source: InputContainer, sources: Mapping[str, Stream], segment: Segment, timing: Timing, end_s: Fraction
 ) -> Iterator[tuple[str, Fraction, av.VideoFrame | av.AudioFrame]]:
-    """Yield the frames that decode from a key frame before a segment until its end, or from the file's begin."""
+    """Yield the frames that decode from a key frame before a segment until its end, or from the start of the file."""
     picture, *others = sources.values()
     try:
         key, _, place = _place_of(segment, timing)
@@ -558,7 +569,7 @@ def _encoders(
     heard = sources["audio"]
     sound = container.add_stream("aac", heard.rate if heard.rate in AAC_RATES else DEFAULT_AAC_RATE)
     sound.layout = heard.layout
-    if heard.layout.name.endswith("channels"):  # files of PCM say how many channels there are, not which
+    if heard.layout.name.endswith("channels"):  # PCM files store the number of channels, not their layout
         sound.layout = "mono" if heard.layout.nb_channels == 1 else "stereo"
     sound.codec_context.time_base = Fraction(1, sound.rate)
     return {"video": video, "audio": sound}

@@ -1,11 +1,11 @@
 """PyAV: any video -> RGB frames on an exact time grid.
 
-Time 0 is when the first frame is shown, whatever the container's clock says; every command takes it from here. Frames that
-an edit list hides and those before the first key frame are not shown. Where the container's clock starts anew, time
-goes on (see `comedian.video.timeline`). Grid point `i` is at
-`i / fps` seconds and shows what a viewer would see then: the last frame presented at or before it. Everything goes by
-the frames' own timestamps, so variable frame rates, start times other than 0 and rates that do not divide the source's
-need no special case. Frames are upright, as players show them: a telephone films sideways and notes how to turn the picture.
+Time 0 is when the first frame is shown, regardless of the container's clock; all commands use this definition. Frames that
+an edit list hides and those before the first key frame are not shown. If the container's clock restarts, time
+continues (see `comedian.video.timeline`). Grid point `i` is at `i / fps` seconds and shows the frame on screen at that
+time: the last frame presented at or before it. Only the timestamps of the frames are used, so variable frame rates,
+start times other than 0 and rates that do not divide the source's need no special case. Frames are upright, as players
+show them: phones store rotated pictures and a rotation flag.
 """
 
 import logging
@@ -34,29 +34,29 @@ from comedian.video.timeline import Timeline, first_shown_s, frame_rate
 
 logger = logging.getLogger(__name__)
 
-# A stream shorter than its container claims by more than this has lost its tail.
+# A stream that is shorter than its container's duration by more than this is truncated.
 TRUNCATION_TOLERANCE_S = 1.0
 # More packets than any codec reorders frames by (H.264 and HEVC: 16).
 PACKETS_AHEAD = 40
-# How far before an instant to look for a key frame: some containers have no index and land behind it.
+# How far before an instant to look for a key frame: seeking in containers without an index may end after it.
 SEEK_BACK_S = (0, 10, 60, math.inf)
-# FFmpeg reads on after the end of the first file
+# containers of which FFmpeg reads concatenated files to the end
 FORMATS_OF_JOINABLE_FILES = ("matroska", "avi")
 # further restarts of one clock are not reported
 MAX_RESTARTS_TOLD = 10
-# A later frame has a broken time: filling up to it, five frames would make years.
+# A later frame has a broken timestamp: filling the gap up to it could repeat a frame for years.
 MAX_LENGTH_S = MAX_POSITION_MS / 1000
-# What names other files or addresses, or is a script: whoever wrote it would choose what is opened.
+# Formats that refer to other files or addresses, or contain scripts: they could open anything on this machine.
 LISTS = frozenset("avisynth concat dash hls image2 imf rtp rtsp sap sdp vapoursynth webm_dash_manifest".split())
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header says, and when its pictures are shown.
+    """Properties from a video's header, and its duration.
 
     Attributes:
         duration_s: seconds from the first shown frame to the end of the last one.
-        fps: average frames a second of the source.
+        fps: average frames per second of the source.
         width: pixels.
         height: pixels.
     """
@@ -69,14 +69,15 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Timing:
-    """When the pictures of a video are shown, in seconds on the container's clock, which is the timeline up to a break.
+    """Times of the pictures of a video, in seconds on the container's clock (equal to the timeline up to its first
+    restart).
 
     Attributes:
         first_s: when the first shown frame is: time 0 of every command.
         end_s: when the last one ends.
-        player_s: time 0 of a player, which begins with the first stream, be it sound.
-        restarts_s: where on the timeline the container's clock starts anew.
-        can_seek: whether the container finds a place by its time.
+        player_s: time 0 of a player, which begins with the first stream, also if that is audio.
+        restarts_s: times on the timeline at which the container's clock restarts.
+        can_seek: whether the container supports seeking.
     """
 
     first_s: float
@@ -94,15 +95,15 @@ class Timing:
 def timing_of(path: str | Path) -> Timing:
     """Return when the pictures of a video are shown.
 
-    The packets of a file without an index (MPEG-TS, MPEG-PS, raw streams) are all read once, none of them decoded.
+    The packets of a file without an index (MPEG-TS, MPEG-PS, raw streams) are all read once, without decoding.
 
     Raises:
-        InputError: `path` is not a readable video, or holds no picture.
+        InputError: `path` is not a readable video, or contains no pictures.
     """
     try:
         status = Path(path).stat()
         return _timing_of(str(path), status.st_size, status.st_mtime_ns)
-    except (OSError, ValueError):  # an address, or no name of a file
+    except (OSError, ValueError):  # a URL, or an invalid file name
         return _read_timing(str(path))
 
 
@@ -122,7 +123,7 @@ def _read_timing(path: str) -> Timing:
         player_s = first_s if container.start_time is None else container.start_time / av.time_base
         reads_on = _goes_on_after_index(container, stream, end_s)
     if not (timeline.clock_may_jump or timeline.is_raw or reads_on):
-        # of where decoding begins depends when a frame is shown
+        # the presentation time of a frame depends on where decoding begins
         return Timing(first_s, end_s, player_s, can_seek=not timeline.has_decoding_times)
     restarts_s: list[float] = []
     with open_video(path) as container:
@@ -140,7 +141,7 @@ def _read_timing(path: str) -> Timing:
 
 
 def _goes_on_after_index(container: InputContainer, stream: VideoStream, end_s: float) -> bool:
-    """Whether a file that can be joined to another one byte by byte goes on behind the end that its header promises."""
+    """Whether a file in a format that can be concatenated continues after the end stated in its header."""
     if not (container.format.name.startswith(FORMATS_OF_JOINABLE_FILES) and end_s < MAX_LENGTH_S):
         return False
     timeline = Timeline(container, stream)
@@ -156,23 +157,25 @@ def probe(path: str | Path) -> VideoInfo:
     """Read a video's length, rate and size.
 
     Raises:
-        InputError: `path` is no readable video, holds no picture, or says that it lasts a day or more.
+        InputError: `path` is not a readable video, contains no pictures, or is a day or more long according to its header.
     """
     timing = timing_of(path)
     with open_video(path) as container:
         stream = video_stream(container, path)
         info = VideoInfo(timing.duration_s, frame_rate(container, stream), stream.width, stream.height)
     if info.duration_s <= 0 or info.width == 0:
-        raise InputError(f"`{path}` is a video of zero length or size; encode it again")
+        raise InputError(f"`{path}` has zero duration or size; re-encode it")
     if info.duration_s >= MAX_LENGTH_S:
-        raise InputError(f"`{path}` says that it is {info.duration_s:.0f} s long, a day or more; encode it again")
+        raise InputError(
+            f"`{path}` is {info.duration_s:.0f} s long according to its header; the maximum is a day; re-encode it"
+        )
     return info
 
 
 def scaled_size(source_height: float, source_width: float, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Return `(height, width)` in pixels for a `size` as `iter_frames` takes it.
+    """Return `(height, width)` in pixels for a `size` as for `iter_frames`.
 
-    A height alone keeps the aspect, which is what the source's sides are to each other on a screen; the width is rounded
+    A height alone keeps the display aspect ratio; the width is rounded
     to the nearest even number.
     """
     if size is None:
@@ -194,20 +197,20 @@ def iter_frames(
     """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame.
 
     There is a frame for every grid point before the end of the video's last frame; an `fps` above the source's repeats
-    frames (the same array). Memory is bounded whatever the length: frames are decoded as they are asked for, and only
-    those on the grid are scaled (swscale, bilinear with anti-aliasing) and turned to RGB. Frames off the grid that no other
-    frame refers to are not even decoded.
+    frames (the same array). Memory is bounded regardless of the length: frames are decoded on demand, and only
+    those on the grid are scaled (swscale, bilinear with anti-aliasing) and turned to RGB. Frames off the grid that no
+    other frame refers to are not decoded.
 
     Args:
         path: any video that FFmpeg reads: a file, or the address of a stream.
-        fps: grid points a second.
-        size: `(height, width)` in pixels, or a height alone (`scaled_size` tells the width, of pixels that are not square
-            too), or None for the source's size.
-        threads: decoder threads; 0 for one a core.
-        live: yield each frame as soon as the next one of the source has come, which takes more computing: nothing is read
-            ahead, and frames are not decoded side by side.
-        on_damage: told in one line of a tail that is missing or packets that could not be decoded; what can be decoded
-            is still yielded.
+        fps: grid points per second.
+        size: `(height, width)` in pixels, or a height alone (`scaled_size` computes the width, also for non-square
+            pixels), or None for the source's size.
+        threads: decoder threads; 0 for one per core.
+        live: yield each frame as soon as the next frame of the source arrives. Slower: nothing is read ahead, and
+            frames are not decoded in parallel.
+        on_damage: called with a one-line description of a missing end or of packets that could not be decoded; all
+            frames that can be decoded are still yielded.
 
     Yields:
         `(timestamp_s, frame)`: the source frame's own time in seconds after the first frame, never later than the grid
@@ -243,7 +246,7 @@ def iter_frames(
         for frame in _decode(packets, timeline, path, on_damage, is_off_grid):
             time_s = timeline.time_s(frame)
             start_s = time_s if start_s is None else start_s
-            # packets are read ahead of the frames, and the first frame tells where time 0 is
+            # packets are read before the frames, and the first frame determines time 0
             while restarts_s:
                 _tell_restart(path, restarts_s.pop(0) - start_s, len(timeline.shifts), on_damage)
             if not live and time_s - start_s >= MAX_LENGTH_S:
@@ -254,41 +257,41 @@ def iter_frames(
                 index += 1
             shown, shown_s = frame, time_s - start_s
         if shown is None or start_s is None:
-            raise InputError(f"`{path}` holds no frame that can be decoded; is it complete and a video?")
+            raise InputError(f"`{path}` contains no frame that can be decoded; check that it is a complete video")
         end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
         while index / fps < end_s - tolerance_s:
             yield shown_s, to_array(shown)
             index += 1
         if num_late:
             on_damage(
-                f"`{path}` has {num_late} frames a day or more after the first, whose times are broken; left out"
+                f"`{path}` has {num_late} frames a day or more after the first, with broken timestamps; they are skipped"
             )
         promised_s = _end_s(container, stream) - start_s
         has_promised = not timeline.clock_may_jump and not timeline.is_raw
         if has_promised and end_s < promised_s - TRUNCATION_TOLERANCE_S:
-            on_damage(f"`{path}` ends at {end_s:.1f} s, though its header promises {promised_s:.1f} s")
+            on_damage(f"`{path}` ends at {end_s:.1f} s, but its header states {promised_s:.1f} s")
 
 
 def _tell_restart(path: str | Path, time_s: float, num_clocks: int, on_damage: Callable[[str], None]) -> None:
     if num_clocks <= MAX_RESTARTS_TOLD + 1:
-        on_damage(f"the clock of `{path}` starts anew at {time_s:.1f} s; what follows is taken as the next frames")
+        on_damage(f"the clock of `{path}` restarts at {time_s:.1f} s; the following frames are appended")
 
 
 def frames_at(
     path: str | Path, timestamps_s: Iterable[float], size: int | tuple[int, int] | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the frame on screen at each of some instants, by seeking: for a few frames of a long video.
+    """Yield the frame on screen at each of `timestamps_s`, by seeking; efficient for a few frames of a long video.
 
     Args:
         path: any video that FFmpeg reads.
         timestamps_s: seconds after the first video frame, in any order; after the end it is the last frame.
-        size: as `iter_frames` takes it.
+        size: as for `iter_frames`.
 
     Yields:
         uint8 of shape `(height, width, 3)`.
 
     Raises:
-        InputError: `path` is no video, or no frame before an instant can be decoded.
+        InputError: `path` is not a video, or no frame before a timestamp can be decoded.
     """
     with open_video(path) as container:
         stream = video_stream(container, path)
@@ -302,7 +305,7 @@ def frames_at(
             frame = _frame_on_screen(container, stream, timing, timestamp_s)
             if frame is None:
                 raise InputError(
-                    f"`{path}` holds no frame at {timestamp_s:.1f} s that can be decoded; is it complete?"
+                    f"`{path}` holds no frame at {timestamp_s:.1f} s that can be decoded; check that the file is complete"
                 )
             yield to_array(frame)
 
@@ -310,7 +313,7 @@ def frames_at(
 def _frames_of_one_pass(
     path: str | Path, timestamps_s: list[float], size: int | tuple[int, int] | None
 ) -> Iterator[np.ndarray]:
-    """The frames on screen at some instants of a video that cannot be sought, every frame of which is decoded."""
+    """The frames on screen at `timestamps_s` of a video without seeking: every frame is decoded."""
     found: dict[float, np.ndarray] = {}
     coming = deque(sorted(set(timestamps_s)))
     with open_video(path) as container:
@@ -326,7 +329,7 @@ def _frames_of_one_pass(
                 found[coming.popleft()] = to_array(shown)
             shown = frame
         if shown is None or start_s is None:
-            raise InputError(f"`{path}` holds no frame that can be decoded; is it complete?")
+            raise InputError(f"`{path}` contains no frame that can be decoded; check that the file is complete")
         found |= dict.fromkeys(coming, to_array(shown))
     yield from (found[timestamp_s] for timestamp_s in timestamps_s)
 
@@ -334,7 +337,7 @@ def _frames_of_one_pass(
 def _frame_on_screen(
     container: InputContainer, stream: VideoStream, timing: Timing, timestamp_s: float
 ) -> VideoFrame | None:
-    """The last frame at or before an instant, from the nearest place before it that can be sought."""
+    """The last frame at or before a timestamp, decoded from the nearest seekable position before it."""
     target_s = timing.first_s + timestamp_s + _tolerance_s(stream)
     for place in seek_places(stream, timing, target_s):
         container.seek(place, stream=stream)
@@ -356,20 +359,22 @@ def _frame_on_screen(
 
 
 def seek_places(stream: Stream, timing: Timing, time_s: float | Fraction) -> Iterator[int]:
-    """Yield ticks to seek for a key frame at or before an instant of the container's clock, ever farther before it."""
+    """Yield ticks to seek to for a key frame at or before a time of the container's clock, in increasing distance."""
     for back_s in SEEK_BACK_S:
-        # a stream without an index may land behind an instant at its very begin
+        # seeking near the start of a stream without an index may end after the requested time
         yield math.floor(max(time_s - back_s, timing.first_s - SEEK_BACK_S[-2]) / stream.time_base)
 
 
 class _ArrayConverter:
-    """Frame -> upright uint8 RGB array of one size; converts a frame that is shown twice once."""
+    """Frame -> upright uint8 RGB array of one size; a repeated frame is converted only once."""
 
     def __init__(self, size: int | tuple[int, int] | None, pixel_aspect: float, threads: int):
         self.size = size
         self.pixel_aspect = pixel_aspect if isinstance(size, int) else 1.0
         self.threads = threads
-        self.reformatter = VideoReformatter()  # one for all frames: setting up swscale costs more than a conversion
+        self.reformatter = (
+            VideoReformatter()
+        )  # shared by all frames: setting up swscale takes longer than a conversion
         self.frame: VideoFrame | None = None
         self.array = np.empty(0, np.uint8)
 
@@ -388,12 +393,12 @@ class _ArrayConverter:
 
 
 def open_video(path: str | Path) -> InputContainer:
-    """Open a file or an address for PyAV; `InputError` where FFmpeg cannot read it.
+    """Open a file or a URL with PyAV; raise `InputError` if FFmpeg cannot read it.
 
-    Of a file, nothing but itself is read: lists of other files or addresses (HLS, DASH, concat) are no videos here.
+    Only the file itself is read: lists of other files or addresses (HLS, DASH, concat) are rejected.
     """
-    # With logs hooked into Python, as importing torchvision does, a decoder thread that logs waits for the GIL while closing
-    # a container half-way holds the GIL and waits for that thread.
+    # Importing torchvision redirects FFmpeg's log to Python. A decoder thread that logs then waits for the GIL, while
+    # closing a container early holds the GIL and waits for that thread: a deadlock.
     av.logging.set_level(None)
     if CONTROL.search(str(path)):
         raise InputError(f"`{path}` has control characters in its name; rename it")
@@ -410,38 +415,38 @@ def open_video(path: str | Path) -> InputContainer:
 
 @cache
 def _of_one_file() -> dict[str, str]:
-    """Options with which FFmpeg opens one file and nothing else."""
+    """FFmpeg options that restrict it to one file."""
     formats = (name for name in av.formats_available if LISTS.isdisjoint(name.split(",")))
     return {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """Return the stream with the moving picture; `InputError` naming `path` where there is none."""
+    """Return the video stream; raise `InputError` if `path` has none."""
     for stream in container.streams.video:
-        # FFmpeg takes cover art for a video stream, and any text file for a terminal recording.
+        # FFmpeg reports cover art as a video stream, and any text file as a terminal recording.
         if not stream.disposition & Disposition.attached_pic and container.format.name != "tty":
             return stream
-    raise InputError(f"`{path}` holds no video stream; give a video file")
+    raise InputError(f"`{path}` contains no video stream; give a video file")
 
 
 def quarter_turns(frame: VideoFrame) -> int:
-    """How often to turn a frame by 90 degrees counter-clockwise until it is upright, 0 to 3, as the file says."""
+    """Number of 90-degree counter-clockwise rotations, 0 to 3, that make a frame upright, according to the file."""
     return round(frame.rotation / 90) % 4
 
 
 def pixel_aspect(stream: VideoStream) -> Fraction:
-    """Return the width of a pixel relative to its height; 1 where the file says nothing, or an implausible value."""
+    """Return the width of a pixel relative to its height; 1 if the file has no value or an implausible one."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return aspect if 0.1 < aspect < 10 else Fraction(1)
 
 
 def _tolerance_s(stream: VideoStream) -> float:
-    """Containers round timestamps to ticks: a frame due at an instant may be stamped up to half a tick after it."""
+    """Tolerance in seconds: containers round timestamps to ticks, so a frame may be up to half a tick late."""
     return min(0.51 * float(stream.time_base), 1e-3)
 
 
 def _end_s(container: InputContainer, stream: VideoStream) -> float:
-    """When the video ends on the container's clock, as the header has it; 0 where it says nothing."""
+    """End of the video on the container's clock according to the header; 0 if unknown."""
     start_s = float((stream.start_time or 0) * stream.time_base)
     if stream.duration is not None:
         return start_s + float(stream.duration * stream.time_base)
@@ -463,19 +468,19 @@ def _decode(
     on_damage: Callable[[str], None],
     is_off_grid: Callable[[int, int], bool],
 ) -> Iterator[VideoFrame]:
-    """Yield frames that decode, in presentation order, all on the grid among them; what is broken is counted."""
+    """Yield decodable frames in presentation order, including all frames on the grid; broken packets are counted."""
     broken, context, skipping = 0, timeline.picture.codec_context, False
     before: deque[int] = deque(maxlen=PACKETS_AHEAD)
     has_drained = False
     for packet, next_pts in packets:
         if has_drained:
-            # where recordings were joined, the last packets of the first one may be cut off
+            # in concatenated recordings, the last packets of the first one may be truncated
             broken, has_drained = before[0], False
         before.append(broken)
         broken += packet is not None and packet.is_corrupt
         skips = packet is not None and next_pts is not None and is_off_grid(packet.pts, next_pts)
         if skips != skipping:
-            # what the decoder skips so is never referred to: the other frames do not change by a bit
+            # the decoder skips only frames that no other frame refers to: the other frames are bit-identical
             context.skip_frame, skipping = "NONREF" if skips else "DEFAULT", skips
         try:
             for frame in timeline.decode(packet):
@@ -489,7 +494,7 @@ def _decode(
 
 
 def _with_next_pts(packets: Iterator[av.Packet | None]) -> Iterator[tuple[av.Packet | None, int | None]]:
-    """Yield packets, in order of decoding, with the time of the frame shown next; `None` where it is not known."""
+    """Yield packets in decoding order, with the time of the next shown frame; `None` if unknown."""
     ahead: deque[av.Packet | None] = deque()
     shown: list[int] = []
     for packet in packets:
@@ -500,7 +505,7 @@ def _with_next_pts(packets: Iterator[av.Packet | None]) -> Iterator[tuple[av.Pac
             yield ahead[0], _after(ahead[0], shown)
             ahead.popleft()
             del shown[: -2 * PACKETS_AHEAD]
-    # the last frame tells the video's end
+    # the last frame determines the end of the video
     yield from ((packet, _after(packet, shown)) for packet in ahead)
 
 
@@ -512,7 +517,7 @@ def _after(packet: av.Packet | None, shown: list[int]) -> int | None:
 
 
 def _demux(timeline: Timeline, path: str | Path, on_damage: Callable[[str], None]) -> Iterator[av.Packet | None]:
-    """Yield the stream's packets as far as they can be read, then None, which has the decoder give its last frames."""
+    """Yield the packets of the stream that can be read, then None, which flushes the decoder."""
     try:
         yield from timeline.packets()
     except av.error.FFmpegError as error:

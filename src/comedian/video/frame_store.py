@@ -1,22 +1,22 @@
-"""One compact random-access file a half, so that training never decodes a whole video.
+"""One compact random-access file per half, so that training does not decode whole videos.
 
 A store is a folder::
 
     STORE/store.json                 format, version and settings: fps, height, width, quality
-    STORE/<video_id>/<half>.frames   one file a half
-    STORE/<video_id>/<half>.sound.npy  where it was prepared with sound: see `comedian.video.sound_files`
+    STORE/<video_id>/<half>.frames   one file per half
+    STORE/<video_id>/<half>.sound.npy  if prepared with sound: see `comedian.video.sound_files`
 
 A `.frames` file holds H.264 pictures without B-frames, a key frame every `GOP_FRAMES`, one packet (Annex B, parameter
-sets in band) a grid point. A reader decodes from the key frame before the first frame it wants, with no demuxer between;
+sets in band) a grid point. A reader decodes from the key frame before the first frame it wants, without a demuxer;
 `examples/benchmarks/README.md` has the figures behind the choice. All numbers are little-endian::
 
     8 bytes              magic
     packets              end to end
     n float64            timestamps_s: each frame's true time in its video, from the first video frame
-    n + 1 int64          offsets: where each packet starts; the last is where the packets end
+    n + 1 int64          offsets: start of each packet; the last entry is the end of the packets
     n int64              keys: the key frame that each frame is decoded from
     JSON, UTF-8          fps, height, width, num_frames, source: see `source_of`
-    int64, 8 bytes       length of the JSON, magic: a file that was cut short cannot end in it
+    int64, 8 bytes       length of the JSON, magic: a truncated file does not end with it
 """
 
 import hashlib
@@ -62,23 +62,23 @@ DEFAULT_QUALITY = 30
 MAX_FPS = 1000
 
 
-# of a video, spread evenly from its first byte to its last: what tells it from another of the same size
+# blocks of a video, evenly spaced over the file, that are hashed to distinguish it from others of the same size
 SAMPLED_BLOCKS, BLOCK_BYTES = 8, 2**16
 
 
-# of a picture, in pixels: more is a damaged header
+# of a picture, in pixels: a larger value means a damaged header
 MAX_SIDE = 16_384
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What makes two stores of the same videos differ.
+    """Settings of a frame store.
 
     Attributes:
-        fps: frames a second.
+        fps: frames per second.
         height: pixels.
         width: pixels, or None to keep each video's aspect.
-        quality: x264's constant rate factor; lower is larger and better.
+        quality: x264's constant rate factor; lower values give larger files and better quality.
     """
 
     fps: float
@@ -89,11 +89,11 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class HalfFrames:
-    """The frames of one half; every `read` opens the file anew, so it may be shared by threads and processes.
+    """The frames of one half; each `read` opens the file, so an instance may be shared by threads and processes.
 
     Attributes:
         path: the `.frames` file.
-        fps: frames a second; frame `i` shows `i / fps` seconds after the first video frame.
+        fps: frames per second; frame `i` shows `i / fps` seconds after the first video frame.
         height: pixels.
         width: pixels.
         timestamps_s: float64 of shape `(num_frames,)`, each frame's true time in the source video.
@@ -126,7 +126,7 @@ class HalfFrames:
             start: index of the first frame.
             count: frames to read.
             step: distance between them, from 1.
-            threads: decoders side by side; more than 1 pays where no data loader's workers keep the cores busy.
+            threads: parallel decoders; more than 1 is faster only if no data loader workers use the cores.
 
         Returns:
             uint8 RGB of shape `(count, height, width, 3)`.
@@ -191,12 +191,12 @@ class FrameStore:
 
     Attributes:
         path: the store's folder.
-        settings: what it was prepared with.
-        fps: frames a second.
+        settings: settings it was prepared with.
+        fps: frames per second.
         halves: sorted `(video_id, half)` pairs.
 
     Raises:
-        InputError: `path` is not a frame store, or one of another version.
+        InputError: `path` is not a frame store, or has another format version.
     """
 
     def __init__(self, path: str | Path):
@@ -227,34 +227,34 @@ def open_half(path: Path) -> HalfFrames:
     """Open one `.frames` file; only its index is read.
 
     Raises:
-        InputError: the file is cut short, damaged or none of ours.
+        InputError: the file is truncated, damaged or not a `.frames` file.
     """
     try:
         return _read_index(path)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"`{path}` is damaged or no half of a frame store ({error}); delete it and run `comedian prepare`"
+            f"`{path}` is damaged or not a file of a frame store ({error}); delete it and run `comedian prepare`"
         ) from error
 
 
 def _read_index(path: Path) -> HalfFrames:
-    """The index of a half; `ValueError`, `KeyError` or `TypeError` where it is none."""
+    """Parse the index of a half; raises `ValueError`, `KeyError` or `TypeError` if it is invalid."""
     with path.open("rb") as file:
         size = path.stat().st_size
         file.seek(max(0, size - TRAILER.size))
         trailer = file.read(TRAILER.size)
         header_size, magic = TRAILER.unpack(trailer) if len(trailer) == TRAILER.size else (0, b"")
         if magic != MAGIC:
-            raise ValueError("it is cut short")
+            raise ValueError("it is truncated")
         header_start = size - TRAILER.size - header_size
         if not 0 < header_size <= header_start:
-            raise ValueError("its header is cut short")
+            raise ValueError("its header is truncated")
         file.seek(header_start)
         header = json.loads(file.read(header_size))
         count, sizes = header["num_frames"], (header["height"], header["width"])
         index_start = header_start - 8 * (3 * count + 1)
         if count < 1 or index_start < len(MAGIC) or not 0 < header["fps"] <= MAX_FPS:
-            raise ValueError(f"{count} frames at {header['fps']} a second do not fit its size")
+            raise ValueError(f"{count} frames at {header['fps']} a second do not match its size")
         if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sizes):
             raise ValueError(f"its frames are {sizes[0]} x {sizes[1]}")
         file.seek(index_start)
@@ -270,14 +270,14 @@ def _read_index(path: Path) -> HalfFrames:
 def write_half(
     path: Path, frames: Iterable[tuple[float, np.ndarray]], *, fps: float, quality: int, source: dict
 ) -> int:
-    """Write one `.frames` file, whole or not at all.
+    """Write one `.frames` file atomically.
 
     Args:
-        path: where; missing folders are made.
+        path: the file; missing folders are created.
         frames: `(timestamp_s, frame)` pairs, one a grid point, as `iter_frames` yields them; at least one.
-        fps: grid points a second.
+        fps: grid points per second.
         quality: x264's constant rate factor.
-        source: what `source_of` says of the video.
+        source: the description of the video from `source_of`.
 
     Returns:
         The number of frames.
@@ -334,7 +334,7 @@ def _encoder(height: int, width: int, fps: float, quality: int) -> av.VideoCodec
 
 
 def _even(frame: np.ndarray) -> np.ndarray:
-    """Repeat the last row or column of an odd side: 4:2:0 pictures have even ones. The reader crops it again."""
+    """Repeat the last row or column of an odd side, because 4:2:0 pictures have even sides. The reader crops it."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if height % 2 or width % 2 else frame
 
@@ -347,9 +347,9 @@ def _write_packets(packets: list[av.Packet], file: BinaryIO, offsets: list[int],
 
 
 def source_of(video_path: Path) -> dict:
-    """Return what distinguishes a file from others: its name, its size and a hash of some of its blocks.
+    """Return a description that identifies a file: its name, its size and a hash of some of its blocks.
 
-    At most half a megabyte is read, so that a thousand videos take seconds.
+    At most half a megabyte is read, so that a thousand videos take only seconds.
     """
     status = video_path.stat()
     blocks_sha256 = _hash_blocks(video_path, status.st_size, status.st_mtime_ns)
@@ -357,9 +357,9 @@ def source_of(video_path: Path) -> dict:
 
 
 def same_source(stored: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether two descriptions of [`source_of`] are of one content, whatever the file's name and time of change.
+    """Whether two descriptions from [`source_of`] are of the same content; names and modification times are ignored.
 
-    What was stored before hashes were is judged by name and size; an empty description fits every file.
+    Descriptions without a hash (older stores) are compared by name and size; an empty one matches every file.
     """
     names = ("size_bytes", "blocks_sha256") if "blocks_sha256" in stored else ("size_bytes", "name")
     return not stored or all(stored.get(name) == found.get(name) for name in names)
@@ -367,7 +367,7 @@ def same_source(stored: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 @cache
 def _hash_blocks(path: Path, size_bytes: int, mtime_ns: int) -> str:
-    """Hash a file's sampled blocks; size and time are there for the cache alone."""
+    """Hash a file's sampled blocks; size and time are only part of the cache key."""
     digest, last = hashlib.sha256(), max(0, size_bytes - BLOCK_BYTES)
     with path.open("rb") as file:
         for index in range(SAMPLED_BLOCKS):
@@ -397,29 +397,30 @@ def _read_settings(store: Path) -> StoreSettings:
     try:
         content = json.loads((store / "store.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"`{store}` is no frame store; make one with `comedian prepare ROOT STORE`") from error
+        raise InputError(f"`{store}` is not a frame store; create one with `comedian prepare ROOT STORE`") from error
     found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
     if found != (STORE_FORMAT, STORE_VERSION):
         raise InputError(
-            f"`{store}` is no frame store of version {STORE_VERSION}; make a new one with `comedian prepare ROOT STORE`"
+            f"`{store}` is not a frame store of version {STORE_VERSION}; create a new one with `comedian prepare "
+            "ROOT STORE`"
         )
     try:
         settings = StoreSettings(**content["settings"])
         check_settings(settings)
     except (KeyError, TypeError, InputError) as error:
         raise InputError(
-            f"`{store}/store.json` is damaged ({error}); make a new one with `comedian prepare`"
+            f"`{store}/store.json` is damaged ({error}); create a new one with `comedian prepare`"
         ) from error
     return settings
 
 
 def claim_store(store: Path, settings: StoreSettings) -> None:
-    """Make `store` a store of these settings, or make sure that it is one."""
+    """Create the store with these settings, or check that an existing one has them."""
     path = store / "store.json"
     if path.exists():
         if (found := _read_settings(store)) != settings:
             raise InputError(
-                f"`{store}` holds {found}, asked for {settings}; give another folder or the same settings"
+                f"`{store}` was prepared with {found}, requested are {settings}; give another folder or the same settings"
             )
         return
     content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}

@@ -1,4 +1,4 @@
-"""Frames of a source that is still going on: a thread decodes, so that waiting for the next frame can be stopped."""
+"""Frames of a live source: a thread decodes, so that waiting for the next frame can be interrupted."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +10,7 @@ import numpy as np
 
 from comedian.video.decoding import iter_frames
 
-# decoded frames that wait for a model that is slow for a moment
+# decoded frames that are buffered while the model is busy
 FRAMES_AHEAD = 64
 POLL_S = 0.2
 
@@ -18,16 +18,16 @@ POLL_S = 0.2
 def live_frames(
     source: str | Path, fps: float, size: tuple[int, int], stopped: Event, threads: int = 1
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of a source as they come, until it ends or is stopped.
+    """Yield the frames of a source as they arrive, until it ends or is stopped.
 
-    A reader that is too slow for long holds back the source, which then waits (a pipe, HTTP) or loses pictures (UDP).
+    If the consumer is too slow for long, the source waits (pipe, HTTP) or loses pictures (UDP).
 
     Args:
-        source: a file, the address of a stream that FFmpeg reads (`rtsp://`, `http://`, `udp://`, ...), or `-` for what
-            is piped in.
-        fps: frames a second, see [`iter_frames`].
+        source: a file, the address of a stream that FFmpeg reads (`rtsp://`, `http://`, `udp://`, ...), or `-` for
+            standard input.
+        fps: frames per second, see [`iter_frames`].
         size: `(height, width)` in pixels.
-        stopped: set it from anywhere, and no more frames come.
+        stopped: set it, from any thread, to stop the iteration.
         threads: decoder threads.
 
     Yields:
@@ -59,7 +59,7 @@ def live_frames(
                     raise frame
                 yield frame
     finally:
-        # the thread, if it waits for a place, gets one and sees that nobody reads
+        # unblock the thread if it waits for space in the queue; it then ends
         stopped.set()
         with suppress(Empty):
             while True:

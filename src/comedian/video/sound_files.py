@@ -1,7 +1,8 @@
 """The spectrogram of each half beside its frames: `<half>.sound.npy`, float16 `(num_mel_frames, NUM_MELS)`.
 
-Its numbers are those of `comedian.models.sound_comedian`, which models that are on the Hub have in their folders too. A
-half whose video has no audio track has a spectrogram of no frames, which tells it from one that was never looked at.
+It is computed by `comedian.models.sound_comedian`, which is also part of the code of models on the Hub. A
+half whose video has no audio track has a spectrogram with no frames, which distinguishes it from a half prepared
+without sound.
 """
 
 from pathlib import Path
@@ -13,13 +14,13 @@ from comedian.files import atomic_path
 
 
 def sound_path(frames_path: Path) -> Path:
-    """Where the sound of a `.frames` file is."""
+    """Path of the spectrogram of a `.frames` file."""
     return frames_path.with_suffix(".sound.npy")
 
 
 def write_sound(path: Path, video_path: Path) -> None:
     """Write the spectrogram of a video that can be decoded."""
-    # takes torch and transformers along, which no other work on a store needs
+    # imports torch and transformers, which other operations on a store do not need
     from comedian.models.sound_comedian import NUM_MELS, read_sound
 
     sound = read_sound(str(video_path))
@@ -31,10 +32,10 @@ def open_sound(path: Path) -> np.ndarray | None:
     """Open a spectrogram, memory-mapped.
 
     Returns:
-        float16 of shape `(num_mel_frames, NUM_MELS)`; `None` where there is no file, or the video had no audio track.
+        float16 of shape `(num_mel_frames, NUM_MELS)`; `None` if the file does not exist or the video had no audio track.
 
     Raises:
-        InputError: the file is damaged, or no spectrogram.
+        InputError: the file is damaged or not a spectrogram.
     """
     if not path.is_file():
         return None

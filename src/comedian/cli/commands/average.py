@@ -1,7 +1,9 @@
 """Average the weights of several checkpoints of one run.
 
-The mean of the last checkpoints often spots a little better than each of them, and costs nothing when it runs. Thresholds
-are not carried over: choose them anew with `comedian tune`.
+  comedian average runs/finetune/checkpoint-* --output averaged
+
+The mean of the last checkpoints often scores slightly higher than each of them, at the same inference cost. Thresholds are
+not copied: choose new ones with `comedian tune`.
 """
 
 import argparse
@@ -11,13 +13,13 @@ from comedian.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian average`."""
+    """Declare the arguments of `comedian average`."""
     parser.add_argument("checkpoints", metavar="CKPT", nargs="+", type=Path, help="folders of spotting models")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new or empty folder")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Average, and save model, code, processor and record."""
+    """Average the weights, and save the model with its code, processor and record."""
     from comedian.conversion.model_folder import check_output_dir, save_model
 
     check_output_dir(args.output)

@@ -1,10 +1,11 @@
-"""Turn the authors' checkpoints, or an image model, into a folder that `comedian spot` and `from_pretrained` load.
+"""Convert the authors' checkpoints, or an image model, into a folder that `comedian spot` and `from_pretrained` load.
 
     comedian convert juliendenize/COMEDIAN-ViViT-tiny OUTPUT_DIR
 
 SOURCE is a Hub repository or a folder with the authors' files, all of which become one ensemble (--file NAME takes one), or
 one such file: a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, flat or Lightning's, or its state dict as `.safetensors`.
-Sizes are read from the tensors; what they do not tell is printed, with the flag that changes it. No code of a file is run.
+Sizes are read from the tensors. Sizes that the tensors do not determine are printed with the option that sets them. No code
+of a file is executed.
 
 Or SOURCE is a folder or Hub repository of a ViT, DeiT, DINOv2 or Swin model of transformers, whose weights become the
 spatial encoder that training starts from.
@@ -17,47 +18,52 @@ from comedian.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian convert`."""
+    """Declare the arguments of `comedian convert`."""
     parser.add_argument(
         "source", metavar="SOURCE", help="Hub repository, folder or file of checkpoints, or an image model"
     )
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="new or empty folder")
-    parser.add_argument(
+    checkpoints = parser.add_argument_group("checkpoints of the authors")
+    checkpoints.add_argument(
         "--file",
         metavar="NAME",
         help="convert this checkpoint of a repository or folder; default: all, as an ensemble",
     )
-    parser.add_argument(
+    checkpoints.add_argument(
         "--spatial-heads",
         metavar="N",
         nargs="+",
         type=int,
-        help="attention heads of the spatial encoder; default: the published ones (ViSwin: told by the tensors)",
+        help="attention heads of the spatial encoder; default: the published ones (ViSwin: read from the tensors)",
     )
-    parser.add_argument(
+    checkpoints.add_argument(
         "--temporal-heads",
         metavar="N",
         type=int,
         help="attention heads of the temporal encoder; default: the published ones",
     )
-    parser.add_argument(
+    sizes = parser.add_argument_group("input of the model")
+    sizes.add_argument(
         "--image-size",
         metavar=("HEIGHT", "WIDTH"),
         nargs=2,
         type=int,
-        help="pixels; default: the square that fits, or 224 224 where every square does",
+        help="frame size in pixels; default: the square that fits the tensors, or 224 224 if they fit any size",
     )
-    parser.add_argument("--fps", type=float, default=2.0, help="frames per second of the model's input; default: 2")
-    parser.add_argument(
-        "--labels", metavar="FILE", type=Path, help="one label a line; default: SoccerNet-v2's for 17 outputs"
+    sizes.add_argument("--fps", type=float, default=2.0, help="frames per second of the model's input; default: 2")
+    checkpoints.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="label list, one label per line; default: the 17 labels of SoccerNet-v2 for 17 outputs",
     )
-    parser.add_argument(
-        "--tubelet-size", metavar="N", type=int, help="frames of a tubelet of an image model; default: 2"
+    sizes.add_argument(
+        "--tubelet-size", metavar="N", type=int, help="frames per tubelet, for an image model; default: 2"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert and print what was read, assumed and left out."""
+    """Convert and print what was read, assumed and skipped."""
     from comedian.conversion.model_folder import check_output_dir
 
     check_output_dir(args.output_dir)
@@ -68,12 +74,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _checkpoints(source: str, file_name: str | None) -> list[Path]:
-    """The authors' files that SOURCE names, on disk; none for an image model."""
+    """Return the local paths of the authors' checkpoints in SOURCE; empty for an image model."""
     from comedian.inference.model_names import CHECKPOINT_SUFFIXES, checkpoints_of, has_config, local_checkpoint
 
     if Path(source).is_file() or source.endswith((*CHECKPOINT_SUFFIXES, ".safetensors")):
         if file_name:
-            raise InputError(f"--file {file_name}: `{source}` is a file itself; give its folder, or leave --file out")
+            raise InputError(f"--file {file_name}: `{source}` is a file; give its folder, or remove --file")
         return [Path(source)]
     if file_name:
         return [local_checkpoint(source, file_name)]
@@ -93,7 +99,9 @@ def _convert_image_model(args: argparse.Namespace) -> None:
 
     for name in ("spatial_heads", "temporal_heads", "labels"):
         if getattr(args, name):
-            raise InputError(f"--{name.replace('_', '-')} is for the authors' files; leave it out for an image model")
+            raise InputError(
+                f"--{name.replace('_', '-')} applies to the authors' checkpoints only; remove it for an image model"
+            )
     tubelet_size = 2 if args.tubelet_size is None else args.tubelet_size
     if tubelet_size < 1:
         raise InputError(f"--tubelet-size {tubelet_size}: give 1 frame or more")
@@ -116,7 +124,9 @@ def _convert_checkpoints(args: argparse.Namespace, checkpoints: list[Path]) -> N
     from comedian.soccernet.labels import read_label_list
 
     if args.tubelet_size is not None:
-        raise InputError("--tubelet-size is for image models; an authors' file tells its own")
+        raise InputError(
+            "--tubelet-size applies to image models only; it is read from the authors' checkpoints; remove it"
+        )
     converted = [
         read_checkpoint(
             checkpoint,

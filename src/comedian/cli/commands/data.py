@@ -1,9 +1,9 @@
-"""Check a data set, convert files of events between formats, or lay out own videos for training.
+"""Check a data set, convert files of events between formats, or lay out your videos for training.
 
-Formats: `csv` and `json` are this package's own. Of data sets: `soccernet` (Labels-v2.json), `soccernet-ball`
-(Labels-ball.json), `e2e-spot` (tennis, FineDiving, figure skating, FineGym), `osl` (OpenSportsLab). Of other tools: `elan`,
+Formats: `csv` and `json` are the formats of this package. Data sets: `soccernet` (Labels-v2.json), `soccernet-ball`
+(Labels-ball.json), `e2e-spot` (tennis, FineDiving, figure skating, FineGym), `osl` (OpenSportsLab). Other tools: `elan`,
 `sportscode` (Hudl, Nacsport, LongoMatch), `longomatch` (its CSV, read only), `via`, `cvat`, `label-studio`, `edl` (DaVinci
-Resolve), `premiere`, `youtube` (chapters). What `comedian spot` writes is read, too.
+Resolve), `premiere`, `youtube` (chapters). The output of `comedian spot` can be read, too.
 
   comedian data convert friday.xml friday.csv --lead 5
   comedian data convert events.json friday.eaf --to elan --min-score 0.5
@@ -13,17 +13,17 @@ import argparse
 import sys
 from typing import Any
 
-# those of `comedian.events.formats`, which takes long to import
+# a copy of the names in `comedian.events.formats`, which takes long to import
 FORMATS = (
     *("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl", "elan", "sportscode", "via", "cvat"),
     *("label-studio", "edl", "premiere", "youtube"),
 )
 READ_FORMATS = (*FORMATS, "longomatch")
-# endings that only one format has
+# file extensions that belong to only one format
 FORMAT_OF_SUFFIX = {".csv": "csv", ".eaf": "elan", ".edl": "edl"}
-# what the videos tell
+# fields that are measured on the videos
 MEASURED = ("fps", "duration_s")
-# findings of a kind that are printed
+# maximum number of findings printed per kind
 MAX_SHOWN = 10
 
 
@@ -32,59 +32,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
-        help="tell what is wrong with a data set",
-        description="Tell in plain words what is wrong with a data set. Exit code 0 for nothing, 1 for something.",
+        help="find problems in a data set",
+        description="Find and describe problems in a data set. Exit code: 0 without findings, 1 with findings.",
         allow_abbrev=False,
     )
-    check.add_argument("root", metavar="ROOT", help="folder in SoccerNet's layout, or of the videos of --events")
+    check.add_argument(
+        "root", metavar="ROOT", help="folder in SoccerNet's layout, or folder of the videos of --events"
+    )
     check.add_argument("--events", metavar="FILE", help="file of events of the videos in ROOT")
-    _add_reading(check, "FILE", "frames a second, where events in frames say none")
-    check.add_argument("--labels", metavar="FILE", help="one label a line (default: ROOT/labels.txt, if it is there)")
-    check.add_argument("--splits", default="auto", help="where the splits come from: a JSON file, by default found")
-    check.add_argument("--output", metavar="FILE", help="all findings as JSON")
+    _add_reading(check, "FILE", "frame rate, if events are given in frames and the file has no rate, such as 25")
+    check.add_argument(
+        "--labels", metavar="FILE", help="allowed labels, one per line (default: ROOT/labels.txt, if it exists)"
+    )
+    check.add_argument(
+        "--splits",
+        metavar="FILE",
+        default="auto",
+        help="JSON file with the splits (default: auto, found as for training)",
+    )
+    check.add_argument("--output", metavar="FILE", help="write all findings as JSON")
     check.set_defaults(handler=check_data)
 
     convert = commands.add_parser(
         "convert",
-        help="turn a file of events into one of another format",
-        description="Turn a file or folder of events into one of another format, and say what that has no place for.",
+        help="convert a file of events into another format",
+        description="Convert a file or folder of events into another format, and list the fields that the new format "
+        "cannot store.",
         allow_abbrev=False,
     )
-    convert.add_argument("input", metavar="IN", help="file, or folder of matches or of a file a split")
+    convert.add_argument("input", metavar="IN", help="file; or folder of matches, or of one file per split")
     convert.add_argument(
         "output",
         metavar="OUT",
-        help="file; or folder, for the formats of SoccerNet and of E2E-Spot, and for several videos in formats of one",
+        help="file; or folder, for the formats of SoccerNet and E2E-Spot, and for several videos in a format with "
+        "one video per file",
     )
     convert.add_argument(
-        "--to", choices=FORMATS, help="the format of OUT (default: csv, elan, edl for names that end so)"
+        "--to", choices=FORMATS, help="format of OUT (default: csv, elan or edl, by the extension of OUT)"
     )
-    _add_reading(convert, "IN", "frames a second that events in frames count, where files say none")
+    _add_reading(convert, "IN", "frame rate, if events are given in frames and the file has no rate, such as 25")
     convert.add_argument(
         "--videos",
         metavar="DIR",
-        help="folder of the videos, for rates and lengths (default: IN, for SoccerNet's folder)",
+        help="folder of the videos, to read frame rates and durations (default: IN, if it is a SoccerNet folder)",
     )
-    convert.add_argument("--labels", nargs="+", metavar="LABEL", help="only the events of these")
+    convert.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="keep only the events with these labels (default: all)"
+    )
     convert.set_defaults(handler=convert_events)
 
     import_ = commands.add_parser(
         "import",
-        help="lay out own videos and their events as SoccerNet does",
-        description="Lay out a folder of videos and a file of their events as SoccerNet does; the videos are linked.",
+        help="arrange your videos and their events in SoccerNet's layout",
+        description="Arrange a folder of videos and a file of their events in SoccerNet's layout; the videos are "
+        "linked, not copied.",
         allow_abbrev=False,
     )
     import_.add_argument("videos", metavar="VIDEOS", help="folder of videos")
     import_.add_argument("events", metavar="EVENTS", help="their events, such as a CSV with video,label,time_s")
-    import_.add_argument("output", metavar="OUT", help="folder to write")
-    _add_reading(import_, "EVENTS", "frames a second, where events in frames say none")
+    import_.add_argument("output", metavar="OUT", help="output folder")
+    _add_reading(import_, "EVENTS", "frame rate, if events are given in frames and the file has no rate, such as 25")
     import_.add_argument(
         "--validation-share",
+        metavar="SHARE",
         type=float,
         default=0.2,
-        help="of the matches, where EVENTS tells no split (default: 0.2)",
+        help="share of the matches for validation, 0 to 1, if EVENTS has no splits (default: 0.2)",
     )
-    import_.add_argument("--seed", type=int, default=0, help="chooses which ones (default: 0)")
+    import_.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="seed of the choice of validation matches (default: 0)"
+    )
     import_.set_defaults(handler=import_own_videos)
 
 
@@ -92,38 +109,39 @@ def _add_reading(parser: argparse.ArgumentParser, file: str, fps: str) -> None:
     """Declare how a file of events is read."""
     reading = parser.add_argument_group(f"reading {file}")
     reading.add_argument(
-        "--from", dest="source", choices=READ_FORMATS, help=f"the format of {file} (default: by what it holds)"
+        "--from", dest="source", choices=READ_FORMATS, help=f"format of {file} (default: detected from its content)"
     )
     reading.add_argument("--fps", type=float, help=fps)
     reading.add_argument(
         "--min-score",
         metavar="SCORE",
         type=float,
-        help="leave out predictions with a lower score, such as 0.5 (default: take all)",
+        help="skip predictions with a lower score, such as 0.5 (default: keep all)",
     )
     reading.add_argument(
         "--video",
         metavar="NAME",
-        help=f"the video of {file}, relative to the videos' folder (default: what {file} says, or its own name)",
+        help=f"video of {file}, relative to the folder of the videos (default: the name in {file}, or its file name)",
     )
     reading.add_argument(
         "--lead",
         metavar="SECONDS",
         type=float,
         default=0.0,
-        help="from the start of a clip to its event, where events are clips (default: 0, the clip's start)",
+        help="time from the start of a clip to its event, if events are clips, such as 5 (default: 0, the start of "
+        "the clip)",
     )
     reading.add_argument(
         "--start-timecode",
         metavar="HH:MM:SS:FF",
         default="00:00:00:00",
-        help="of the video's first frame, in edl and premiere, read or written (default: 00:00:00:00; DaVinci Resolve's "
-        "timelines begin at 01:00:00:00)",
+        help="timecode of the first frame of the video, for reading and writing edl and premiere (default: "
+        "00:00:00:00; timelines of DaVinci Resolve begin at 01:00:00:00)",
     )
 
 
 def _options(args: argparse.Namespace):
-    """Return what the file of events does not say."""
+    """Return the options for reading the file of events."""
     from comedian.errors import InputError
     from comedian.events.formats import ReadOptions
 
@@ -140,7 +158,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def check_data(args: argparse.Namespace) -> int:
-    """Print the findings, a few of each kind, and how many there are."""
+    """Print up to `MAX_SHOWN` findings of each kind and their counts."""
     import json
     from dataclasses import asdict
 
@@ -150,10 +168,12 @@ def check_data(args: argparse.Namespace) -> int:
     from comedian.files import atomic_write_text
 
     if args.events and args.splits != "auto":
-        raise InputError("`--splits` does not go with `--events`; a file of events tells its splits itself")
+        raise InputError(
+            "`--splits` and `--events` are mutually exclusive; remove `--splits`, as a file of events has its own splits"
+        )
     options = _options(args)
     if not args.events and (args.source or args.fps or args.min_score or options != ReadOptions()):
-        raise InputError("`--from`, `--fps` and the like are of a file of events; give it with `--events FILE`")
+        raise InputError("`--from`, `--fps` and similar options require a file of events; add `--events FILE`")
     if args.events:
         reading = {"name": args.source, "fps": args.fps, "options": options, "min_score": args.min_score}
         checked = check_events(args.root, args.events, labels=args.labels, **reading)
@@ -173,13 +193,13 @@ def check_data(args: argparse.Namespace) -> int:
         atomic_write_text(args.output, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     for note in checked.notes:
         print(note)
-    counts = ", ".join(f"{len(messages)} {kind}" for kind, messages in kinds.items()) or "nothing to mend"
+    counts = ", ".join(f"{len(messages)} {kind}" for kind, messages in kinds.items()) or "no problems found"
     print(f"{checked.num_videos} videos, {checked.num_events} events: {counts}")
     return 1 if checked.findings else 0
 
 
 def convert_events(args: argparse.Namespace) -> None:
-    """Write the events in the other format and print what was written and what was not."""
+    """Write the events in the other format, and print a summary and the omitted fields."""
     from pathlib import Path
 
     from comedian.errors import InputError
@@ -188,7 +208,7 @@ def convert_events(args: argparse.Namespace) -> None:
 
     to = args.to or FORMAT_OF_SUFFIX.get(Path(args.output).suffix.lower())
     if to is None:
-        raise InputError(f"`--to` is missing; the name `{args.output}` does not tell the format")
+        raise InputError(f"`--to` is missing; the name `{args.output}` does not determine the format")
     options = _options(args)
     source = args.source or detect_format(args.input)
     events = read_events(args.input, source, fps=args.fps, options=options)
@@ -202,7 +222,7 @@ def convert_events(args: argparse.Namespace) -> None:
     known = lost_fields(events, to, args.output)
     if args.videos or to in ("json", "osl", *BY_FRAME):
         events = measure(events, videos, args.fps)
-    # what was measured, and not read, is no loss
+    # fields that were measured rather than read are not lost
     lost = [what for what in lost_fields(events, to, args.output) if what in known or what not in MEASURED]
     write_events(events, args.output, to, videos, args.start_timecode)
     count = sum(len(video.events) for video in events.videos)
@@ -210,11 +230,11 @@ def convert_events(args: argparse.Namespace) -> None:
     if note:
         print(note, file=sys.stderr)
     if lost:
-        print(f"left out, as {to} has no place for it: {', '.join(lost)}", file=sys.stderr)
+        print(f"omitted, because {to} cannot store it: {', '.join(lost)}", file=sys.stderr)
 
 
 def import_own_videos(args: argparse.Namespace) -> None:
-    """Lay the videos out and print the events of each split."""
+    """Arrange the videos and print the number of events in each split."""
     from comedian.events.own_videos import import_videos
 
     data = import_videos(

@@ -1,7 +1,7 @@
-"""Stage 2: train a backbone to tell the features of a teacher apart, from a YAML recipe and a feature bank.
+"""Stage 2: contrastive distillation of a teacher's features into a backbone, from a YAML recipe and a feature bank.
 
 Any field can be overridden: `--training.num_train_epochs 3 --data.features BANK --model.checkpoint STAGE_1`.
-Given again, the same command resumes an interrupted run from its last checkpoint, and leaves a finished one as it is.
+When rerun, the same command resumes an interrupted run from its last checkpoint; a finished run is unchanged.
 Several processes: `accelerate launch examples/distill.py --config recipe.yaml ...`.
 """
 
@@ -12,7 +12,7 @@ from comedian.cli.recipe_arguments import hide_short_bars
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train and say where the backbone is."""
+    """Train and print the folder of the backbone."""
     from accelerate import PartialState
 
     from comedian.training.distill import distill

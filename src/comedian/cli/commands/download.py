@@ -1,8 +1,10 @@
 """Download SoccerNet's labels, features and videos from the Hugging Face Hub into SoccerNet's folder layout.
 
-Only what is missing is fetched; run it again to go on after an interruption. The videos are gated: ask for access at
-https://huggingface.co/datasets/SoccerNet/SoccerNet_raw_HQ (the challenge's at SoccerNet/SoccerNet_raw_HQ_Challenge), then
-log in with `hf auth login` or set HF_TOKEN. Named splits need SoccerNet's lists: `pip install SoccerNet`.
+  comedian download --output data/SoccerNet --labels v2 --videos 224p --split train valid test
+
+Only missing files are downloaded: rerun the same command after an interruption. The videos are gated. Request access at
+https://huggingface.co/datasets/SoccerNet/SoccerNet_raw_HQ (videos of the challenge: SoccerNet/SoccerNet_raw_HQ_Challenge),
+then log in with `hf auth login` or set HF_TOKEN. `--split` needs SoccerNet's lists: `pip install SoccerNet`.
 """
 
 import argparse
@@ -11,18 +13,30 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--output", required=True, metavar="DIR", help="the data set's folder; made when missing")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; created if missing")
     parser.add_argument(
-        "--split", nargs="+", default=(), metavar="NAME", help="train, valid, test, challenge (default: all there is)"
+        "--split",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="splits to download: train, valid, test, challenge; default: all files on the Hub",
     )
-    parser.add_argument("--labels", choices=("v2", "v1"), help="v2: 17 labels, v1: 3 labels")
-    parser.add_argument("--features", choices=("baidu", "resnet", "resnet-pca512"), help="published features")
-    parser.add_argument("--videos", choices=("224p", "720p", "HQ"), help="size of the picture")
-    parser.add_argument("--dry-run", action="store_true", help="only list what would be fetched and how big it is")
+    parser.add_argument(
+        "--labels", choices=("v2", "v1"), help="label files: v2 has 17 labels, v1 has 3; default: none"
+    )
+    parser.add_argument(
+        "--features",
+        choices=("baidu", "resnet", "resnet-pca512"),
+        help="published features; default: none",
+    )
+    parser.add_argument("--videos", choices=("224p", "720p", "HQ"), help="videos in this size; default: none")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the files to download and their total size, download nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fetch what is missing and print what was done."""
+    """Download the missing files and print a summary."""
     from comedian.soccernet.download import Selection, fetch, plan_download
 
     selection = Selection(splits=tuple(args.split), labels=args.labels, features=args.features, videos=args.videos)

@@ -1,9 +1,12 @@
-"""Score predictions with the official SoccerNet average-mAP, in any number of parts of any length.
+"""Score predictions with the official SoccerNet average-mAP.
 
-LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder a match: `Labels-v2.json` in the one,
-`results_spotting.json` in the other; a single file of another name is found too. A zip may hold its matches under a top
-folder. The terminal shows percent, the JSON of `--output` fractions. Several PREDICTIONS are scored one after the other; the
-page of `--report` shows them side by side.
+  comedian evaluate data/SoccerNet results.zip --split test --output scores.json
+  comedian evaluate data/SoccerNet baseline.zip new.zip --split test --report report.html --videos data/SoccerNet
+
+LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder per match: `Labels-v2.json` in LABELS,
+`results_spotting.json` in PREDICTIONS; a single file with another name is also found. The matches of a zip may be in a
+subfolder. The terminal shows percent; the JSON of `--output` contains fractions. Several PREDICTIONS are scored one after
+the other, and the page of `--report` compares them.
 
 The official scorer holds two halves of 120 minutes. The figures of such matches are the official ones; longer matches and
 further parts are scored by the same definition. `--official` applies the official limits and says what they leave out.
@@ -28,62 +31,91 @@ from comedian.files import atomic_write_text
 from comedian.soccernet.annotations import NOT_SHOWN
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 
-# Spelled out, because importing the metric takes seconds that `--help` should not.
+# A copy of the names, because importing the metric would slow `--help` down by seconds.
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
 DEFAULT_TOLERANCE_S = 5.0
 MAX_TOLERANCE_S = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian evaluate`."""
+    """Declare the arguments of `comedian evaluate`."""
     parser.add_argument("labels_root", metavar="LABELS", type=Path, help="folder or zip with the label files")
     parser.add_argument(
         "predictions_roots",
         metavar="PREDICTIONS",
         nargs="+",
         type=Path,
-        help="folder or zip with predictions; several are compared",
+        help="folder or zip with the predictions; several are compared",
     )
-    parser.add_argument(
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument(
         "--metric",
         nargs="+",
         choices=METRIC_NAMES,
         default=["tight", "loose"],
-        help=f"of {', '.join(METRIC_NAMES)}; default: tight loose",
+        help=f"metrics to compute, among {', '.join(METRIC_NAMES)}; default: tight loose",
         metavar="NAME",
     )
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write the scores as JSON")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="one label a line; default: SoccerNet-v2's 17")
-    parser.add_argument("--framerate", type=int, default=2, help="frames per second of the time grid; default: 2")
-    parser.add_argument(
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write the scores as JSON; default: print only")
+    scoring.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="label list, one label per line; default: the 17 labels of SoccerNet-v2",
+    )
+    scoring.add_argument(
+        "--framerate",
+        metavar="FPS",
+        type=int,
+        default=2,
+        help="frames per second of the metric's time grid, such as 25 for ball action spotting; default: 2",
+    )
+    scoring.add_argument(
         "--official",
         action="store_true",
-        help="apply the official scorer's limits, two halves of 120 minutes, as a challenge server does",
+        help="apply the limits of the official scorer, two halves of 120 minutes, as a challenge server does",
     )
-    parser.add_argument("--split", metavar="NAME", help="score only this split; default: every match with labels")
-    parser.add_argument(
-        "--splits", metavar="FILE", type=Path, help="splits and their matches; default: LABELS/splits.json"
+    scoring.add_argument(
+        "--split", metavar="NAME", help="score only this split, such as test; default: all matches with labels"
     )
-    parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="what to call each of PREDICTIONS; default: their file names"
+    scoring.add_argument(
+        "--splits",
+        metavar="FILE",
+        type=Path,
+        help="JSON file that lists the matches of each split; default: LABELS/splits.json",
     )
     report = parser.add_argument_group("report")
     report.add_argument(
-        "--report", metavar="FILE", type=Path, help="write a page: curves, errors, confusions, examples"
+        "--names", nargs="+", metavar="NAME", help="display names of PREDICTIONS, in order; default: their file names"
     )
     report.add_argument(
-        "--videos", metavar="ROOT", type=Path, help="folder above the matches, for pictures of examples"
+        "--report",
+        metavar="FILE",
+        type=Path,
+        help="write an HTML page with curves, timing errors, confusions and examples",
     )
     report.add_argument(
-        "--tolerance", metavar="SECONDS", type=float, help="full width of the window of a hit, up to 60; default: 5"
+        "--videos",
+        metavar="ROOT",
+        type=Path,
+        help="folder of the matches with their videos, to add pictures to the examples; default: no pictures",
     )
     report.add_argument(
-        "--threshold", metavar="SCORE", type=float, help="count predictions from it; default: each label's best for F1"
+        "--tolerance",
+        metavar="SECONDS",
+        type=float,
+        help="full width of the window around an event in which a prediction is a hit, at most 60; default: 5",
+    )
+    report.add_argument(
+        "--threshold",
+        metavar="SCORE",
+        type=float,
+        help="count predictions from this score, 0 to 1; default: the best threshold for the F1 of each label",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Score, write the JSON and the report and print the tables."""
+    """Score, write the JSON and the report, and print the tables."""
     _check(args)
     names = _names(args.predictions_roots, args.names)
     labels = read_label_list(args.labels) if args.labels else SOCCERNET_V2_LABELS
@@ -102,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
             )
         except MalformedEventError as error:
             malformed = (list(label_files.values()) if error.kind == "references" else files)[error.match]
-            raise InputError(f"{malformed}, event {error.event + 1}: {error.reason}; mend or remove it") from error
+            raise InputError(f"{malformed}, event {error.event + 1}: {error.reason}; fix or remove it") from error
         if args.report:
             diagnoses[name] = _diagnose(args, references, events, labels)
     if args.report:
@@ -123,14 +155,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise `InputError` for options that do not fit."""
+    """Raise `InputError` for options that contradict each other."""
     if args.framerate < 1:
         raise InputError(f"--framerate {args.framerate}: give a whole number of frames per second, 1 or more")
     if args.splits and not args.split:
-        raise InputError(f"--splits {args.splits}: say with --split NAME which of its splits to score")
+        raise InputError(f"--splits {args.splits}: choose one of its splits with --split NAME")
     for option in ("videos", "tolerance", "threshold"):
         if getattr(args, option) is not None and args.report is None:
-            raise InputError(f"--{option} {getattr(args, option)}: it is for the report; say with --report FILE where")
+            raise InputError(f"--{option} {getattr(args, option)}: it applies to the report only; add --report FILE")
     if args.tolerance is not None and not 0 < args.tolerance <= MAX_TOLERANCE_S:
         raise InputError(f"--tolerance {args.tolerance:g}: give seconds above 0, at most {MAX_TOLERANCE_S}")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
@@ -138,7 +170,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _names(roots: Sequence[Path], given: Sequence[str] | None) -> list[str]:
-    """Return a name for each set of predictions: the given one, or that of its file, or its path where files share names."""
+    """Return a name for each set of predictions: the given one, or that of its file, or its path where files share
+    names."""
     names = list(given or (root.stem if root.is_file() else root.name for root in roots))
     if len(names) != len(roots):
         raise InputError(f"--names: {len(names)} names for {len(roots)} PREDICTIONS; give one name each")
@@ -175,13 +208,13 @@ def _page(args: argparse.Namespace, diagnoses: dict, labels: Sequence[str], matc
 
 
 def _notes(args: argparse.Namespace, label_files: Mapping[str, MatchFile]) -> Iterator[str]:
-    """Say from which label files matches are scored, and which matches are not."""
+    """Print a note on label files of different names, and on matches that are not scored."""
     if names := mixed_names(label_files.values()):
-        yield f"labels of different names: {names}; all are scored"
+        yield f"label files with different names: {names}; all of them are scored"
     if args.split is None:
         for root in args.predictions_roots:
             if unscored := matches_without_labels(root, label_files):
-                yield f"not scored, as `{args.labels_root}` has no labels of them: {', '.join(unscored)}"
+                yield f"not scored, as `{args.labels_root}` has no labels for them: {', '.join(unscored)}"
 
 
 def _write(path: Path, option: str, text: str) -> None:
@@ -194,7 +227,7 @@ def _write(path: Path, option: str, text: str) -> None:
 def _table_lines(
     references: list, predictions: list, labels: Sequence[str], scores: dict[str, dict], official: bool
 ) -> list[str]:
-    """Return the table: a row a label, then the means over all, visible and unshown events, then what is left out."""
+    """Return the table: one row per label, then the means over all, visible and unshown events, then what is omitted."""
     left_out = ""
     if official:
         from comedian.evaluation.soccernet_average_map.soccernet_average_map import within_official_limits
@@ -205,7 +238,7 @@ def _table_lines(
             for all_, kept in zip((references, predictions), held)
         ]
         left_out = (
-            f"left out by the official limits, two halves of 120 minutes: {counts[0]} events, {counts[1]} predictions"
+            f"excluded by the official limits, two halves of 120 minutes: {counts[0]} events, {counts[1]} predictions"
         )
         references, predictions = held
     truths = [event for match in references for event in match]

@@ -1,8 +1,11 @@
-"""Write a model as graphs that run without PyTorch and transformers.
+"""Export a model as graphs that run without PyTorch and transformers.
+
+  comedian export MODEL model-onnx
+  comedian export MODEL model-openvino --format openvino --int8 --calibrate data/SoccerNet
 
 OUTPUT_DIR gets `spatial_encoder` (tubelets to tokens) and `temporal_encoder` (windows of tokens to scores). The formats onnx
-and torch-export are for programs of your own: `spotting.json` holds all settings, and `postprocessing_comedian.py` makes
-spots of scores with NumPy alone. The format openvino is for CPUs: OUTPUT_DIR is a model for `comedian spot --model` and
+and torch-export are for your own programs: `spotting.json` contains all settings, and `postprocessing_comedian.py` turns
+scores into events with NumPy alone. The format openvino is for CPUs: OUTPUT_DIR is a model for `comedian spot --model` and
 `comedian extract-features --model`.
 
 With --int8, the spatial encoder is quantised with frames of MATCHES, and scored on their validation split before and after.
@@ -15,8 +18,8 @@ from comedian.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian export`."""
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub repository")
+    """Declare the arguments of `comedian export`."""
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub repository of the model")
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="new or empty folder")
     parser.add_argument(
         "--format",
@@ -40,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-loss",
         metavar="POINTS",
         type=float,
-        help="points of tight average-mAP that int8 may lose on validation, else nothing is written; default: 0.5",
+        help="maximum loss of tight average-mAP on validation, in points; with a larger loss nothing is written; "
+        "default: 0.5",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Export, and say what was written."""
+    """Export the model and print what was written."""
     _check(args)
     if args.format == "openvino":
         _export_openvino(args)
@@ -61,20 +65,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that do not fit."""
+    """Raise `InputError` for options that contradict each other."""
     if args.int8 and args.format != "openvino":
-        raise InputError("--int8 is for --format openvino; add it, or leave out --int8")
+        raise InputError("--int8 requires --format openvino; add it, or remove --int8")
     if args.int8 and args.calibrate is None:
-        raise InputError("--int8 needs frames: give a folder of matches with --calibrate MATCHES")
+        raise InputError("--int8 needs frames for calibration: give a folder of matches with --calibrate MATCHES")
     given = {"calibrate": args.calibrate, "split": args.split, "max-loss": args.max_loss}
     for name in (name for name, value in given.items() if value is not None and not args.int8):
-        raise InputError(f"--{name} is for --int8; add it, or leave out --{name}")
+        raise InputError(f"--{name} requires --int8; add it, or remove --{name}")
     if args.max_loss is not None and not 0 <= args.max_loss <= 100:
-        raise InputError(f"--max-loss {args.max_loss:g}: give points of average-mAP, 0 to 100")
+        raise InputError(f"--max-loss {args.max_loss:g}: must be points of average-mAP, 0 to 100")
 
 
 def _export_openvino(args: argparse.Namespace) -> None:
-    """Export for OpenVINO, and print what int8 costs."""
+    """Export for OpenVINO, and print the scores before and after quantisation."""
     from comedian.conversion.openvino_export import MAX_LOSS, Quantization, export_openvino
 
     quantization = None

@@ -1,7 +1,7 @@
 """Stage 1: train a spatial encoder on one-second clips, without labels, from a YAML recipe.
 
 Any field can be overridden: `--training.num_train_epochs 3 --data.root FOLDER --model.overrides.fps 5`.
-Given again, the same command resumes an interrupted run from its last checkpoint, and leaves a finished one as it is.
+When rerun, the same command resumes an interrupted run from its last checkpoint; a finished run is unchanged.
 Several processes: `accelerate launch examples/pretrain.py --config recipe.yaml ...`.
 """
 
@@ -12,7 +12,7 @@ from comedian.cli.recipe_arguments import hide_short_bars
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train and say where the encoder is."""
+    """Train and print the folder of the encoder."""
     from accelerate import PartialState
 
     from comedian.training.pretrain import pretrain

@@ -1,8 +1,11 @@
 """Publish a model on the Hugging Face Hub: weights, code, processor, recipe, predictions, scores and model card.
 
-DIR is what training or `comedian convert` wrote. The card tells what the run recorded, and what `--card` adds; scores are
-those of the files `<split>_scores.json` in DIR (`ensemble_<split>_scores.json` for an ensemble), as `comedian evaluate
---output` writes them. Run again, only what changed is sent. Log in with `hf auth login` or set HF_TOKEN.
+  comedian publish runs/finetune USER/my-model --dry-run
+
+DIR is the output folder of training or of `comedian convert`. The model card is written from the record of the run and
+from `--card`. Its scores are read from the files `<split>_scores.json` in DIR (`ensemble_<split>_scores.json` for an
+ensemble), written by `comedian evaluate --output`. When the command is rerun, only changed files are uploaded. Log in
+with `hf auth login` or set HF_TOKEN.
 """
 
 import argparse
@@ -12,26 +15,29 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of the model")
-    parser.add_argument("repo_id", metavar="REPO_ID", help="USER/NAME; made when there is none")
-    parser.add_argument("--private", action="store_true", help="only its owner may see a repository that is made now")
+    parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, USER/NAME; created if missing")
+    parser.add_argument(
+        "--private", action="store_true", help="create a private repository; an existing one keeps its visibility"
+    )
     parser.add_argument(
         "--ensemble-of",
         nargs="+",
         default=(),
         metavar="MODEL",
-        help="the other members of an ensemble: folders, which are sent too, or repositories, which the card names",
+        help="other members of the ensemble: folders, which are uploaded too, or repositories, which the card links to",
     )
     parser.add_argument(
         "--card",
         metavar="FILE",
         type=Path,
-        help="what no run records: a file, or a shipped one such as gfspot-conv-small/card.yaml; default: DIR/card.yaml",
+        help="YAML file with facts for the card that the run does not record, or the name of a shipped one such as "
+        "gfspot-conv-small/card.yaml; default: DIR/card.yaml",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only show what would be sent, and the card")
+    parser.add_argument("--dry-run", action="store_true", help="print the files and the card, upload nothing")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Publish and print the address, or show what would be sent."""
+    """Publish the model and print its URL, or print what would be uploaded."""
     from comedian.hub.model_card import CARD_FILE_NAME, read_facts
     from comedian.hub.model_publish import check_weights, files_to_publish, publish
     from comedian.training.recipe_names import find_recipe

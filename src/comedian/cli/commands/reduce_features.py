@@ -1,8 +1,10 @@
 """Standardise the features of a bank and reduce them with a PCA.
 
-The PCA is fitted on the matches of --split alone (`--dim 512 --data ROOT --split train`) and written into OUTPUT with the
-reduced features of all matches. --transform OTHER_BANK reduces a further bank as OTHER_BANK was, without fitting. Run it
-again to go on after an interruption.
+  comedian reduce-features features features-512 --dim 512 --data data/SoccerNet --split train
+
+The PCA is fitted on the matches of --split only and written into OUTPUT with the reduced features of all matches.
+--transform OTHER_BANK applies the PCA of OTHER_BANK to a further bank, without fitting. Rerun the same command after an
+interruption.
 """
 
 import argparse
@@ -13,19 +15,25 @@ from comedian.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("bank", metavar="BANK", help="the feature bank to reduce")
-    parser.add_argument("output", metavar="OUTPUT", help="the reduced bank's folder; made when missing")
-    parser.add_argument("--dim", type=int, help="values of a reduced feature, such as 512")
-    parser.add_argument("--data", metavar="ROOT", help="the data set's folder, for its splits")
-    parser.add_argument("--split", nargs="+", metavar="NAME", help="fit on the matches of these splits: train")
-    parser.add_argument("--transform", metavar="OTHER_BANK", help="reduce as this reduced bank was; fits nothing")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
+    parser.add_argument("output", metavar="OUTPUT", help="folder of the reduced bank; created if missing")
+    parser.add_argument("--dim", type=int, metavar="N", help="dimensions of the reduced features, such as 512")
+    parser.add_argument("--data", metavar="ROOT", help="folder of the data set, to look up its splits")
+    parser.add_argument(
+        "--split", nargs="+", metavar="NAME", help="splits whose matches the PCA is fitted on, such as train"
+    )
+    parser.add_argument(
+        "--transform", metavar="OTHER_BANK", help="apply the PCA of this reduced bank; nothing is fitted"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="data type on disk; default: float16"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Reduce the bank and print what was done."""
+    """Reduce the bank and print a summary."""
     to_fit = (args.dim, args.data, args.split)
     if args.transform is not None and any(value is not None for value in to_fit):
-        raise InputError("--transform fits nothing; leave out --dim, --data and --split")
+        raise InputError("--transform does not fit a PCA; remove --dim, --data and --split")
     if args.transform is None and None in to_fit:
         raise InputError("give --dim, --data and --split to fit, or --transform OTHER_BANK")
 

@@ -1,10 +1,13 @@
-"""Choose merging, suppression, probabilities and thresholds on validation, from saved scores, in seconds.
+"""Choose merging, suppression, calibration and thresholds on validation, from saved scores, in seconds.
 
-LABELS is a folder or a zip in SoccerNet's layout, SCORES a folder that `comedian spot --save-scores` wrote; several are an
-ensemble. Chosen are the type of suppression, its window for each label, and, where the scores of windows were kept
-(`--save-windows`), how these are merged. A change is kept only if it also helps on matches that it was not chosen on; of a
-single match, none can be. Calibration, thresholds and the curves of `comedian spot --threshold precision=0.9` are measured
-anew in any case.
+  comedian spot data/SoccerNet --split validation --model MODEL --save-scores scores --save-windows 8
+  comedian tune data/SoccerNet scores --split validation --model MODEL
+
+LABELS is a folder or a zip in SoccerNet's layout, SCORES a folder written by `comedian spot --save-scores`; several are an
+ensemble. The command chooses the type of suppression, its window for each label and, if the scores of windows were saved
+(`--save-windows`), how windows are merged. A change is kept only if it also improves the score on matches that it was not
+chosen on (cross-validation), so a single match changes nothing. Calibration, thresholds and the curves of
+`comedian spot --threshold precision=0.9` are always measured again.
 """
 
 import argparse
@@ -14,36 +17,60 @@ from pathlib import Path
 from comedian.errors import InputError
 from comedian.files import make_folder
 
-# spelled out, because importing the metric takes seconds that `--help` should not
+# a copy of the names, because importing the metric would slow `--help` down by seconds
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian tune`."""
+    """Declare the arguments of `comedian tune`."""
     parser.add_argument("labels_root", metavar="LABELS", type=Path, help="folder or zip with the label files")
-    parser.add_argument("scores", metavar="SCORES", nargs="+", type=Path, help="folders of scores")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--model", metavar="DIR", type=Path, help="write the outcome into this model's config.json")
-    target.add_argument("--output", metavar="FILE", type=Path, help="or into a file for `comedian spot --settings`")
-    parser.add_argument("--split", metavar="NAME", help="use only the matches of this split")
-    parser.add_argument("--metric", choices=METRIC_NAMES, default="tight", help="to choose by; default: tight")
-    parser.add_argument("--framerate", type=int, default=2, help="frames per second of the metric's grid; default: 2")
-    parser.add_argument(
+    parser.add_argument("scores", metavar="SCORES", nargs="+", type=Path, help="folders of saved scores")
+    output = parser.add_argument_group("output, one of the two")
+    target = output.add_mutually_exclusive_group(required=True)
+    target.add_argument("--model", metavar="DIR", type=Path, help="write the settings into this model's config.json")
+    target.add_argument(
+        "--output", metavar="FILE", type=Path, help="write the settings into a file for `comedian spot --settings`"
+    )
+    scoring = parser.add_argument_group("scoring")
+    scoring.add_argument("--split", metavar="NAME", help="use only the matches of this split; default: all matches")
+    scoring.add_argument(
+        "--metric", choices=METRIC_NAMES, default="tight", help="average-mAP to maximise; default: tight"
+    )
+    scoring.add_argument(
+        "--framerate",
+        metavar="FPS",
+        type=int,
+        default=2,
+        help="frames per second of the metric's time grid; default: 2",
+    )
+    scoring.add_argument(
         "--tolerance",
         metavar="SECONDS",
         type=float,
         default=5.0,
-        help="full width of the window in which a reported event is right, for thresholds and probabilities; default: 5",
+        help="full width of the window in which a reported event counts as correct, for thresholds and calibration; "
+        "default: 5",
     )
-    parser.add_argument("--min-events", metavar="N", type=int, default=10, help="a label with fewer keeps its window")
+    scoring.add_argument(
+        "--min-events",
+        metavar="N",
+        type=int,
+        default=10,
+        help="a label with fewer events keeps its suppression window; default: 10",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Tune, write the settings and print what was gained."""
+    """Tune, write the settings and print the gain."""
     if args.framerate < 1 or not 0 < args.tolerance <= 3600:
-        raise InputError(f"--framerate {args.framerate}, --tolerance {args.tolerance:g}: give 1 or more, and seconds")
+        raise InputError(
+            f"--framerate {args.framerate}, --tolerance {args.tolerance:g}: give an integer of at least 1, and "
+            "seconds above 0 and up to 3600"
+        )
     if args.model and len(args.scores) > 1:
-        raise InputError("the settings of an ensemble are of no single model; write them to a file with --output")
+        raise InputError(
+            "--model takes the scores of one model; write the settings of an ensemble to a file with --output"
+        )
 
     from comedian.evaluation.saved_scores import read_references, read_scores, stride_of_windows
     from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError
@@ -72,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         )
     except MalformedEventError as error:
         match = list(references)[error.match]
-        raise InputError(f"labels of `{match}`, event {error.event + 1}: {error.reason}; mend or remove it") from error
+        raise InputError(f"labels of `{match}`, event {error.event + 1}: {error.reason}; fix or remove it") from error
     stride = stride_of_windows(scored)
     tuned = tuner.tune(mergings_to_try(config, stride) if stride else [], args.tolerance)
     if args.model:
@@ -84,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     if args.model and tuned.choice != tuned.default:
         for path in _outdated(args.model):
             path.unlink()
-            print(f"removed {path}, which told of the settings before")
+            print(f"removed {path}, which was made with the previous settings")
 
 
 def _outdated(folder: Path) -> list[Path]:
@@ -94,17 +121,17 @@ def _outdated(folder: Path) -> list[Path]:
 
 
 def _lines(tuned, labels: Sequence[str]) -> list[str]:
-    """The gain, the settings, a table with a row a label, and the labels with too few events."""
+    """The gain, the settings, a table with one row per label, and the labels with too few events."""
     from comedian.evaluation.calibration import too_few_events
 
     before, after = 100 * tuned.per_label
     lines = [
         f"before         {before.mean():6.2f}",
         f"best           {100 * tuned.found_map:6.2f}",
-        f"best elsewhere {100 * tuned.expected_map:6.2f}   each match with what the others chose: expect this",
+        f"best elsewhere {100 * tuned.expected_map:6.2f}   cross-validated over matches: expect this",
     ]
     if tuned.choice == tuned.default:
-        lines.append("merging and suppression stay as they were: no change that helps on other matches was found")
+        lines.append("merging and suppression are unchanged: no change improves the score on other matches")
     merging = tuned.choice.merging
     lines += [
         f"\nmerge {merging.merge} of windows every {merging.window_stride_s:g} s without {merging.edge_trim_s:g} s at "

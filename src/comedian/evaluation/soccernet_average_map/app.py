@@ -36,11 +36,11 @@ def score(
         references: a `Labels-v2.json` of any name, or a zip with one a folder.
         predictions: a `results_spotting.json` of any name, or a zip with one in each of those folders at least.
         metrics: names among `METRICS`.
-        labels: one a line.
+        labels: one per line.
         framerate: frames per second of the grid on which times are compared.
 
     Returns:
-        A table of `headers` and `data`: a row for all labels and one a label, with its average-mAP in percent over all,
+        A table of `headers` and `data`: a row for all labels and one per label, with its average-mAP in percent over all,
         visible and unshown events for each metric.
 
     Raises:
@@ -48,7 +48,7 @@ def score(
     """
     names = [line.strip() for line in labels.splitlines() if line.strip()]
     if not names or len(set(names)) < len(names):
-        raise ValueError("write one label a line, at least one and none twice")
+        raise ValueError("write one label per line, at least one and none twice")
     if not metrics:
         raise ValueError("choose a metric")
     if framerate is None or not 0 < framerate <= MAX_FRAMERATE:
@@ -93,7 +93,7 @@ def build_app() -> gr.Blocks:
             predictions = gr.File(label=f"{PREDICTIONS[0]} or a zip", height=110, elem_id="predictions")
         metrics = gr.CheckboxGroup(list(METRICS), value=["tight", "loose"], label="Metrics")
         with gr.Accordion("Other labels or frame rate", open=False):
-            labels = gr.Textbox("\n".join(SOCCERNET_V2_LABELS), lines=6, label="Labels, one a line")
+            labels = gr.Textbox("\n".join(SOCCERNET_V2_LABELS), lines=6, label="Labels, one per line")
             framerate = gr.Number(2, label="Frames per second: 2 for SoccerNet-v2, 25 for ball action spotting")
         button = gr.Button("Score", variant="primary")
         table = gr.Dataframe(label="average-mAP in %", interactive=False, elem_id="scores")
@@ -104,7 +104,7 @@ def build_app() -> gr.Blocks:
 def _read(path: str | None, file_name: str, key: str) -> dict[str, list]:
     """Return match -> events; the match of a file that is no zip is ""."""
     if path is None:
-        raise ValueError(f"give a {file_name}, or a zip with one a match")
+        raise ValueError(f"give a {file_name}, or a zip with one per match")
     files = _unzip(path, file_name) if zipfile.is_zipfile(path) else {"": Path(path).read_bytes()}
     if not files:
         raise ValueError(f"{_name(path)} holds no {file_name}")

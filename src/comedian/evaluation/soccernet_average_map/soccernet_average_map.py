@@ -9,7 +9,8 @@ them.
 The official scorer holds two halves of 120 minutes. Here the same definition is applied to any number of parts of any
 length, which gives the official figures wherever the official scorer can hold all events; `official=True` has its limits.
 
-Source: Deliege et al., "SoccerNet-v2", CVPRW 2021, section 5 (arXiv:2011.13367), and the `SoccerNet` package, version 0.2.0.
+Source: Deliege et al., "SoccerNet-v2", CVPRW 2021, section 5 (arXiv:2011.13367), and the `SoccerNet` package, version
+0.2.0.
 """
 
 import json
@@ -71,7 +72,8 @@ NOT_SHOWN = "not shown"
 _GAME_TIME = re.compile(r" *([0-9]+) *- *([0-9]+):([0-5][0-9]) *")  # part - minutes:seconds
 
 _DESCRIPTION = (
-    "SoccerNet's average-mAP of action spotting (tight, loose, at1 ... at5), identical to the official package and without "
+    "SoccerNet's average-mAP of action spotting (tight, loose, at1 ... at5), identical to the official package and "
+    "without "
     "its limit to two halves of 120 minutes."
 )
 
@@ -87,8 +89,8 @@ _CITATION = """\
 
 _INPUTS_DESCRIPTION = """
 Args:
-    predictions: one list a match of dicts with `position` (ms in the half), `label`, `half` and `confidence`.
-    references: one list a match, same order, of dicts with `gameTime`, `label` and optional `position` and `visibility`.
+    predictions: one list per match of dicts with `position` (ms in the half), `label`, `half` and `confidence`.
+    references: one list per match, same order, of dicts with `gameTime`, `label` and optional `position` and `visibility`.
     labels: the labels in the order of the per-class lists; SoccerNet-v2's 17 when left out.
     framerate: frames per second of the grid on which times are compared; 2 as in the official benchmark.
     metrics: any of "tight", "loose", "at1", "at2", "at3", "at4", "at5".
@@ -199,9 +201,9 @@ def average_map(
     """Score predicted events as `SoccerNet.Evaluation.ActionSpotting.evaluate` does, in any number of parts of any length.
 
     Args:
-        references: one item a match: the dicts under `annotations` in `Labels-v2.json` (`gameTime`, `label`, and optional
-            `position` in ms and `visibility`).
-        predictions: one item a match, in the same order: the dicts under `predictions` in `results_spotting.json`
+        references: one item per match: the dicts under `annotations` in `Labels-v2.json` (`gameTime`, `label`, and
+            optional `position` in ms and `visibility`).
+        predictions: one item per match, in the same order: the dicts under `predictions` in `results_spotting.json`
             (`position` in ms, `label`, `half`, `confidence`).
         labels: the labels in the order of the per-class lists; events of other labels are skipped.
         framerate: frames per second of the grid on which times are compared.
@@ -239,11 +241,11 @@ def place(
     """
     if len(references) != len(predictions):
         raise ValueError(
-            f"{len(references)} matches in references, {len(predictions)} in predictions: one item a match"
+            f"{len(references)} matches in references, {len(predictions)} in predictions: one item per match"
         )
     grid = Grid({label: index for index, label in enumerate(labels)}, len(references), framerate)
     if grid.num_keys_of_label * max(len(labels), 1) > np.iinfo(np.int64).max:
-        raise ValueError(f"{framerate:g} frames a second are too many for {len(references)} matches; choose fewer")
+        raise ValueError(f"{framerate:g} frames per second are too many for {len(references)} matches; choose fewer")
     read_reference = _read_reference_officially if official else _read_reference
     ground_truths = _to_cells(references, read_reference, "references", grid, official)
     spots = _to_cells(predictions, _read_prediction, "predictions", grid, official)
@@ -366,7 +368,8 @@ def average_precisions(ground_truths: Cells, spots: Cells, grid: Grid, deltas_s:
 
 
 def _closest_visibility(ground_truths: Cells, keys: np.ndarray, stride: int) -> np.ndarray:
-    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its part, -1 where there is none."""
+    """Return the visibility `(num_spots,)` of the ground truth nearest to each spot in its part, -1 where there is
+    none."""
     # A ground truth in no part comes first, so that every spot has one at or before it.
     owners = np.append(-1, ground_truths.keys)
     visibilities = np.append(-1.0, ground_truths.values)

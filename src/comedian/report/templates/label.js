@@ -269,7 +269,7 @@ function exported() {
   const all = find("with-proposed").checked;
   const events = state.events.filter((event) => all || event.status === "confirmed").sort(byTime);
   const left = state.events.length - events.length;
-  find("file-note").textContent = `${events.length} events exported.${left ? ` ${left} are not reviewed and were left out.` : ""}`;
+  find("file-note").textContent = `${events.length} events exported.${left ? ` ${left} are not reviewed and were omitted.` : ""}`;
   return data.videos.map((item, index) => ({ item, events: events.filter((event) => event.video === index), isEmpty: state.empty.includes(index) }))
     .filter((part) => part.events.length || part.isEmpty);
 }
