@@ -39,6 +39,7 @@ from av.video.reformatter import VideoReformatter
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, existing
+from comedian.sharing import alone_at
 from comedian.video.sound_files import open_sound, sound_path
 
 MAGIC = b"COMEFRM1"
@@ -409,11 +410,10 @@ def _read_settings(store: Path) -> StoreSettings:
 def claim_store(store: Path, settings: StoreSettings) -> None:
     """Make `store` a store of these settings, or make sure that it is one."""
     path = store / "store.json"
-    if path.exists():
-        if (found := _read_settings(store)) != settings:
-            raise InputError(
-                f"`{store}` holds {found}, asked for {settings}; give another folder or the same settings"
-            )
-        return
-    content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
-    atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+    if not path.exists():
+        content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
+        with alone_at(path):
+            if not path.exists():
+                atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+    if (found := _read_settings(store)) != settings:
+        raise InputError(f"`{store}` holds {found}, asked for {settings}; give another folder or the same settings")
