@@ -64,7 +64,9 @@ def local_rank() -> int:
 
 def cores_of_process() -> int:
     """Cores of this machine for this process, at least 1: those launched together on one machine divide them."""
-    return max(1, (os.cpu_count() or 1) // max(1, _of_environment(_LOCAL_SIZE_VARIABLES, 1)))
+    # those that a job of a cluster was given, where the system can tell
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, _of_environment(_LOCAL_SIZE_VARIABLES, 1)))
 
 
 def _of_environment(names: Sequence[str], default: int) -> int:
