@@ -183,15 +183,17 @@ class SharedWork(Generic[Job]):
         while index < len(self.pending):
             job = self.pending[index]
             result = self._result_of(job)
-            if not self._claims.acquire(result):
+            # what others have done in the meantime is passed over without a claim, which writes to the file system
+            if result.exists() and self._is_done(job):
+                self.elsewhere.append(self.pending.pop(index))
+            elif not self._claims.acquire(result):
                 index += 1
-                continue
-            del self.pending[index]
-            # it may have been finished between the last look and the claim
-            if not self._is_done(job):
-                return job
-            self._claims.release(result)
-            self.elsewhere.append(job)
+            # it may have been finished between the look and the claim
+            elif self._is_done(job):
+                self._claims.release(result)
+                self.elsewhere.append(self.pending.pop(index))
+            else:
+                return self.pending.pop(index)
         return None
 
     def finish(self, job: Job) -> None:
