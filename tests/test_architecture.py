@@ -31,7 +31,7 @@ ARROWS = {
     "evaluation": {"samples", "inference", "soccernet", "video", "models"},
     "hub": {"features", "inference", "events", "soccernet", "models"},
     "training": {"hub", "evaluation", "samples", "features", "inference", "events", "soccernet", "video", "models"},
-    "conversion": {"hub", "inference", "soccernet", "models"},
+    "conversion": {"hub", "evaluation", "inference", "soccernet", "video", "models"},
     "report": {"evaluation", "inference", "events", "soccernet", "video", "models"},
 }
 ARROWS["cli"] = set(ARROWS)

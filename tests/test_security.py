@@ -84,6 +84,16 @@ def test_no_other_file_of_the_package_reads_pickles():
         assert ("pickletools" in path.read_text() or "torch.load(" in path.read_text()) <= is_reader, path
 
 
+def test_xml_is_read_in_one_place():
+    """With what a document may define refused; `test_formats_of_tools.py` tries it."""
+    for path in PACKAGE:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        reads_xml = {name for name in modules if name.split(".")[0] in ("xml", "lxml", "bs4")}
+        assert not reads_xml or path.name == "xml_files.py", f"{path}: {reads_xml}"
+
+
 def test_the_package_never_trusts_remote_code_by_itself():
     for path in PACKAGE:
         for node in ast.walk(ast.parse(path.read_text())):

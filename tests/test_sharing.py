@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,12 +276,15 @@ def test_more_shares_than_halves(data, tmp_path, capsys):
 
 def test_shares_where_there_is_nothing_to_share(data, tmp_path, capsys):
     root, model, _ = data
+    videos = [shutil.copy(root / f"one/{half}_224p.mkv", tmp_path / f"part{half}.mkv") for half in (1, 2)]
     for command, message in (
         (["spot", root, "--model", model, "--shard", "1/2"], "--shard 1/2: shares are of a folder of matches"),
         (
             ["spot", root / "one/1_224p.mkv", "--model", model, "--save-scores", tmp_path, "--shard", "1/2"],
             "--shard 1/2",
         ),
+        (["spot", *videos, "--model", model, "--shard", "1/2"], "the 2 videos are spotted one by one, by one process"),
+        (["spot", videos[0], "--model", model, "--live", "--shard", "1/2"], "--shard 1/2: shares are of a folder"),
         (["extract-features", root, tmp_path / "bank", "--from", "baidu", "--shard", "1/2"], "--shard is for --model"),
         (["prepare", root, tmp_path / "frames", "--shard", "3/2"], "--shard 3/2: give I/N"),
     ):

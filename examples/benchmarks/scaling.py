@@ -17,8 +17,8 @@ import numpy as np
 from common import machine, run_measured
 from official_score import make_matches, official, ours
 
-from comedian.inference import scoring
-from comedian.inference.spotter import load_model
+from comedian.inference import scoring, torch_model
+from comedian.inference.torch_model import TorchModel, load_model
 from comedian.video.decoding import iter_frames
 
 MINUTES = (2, 5, 10, 20)
@@ -29,11 +29,11 @@ LABELS = (1, 2, 4, 8, 17)
 
 def spot(video: Path, folder: Path, minutes: float) -> float:
     """Seconds to decode and score the first minutes of a video."""
-    model, processor = load_model(str(folder), "cpu")
+    model = TorchModel(*load_model(str(folder), "cpu"))
     config = model.config
     begin_s = time.perf_counter()
     frames = (frame for _, frame in iter_frames(video, config.fps, tuple(config.image_size), threads=1))
-    tokens = scoring.encode_half(model, processor, islice(frames, round(60 * minutes * config.fps)))
+    tokens = scoring.encode_half(model, islice(frames, round(60 * minutes * config.fps)))
     scoring.score_half(model, tokens)
     return time.perf_counter() - begin_s
 
@@ -75,7 +75,7 @@ def main() -> None:
     }
     seconds = []
     for batch in BATCHES:
-        scoring.TUBELETS_PER_BATCH = batch
+        torch_model.TUBELETS_PER_BATCH = batch
         seconds.append((batch, spot(args.video, args.model, 2)))
     panels["spotting 2 minutes: seconds against tubelets a batch"] = {"ours": seconds}
     panels["score: seconds against matches, 17 labels"] = {

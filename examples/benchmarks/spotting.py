@@ -6,10 +6,12 @@ Videos of 398 x 224 pixels at 25 fps are made of GF-Spot's (see `common.make_vid
 same. Each run is a process of its own, imports included. The straightforward way is what the published implementation does:
 windows of 64 s every 32 s, each put through spatial and temporal encoder whole, with attention as two matrix products around
 a softmax, a Conv3d for the patches and the last spatial layer for every patch; `--fused-attention` gives it our attention.
+`--openvino` adds the exported graphs, and `--int8` those with an int8 spatial encoder, calibrated on frames of the video.
 Limits: the decoder alone, and the operations of the spatial encoder at the measured rate of a large matrix product.
 """
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,7 +22,9 @@ import torch
 from common import default_device, in_published_form, machine, make_video, matmul_rate, repeat_video, run_measured
 from torch.utils.flop_counter import FlopCounterMode
 
-from comedian.inference.scoring import autocast, decoder_threads, encode_half, score_half
+from comedian.conversion.openvino_export import calibration_frames, export_openvino, quantize
+from comedian.inference.scoring import encode_half, score_half
+from comedian.inference.torch_model import TorchModel, autocast
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS
 from comedian.video.decoding import iter_frames
@@ -54,12 +58,12 @@ def decode(video: Path, folder: Path) -> None:
 
 def score_frames(video: Path, folder: Path, device: str) -> float:
     """Seconds from the frames of a whole video, decoded before and held in memory, to its scores."""
-    model = ComedianForActionSpotting.from_pretrained(folder).eval().to(device)
     processor = ComedianVideoProcessor.from_pretrained(folder)
+    model = TorchModel(ComedianForActionSpotting.from_pretrained(folder).to(device), processor)
     frames = [frame for _, frame in iter_frames(video, model.config.fps, tuple(model.config.image_size))]
 
     def score(some: list[np.ndarray]) -> np.ndarray:
-        return score_half(model, encode_half(model, processor, some))
+        return score_half(model, encode_half(model, some))
 
     score(frames[: model.config.num_frames])
     start_s = time.perf_counter()
@@ -74,6 +78,19 @@ def make_model(size: str, folder: Path) -> ComedianForActionSpotting:
     model.save_pretrained(folder)
     ComedianVideoProcessor().save_pretrained(folder)
     return model
+
+
+def make_graphs(folder: Path, video: Path, int8: bool) -> dict[str, Path]:
+    """Export a model for OpenVINO; return the folder of each way."""
+    graphs = {"OpenVINO": folder.with_name(f"{folder.name}-openvino")}
+    shutil.rmtree(graphs["OpenVINO"], ignore_errors=True)
+    export_openvino(str(folder), graphs["OpenVINO"])
+    if int8:
+        graphs["OpenVINO, int8"] = folder.with_name(f"{folder.name}-int8")
+        shutil.copytree(graphs["OpenVINO"], graphs["OpenVINO, int8"], dirs_exist_ok=True)
+        config = ComedianConfig.from_pretrained(folder)
+        quantize(graphs["OpenVINO, int8"], config, calibration_frames([video], config))
+    return graphs
 
 
 def operations_a_second_of_video(model: ComedianForActionSpotting) -> float:
@@ -94,6 +111,10 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-straightforward", action="store_true", help="which takes minutes")
+    parser.add_argument(
+        "--openvino", action="store_true", help="the graphs of `comedian export --format openvino` too"
+    )
+    parser.add_argument("--int8", action="store_true", help="with --openvino: in int8 too")
     parser.add_argument("--device", default=default_device(), help="for the model, of all ways")
     parser.add_argument("--fused-attention", action="store_true", help="in the straightforward way too")
     parser.add_argument("--way", choices=("whole_windows", "decode"), help=argparse.SUPPRESS)
@@ -108,6 +129,7 @@ def main() -> None:
             whole_windows(video, folder, args.device, args.fused_attention)
         return
     model = make_model(args.model, folder).to(args.device)
+    decoder_threads = TorchModel(model, ComedianVideoProcessor()).decoder_threads
     comedian = str(Path(sys.executable).with_name("comedian"))
     dtype = torch.bfloat16 if autocast(model)._enabled else torch.float32
     rate = matmul_rate(dtype, args.device, 2048 if args.device == "cpu" else 8192)
@@ -127,6 +149,18 @@ def main() -> None:
         }
         if args.skip_straightforward:
             del ways["whole windows, float32"]
+        for name, graphs in (make_graphs(folder, path, args.int8) if args.openvino else {}).items():
+            ways[name] = [
+                comedian,
+                "spot",
+                str(path),
+                "--model",
+                str(graphs),
+                "--output",
+                str(args.work / "graphs.json"),
+            ]
+            # compiled once, as for a user from the second video on
+            run_measured(ways[name])
         runs = {name: [] for name in ways}
         for _ in range(args.repeats):
             for name, words in ways.items():
@@ -141,7 +175,7 @@ def main() -> None:
         ideal_s = 60 * minutes * operations_a_second_of_video(model) / rate
         used = f"{ideal_s:.1f} s at {rate / 1e9:.0f} billion a second in {dtype}; that is "
         used += f"{100 * ideal_s / walls['ours']:.0f} % of ours, {100 * ideal_s / alone_s:.0f} % from frames in memory"
-        print(f"\nspatial encoder's operations: {used}; decoder threads {decoder_threads(model)}\n")
+        print(f"\nspatial encoder's operations: {used}; decoder threads {decoder_threads}\n")
     print(machine(args.device))
 
 

@@ -18,7 +18,7 @@ WAYS = {
     "comedian spot --help": [str(Path(sys.executable).with_name("comedian")), "spot", "--help"],
     "import comedian": [sys.executable, "-c", "import comedian"],
     "import torch": [sys.executable, "-c", "import torch"],
-    "import comedian.models": [sys.executable, "-c", "import comedian.models"],
+    "models": [sys.executable, "-c", "from comedian.models import ComedianConfig"],
 }
 
 

@@ -151,7 +151,7 @@ def test_scores_are_used_again_without_inference(spot, videos, tmp_path, monkeyp
     assert spot(*videos, "--all", "--output", "a.json", "--save-scores", "scores")[0] == 0
     monkeypatch.setattr(spotter, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
     monkeypatch.setattr(score_files, "iter_frames", lambda *words, **named: pytest.fail("decoded"))
-    monkeypatch.setattr(spotter, "load_model", lambda *words: pytest.fail("loaded"))
+    monkeypatch.setattr(spotter, "load_spotting_model", lambda *words: pytest.fail("loaded"))
     assert spot("--scores", "scores", "--all", "--output", "b.json", model=None)[0] == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert spot("--scores", "scores", "scores", "--all", "--output", "c.json", model=None)[0] == 0
@@ -278,7 +278,7 @@ def test_scores_of_another_video_are_not_lost(spot, shared, videos, tmp_path):
 
 def test_candidates_outside_the_official_limits_are_counted(spot, shared, videos, tmp_path):
     third = shared / "root/league/2024/b/1_224p.mkv"
-    code, _, err = spot(*videos, third, "--output", "r.zip")
+    code, _, err = spot(*videos, third, "--match", "--output", "r.zip")
     with zipfile.ZipFile(tmp_path / "r.zip") as archive:
         (name,) = archive.namelist()
         halves = [found["half"] for found in json.loads(archive.read(name))["predictions"]]
@@ -296,13 +296,34 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
     assert f"precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
 
 
+def test_a_weak_model_says_so(spot, videos, tmp_path):
+    """Of which labels most reported events were wrong on validation: at the label's own threshold, or from there on."""
+    curves = [[[0.6, 1.0, 0.5], [0.3, 0.6, 0.8], [0.1, 0.2, 1.0]], [[0.6, 0.9, 0.2], [0.4, 0.3, 0.5]], []]
+    fields = {"label_calibration": [[1.0, 0.0]] * 3, "label_curves": curves, "label_num_events": [60] * 3}
+    model = save_model(tmp_path / "model", label_thresholds=[0.3, 0.4, 0.5], **fields)
+    code, _, err = spot(videos[0], model=model)
+    [line] = [line for line in err.splitlines() if "the model is weak" in line]
+    assert code == 0 and f"right of {LABELS[1]}, {LABELS[2]}; " in line
+    for words in (["--threshold", "0.5"], ["--keep-all"]):
+        assert "the model is weak" not in spot(videos[0], *words, model=model)[2]
+    assert "the model is weak" not in spot(videos[0])[2]
+
+
 @pytest.mark.parametrize(
     "words, remedy",
     [
         ([], "no video"),
         (["missing.mkv"], "missing.mkv"),
         (["https://example.org/match.mp4"], "download the video first, or add --live"),
-        (["{good}", "bad.mkv"], "bad.mkv"),
+        (["{good}", "bad.mkv", "--match"], "bad.mkv"),
+        (["{good}", "bad.mkv", "--output", "e.json"], "add --match if they are the parts of one match"),
+        (["{good}", "bad.mkv", "--csv", "e.csv"], "add --match"),
+        (["{good}", "bad.mkv", "--output", "folder.json/other"], "holds other things"),
+        (["{good}", "{good}", "bad.mkv"], "given twice"),
+        (["{good}", "gone.mkv"], "gone.mkv` does not exist"),
+        (["no*.mkv"], "nothing matches `no*.mkv`"),
+        (["{root}", "--match"], "name them in order"),
+        (["{good}", "--restart"], "--restart is of several videos"),
         (["{root}", "{good}"], "one folder alone"),
         (["{good}", "--output", "e.txt"], ".json or .zip"),
         (["{good}", "--output", "folder.json"], "is a folder"),
@@ -322,7 +343,8 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
 )
 def test_bad_input_is_one_line_and_leaves_nothing(spot, shared, videos, tmp_path, words, remedy):
     (tmp_path / "bad.mkv").write_bytes(b"no video")
-    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "folder.json" / "other").mkdir(parents=True)
+    (tmp_path / "folder.json" / "other" / "mine.txt").write_text("mine")
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     code, out, err = spot(*(word.format(good=videos[0], root=shared / "root") for word in words))

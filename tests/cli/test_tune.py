@@ -14,6 +14,7 @@ from comedian.hub.model_record import ModelRecord, hash_weights, read_record
 from comedian.inference.score_files import load_score_folders, load_scores, merged_scores, save_scores
 from comedian.inference.settings import MERGING, SETTINGS, write_settings_into
 from comedian.inference.spotter import ActionSpotter
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
 from video_factory import write_video
@@ -81,7 +82,7 @@ def test_windows_merge_as_the_model_does(shared):
         settings = {"merge": merge, "window_stride_s": stride_s, "edge_trim_s": trim_s}
         for name, value in settings.items():
             setattr(model.config, name, value)
-        expected = ActionSpotter([model], [processor]).score(video)
+        expected = ActionSpotter([TorchModel(model, processor)]).score(video)
         np.testing.assert_allclose(merged_scores(path, settings), expected, atol=5e-3)
     assert np.array_equal(merged_scores(path, {}), scored.scores)
 

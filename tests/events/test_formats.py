@@ -8,9 +8,18 @@ import pytest
 
 from comedian.cli.main import main
 from comedian.errors import InputError
-from comedian.events.e2e_spot import frame_of
 from comedian.events.events import Event, EventSet, EventVideo, event_set, find_video, parse_time_ms
-from comedian.events.formats import FORMATS, HOLDS, detect_format, lost_fields, measure, read_events, write_events
+from comedian.events.formats import (
+    BY_FRAME,
+    FORMATS,
+    HOLDS,
+    detect_format,
+    lost_fields,
+    measure,
+    read_events,
+    write_events,
+)
+from comedian.events.frames import frame_of
 from comedian.soccernet.annotations import read_annotations
 from comedian.soccernet.labels import BALL_LABELS_2, BALL_LABELS_12
 from video_factory import write_video
@@ -107,7 +116,10 @@ def write_json(path, content):
     return path
 
 
-def random_events(seed=0, fps=29.97002997002997):
+FPS = 29.97002997002997
+
+
+def random_events(seed=0, fps=FPS):
     """A set that has something everywhere; its events are at frames, to the millisecond."""
     rng = random.Random(seed)
     videos = []
@@ -136,10 +148,14 @@ def kept(events: EventSet, name: str) -> EventSet:
 
     def event(one: Event) -> Event:
         defaults = {"team": "not applicable", "visibility": "visible", "score": None, "comment": ""}
-        return replace(one, **{key: value for key, value in defaults.items() if key not in holds})
+        position_ms = one.position_ms // 1000 * 1000 if name == "youtube" else one.position_ms
+        lost = {key: value for key, value in defaults.items() if key not in holds}
+        return replace(one, position_ms=position_ms, **lost)
 
     def video(one: EventVideo) -> EventVideo:
-        lost = {key: None for key in ("fps", "duration_s") if key not in holds}
+        lost = {key: None for key in ("split", "fps", "duration_s") if key not in holds}
+        if name in BY_FRAME:
+            lost["fps"] = FPS  # the rate that it is read with
         return replace(one, events=tuple(map(event, one.events)), **lost)
 
     # SoccerNet has a part without an event where there is its video
@@ -157,23 +173,27 @@ def sorted_by_name(events: EventSet) -> EventSet:
 @pytest.mark.parametrize("name", FORMATS)
 def test_there_and_back_loses_what_is_said_and_nothing_else(tmp_path, name, seed):
     events = random_events(seed)
-    endings = {"csv": ".csv", "json": ".json", "osl": ".json"}
+    endings = {"csv": ".csv", "json": ".json", "osl": ".json", "via": ".json", "label-studio": ".json"}
     path = tmp_path / f"out{endings.get(name, '')}"
     write_events(events, path, name)
-    back = read_events(path, name)
+    told = []
+    back = read_events(path, name, fps=FPS, problem=told.append)
+    assert not told
     assert sorted_by_name(back) == sorted_by_name(kept(events, name))
     assert detect_format(path) == name.removesuffix("-ball")
     everything = set().union(*HOLDS.values())
     # the set holds something of everything, and its times are those of frames
-    lost = lost_fields(events, name, one_file=False)
+    lost = lost_fields(events, name, path)
     if name.startswith("soccernet"):
         assert "parts without an event" in lost.pop()
+    if name == "youtube":
+        assert "shows three or more" in lost.pop() and lost.pop() == "parts of a second"
     assert set(lost) == everything - HOLDS[name]
 
 
 def test_one_e2e_file_cannot_tell_splits_and_frames_round_times(tmp_path):
     events = EventSet((EventVideo("a", None, "test", 25.0, 8.0, (Event("x", 1019),)),), ("x",))
-    assert lost_fields(events, "e2e-spot") == ["split", "times between frames"]
+    assert lost_fields(events, "e2e-spot", tmp_path / "one.json") == ["split", "times between frames"]
     assert lost_fields(replace(events, unread=frozenset({"width"})), "csv") == ["width", "duration_s", "fps"]
     write_events(events, tmp_path / "one.json", "e2e-spot")
     (video,) = json.loads((tmp_path / "one.json").read_text())

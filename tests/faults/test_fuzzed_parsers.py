@@ -126,6 +126,17 @@ class Parser:
         return trees.map(self.encode) | damaged(self.encode(self.good)) | st.binary(max_size=50)
 
 
+def xml_bytes(tree) -> bytes:
+    """Nested lists, `[name, attributes, text or child, ...]`, as XML; any other content as JSON."""
+    if not isinstance(tree, list) or len(tree) < 2 or not isinstance(tree[1], dict):
+        return json.dumps(tree).encode()
+    attributes = "".join(f' {key}="{value}"' for key, value in tree[1].items())
+    inside = b"".join(
+        xml_bytes(child) if isinstance(child, list) else str(child).encode("utf-8", "replace") for child in tree[2:]
+    )
+    return f"<{tree[0]}{attributes}>".encode("utf-8", "replace") + inside + f"</{tree[0]}>".encode("utf-8", "replace")
+
+
 def events_written(path: Path, name: str) -> None:
     """Read events, and write them in every format: what was read must be possible to write."""
     events = measure(read_events(path, name, fps=2.0), None, 25.0)
@@ -299,6 +310,38 @@ def scores_bytes(tree) -> bytes:
 
 CONFIG = json.loads(tiny_config(architectures=["ComedianForActionSpotting"]).to_json_string(use_diff=False))
 
+SPORTSCODE = ["file", {}]
+SPORTSCODE += [["ALL_INSTANCES", {}, ["instance", {}, ["start", {}, 3.5], ["end", {}, 9], ["code", {}, "Goal"]]]]
+SPORTSCODE += [["ROWS", {}, ["row", {}, ["code", {}, "Goal"]]]]
+CVAT = [
+    "annotations",
+    {},
+    ["meta", {}, ["task", {}, ["size", {}, 50], ["labels", {}, ["label", {}, ["name", {}, "Goal"]]]]],
+]
+CVAT += [["image", {"id": 3}, ["tag", {"label": "Goal"}]], ["track", {"label": "Foul"}, ["box", {"frame": 4}]]]
+SLOTS = ["TIME_ORDER", {}, *(["TIME_SLOT", {"TIME_SLOT_ID": f"ts{i}", "TIME_VALUE": 1000 * i}] for i in (1, 2))]
+ALIGNED = [
+    "ALIGNABLE_ANNOTATION",
+    {"TIME_SLOT_REF1": "ts1", "TIME_SLOT_REF2": "ts2"},
+    ["ANNOTATION_VALUE", {}, "Goal"],
+]
+MEDIA = ["HEADER", {}, ["MEDIA_DESCRIPTOR", {"RELATIVE_MEDIA_URL": "./a.mp4"}]]
+ELAN = ["ANNOTATION_DOCUMENT", {}, MEDIA, SLOTS, ["TIER", {"TIER_ID": "Goal"}, ["ANNOTATION", {}, ALIGNED]]]
+VIA = {
+    "attribute": {"1": {"aname": "label", "options": {"0": "Goal"}}, "2": {"aname": "team"}},
+    "file": {"1": {"fname": "a.mp4"}},
+    "view": {"1": {"fid_list": ["1"]}},
+    "metadata": {"a": {"vid": "1", "z": [3.5, 4.5], "xy": [], "av": {"1": "0", "2": "home"}}},
+}
+RANGES = {"type": "timelinelabels", "value": {"ranges": [{"start": 1, "end": 2}], "timelinelabels": ["Goal"]}}
+SECONDS = {"type": "labels", "value": {"start": 1.5, "end": 2, "labels": ["Foul"]}, "meta": {"text": ["a"]}}
+LABEL_STUDIO = [{"data": {"video": "a.mp4", "fps": 25.0}, "annotations": [{"result": [RANGES, SECONDS]}]}]
+EDL = b"""TITLE: a\nFCM: NON-DROP FRAME\n
+001  001      V     C        00:00:18:01 00:00:18:01 00:00:18:01 00:00:18:01
+header |C:ResolveColorYellow |M:Goal |D:1\n"""
+PREMIERE = b"Marker Name\tDescription\tIn\tOut\tDuration\tMarker Type\nGoal\ta\t00:01:00:01\t\t\tComment\n"
+LONGOMATCH = b"CATEGORY: Goal\nGoal 1;0:12:34,200;0:12:44,200;LOCAL;1;0\n\n"
+
 PARSERS = {
     "json": Parser(read_json, "a.json", ANNOTATIONS),
     "yaml": Parser(read_yaml, "a.yaml", RECIPE, yaml_bytes),
@@ -316,6 +359,17 @@ PARSERS = {
     "e2e-spot": Parser(lambda path: events_written(path, "e2e-spot"), "a.json", E2E),
     "osl 1": Parser(lambda path: events_written(path, "osl"), "a.json", OSL_1),
     "osl 2": Parser(lambda path: events_written(path, "osl"), "a.json", OSL_2),
+    "elan": Parser(lambda path: events_written(path, "elan"), "a.eaf", ELAN, xml_bytes),
+    "sportscode": Parser(lambda path: events_written(path, "sportscode"), "a.xml", SPORTSCODE, xml_bytes),
+    "cvat": Parser(lambda path: events_written(path, "cvat"), "a.xml", CVAT, xml_bytes),
+    "via": Parser(lambda path: events_written(path, "via"), "a.json", VIA),
+    "label studio": Parser(lambda path: events_written(path, "label-studio"), "a.json", LABEL_STUDIO),
+    "edl": Parser(lambda path: events_written(path, "edl"), "a.edl", EDL),
+    "premiere": Parser(lambda path: events_written(path, "premiere"), "a.csv", PREMIERE),
+    "longomatch": Parser(lambda path: events_written(path, "longomatch"), "a.csv", LONGOMATCH),
+    "youtube": Parser(lambda path: events_written(path, "youtube"), "a.txt", b"0:00 Start\n12:34 Goal\n15:00:00 x\n"),
+    "any XML": Parser(lambda path: events_written(path, None), "a.xml", SPORTSCODE, xml_bytes),
+    "any table": Parser(lambda path: events_written(path, None), "a.txt", LONGOMATCH),
     "any format": Parser(lambda path: events_written(path, None), "a.json", OSL_2),
     "splits": Parser(splits_read, "splits.json", {"train": ["."], "validation": []}),
     "labels in a zip": Parser(of_zip(labels_of), "Labels-v2.json", ANNOTATIONS),

@@ -22,11 +22,11 @@ from transformers import (
 )
 
 from comedian.errors import InputError
-from comedian.features import extraction as feature_extraction
 from comedian.features import pretrained as pretrained_extractor
 from comedian.features.bank import FeatureBank, features_path
 from comedian.features.extraction import central_features, extract_features, load_extractor
 from comedian.features.pretrained import Preprocessing, centred_clips
+from comedian.inference import torch_model
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.video.decoding import iter_frames
 from match_factory import write_matches
@@ -49,9 +49,8 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    for module in (feature_extraction, pretrained_extractor):
+    for module in (torch_model, pretrained_extractor):
         monkeypatch.setattr(module, "autocast", lambda model: torch.autocast("cpu", enabled=False))
-    monkeypatch.setattr("comedian.inference.scoring.autocast", lambda model: torch.autocast("cpu", enabled=False))
 
 
 def save(model, folder, **processor):
@@ -91,7 +90,8 @@ def test_a_token_comes_from_the_window_in_which_it_is_most_central(length, num_f
     window = model.config.num_tokens
     tokens = torch.randn(length, 16)
     padded = torch.cat([tokens, tokens[-1:].repeat(window, 1)])[: max(length, window)]
-    found = central_features(model, tokens, batch_size)
+    encoder = torch_model.TorchEncoder(model, ComedianVideoProcessor())
+    found = torch.from_numpy(central_features(encoder, tokens.numpy(), batch_size))
     assert found.shape == (length, 16) and found.dtype == torch.float32
     for k in range(length):
         start = min(max(k - window // 2, 0), len(padded) - window)

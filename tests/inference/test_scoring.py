@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from comedian.inference import scoring
-from comedian.inference.scoring import encode_half, encode_half_with_models, map_batches, score_half, spots_of_half
+from comedian.inference import scoring, torch_model
+from comedian.inference.scoring import encode_half, encode_half_with_models, score_half, spots_of_half
+from comedian.inference.torch_model import TorchModel, map_batches
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
 
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    monkeypatch.setattr(scoring, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
 
 
 def make_model(**overrides):
@@ -27,9 +28,14 @@ def random_frames(count, side=16):
     return np.random.default_rng(count).integers(256, size=(count, side, side, 3), dtype=np.uint8)
 
 
-def processor_of(model):
+def scoring_model(model):
     height, width = model.config.image_size
-    return ComedianVideoProcessor(size={"height": height, "width": width})
+    return TorchModel(model, ComedianVideoProcessor(size={"height": height, "width": width}))
+
+
+def scores_of(model, frames):
+    model = scoring_model(model)
+    return score_half(model, encode_half(model, frames))
 
 
 def naive_scores(model, frames):
@@ -69,7 +75,7 @@ def naive_scores(model, frames):
 def test_scores_are_those_of_whole_windows(num_frames, merge, trim_s, stride_s):
     model = make_model(merge=merge, edge_trim_s=trim_s, window_stride_s=stride_s)
     frames = random_frames(num_frames)
-    scores = score_half(model, encode_half(model, processor_of(model), frames))
+    scores = scores_of(model, frames)
     expected = naive_scores(model, frames)
     assert scores.shape == expected.shape == (-(-num_frames // 2), 3) and scores.dtype == np.float32
     assert np.ptp(expected) > 0.05
@@ -78,10 +84,10 @@ def test_scores_are_those_of_whole_windows(num_frames, merge, trim_s, stride_s):
 
 def test_many_batches_are_one(monkeypatch):
     model, frames = make_model(edge_trim_s=1.0, window_stride_s=1.0), random_frames(41)
-    expected = score_half(model, encode_half(model, processor_of(model), frames))
-    monkeypatch.setattr(scoring, "TUBELETS_PER_BATCH", 3)
+    expected = scores_of(model, frames)
+    monkeypatch.setattr(torch_model, "TUBELETS_PER_BATCH", 3)
     monkeypatch.setattr(scoring, "WINDOWS_PER_BATCH", 2)
-    np.testing.assert_allclose(score_half(model, encode_half(model, processor_of(model), frames)), expected, atol=1e-6)
+    np.testing.assert_allclose(scores_of(model, frames), expected, atol=1e-6)
 
 
 def test_each_tubelet_is_encoded_once(monkeypatch):
@@ -89,7 +95,7 @@ def test_each_tubelet_is_encoded_once(monkeypatch):
     encode_spatial = model.encode_spatial
     monkeypatch.setattr(model, "encode_spatial", lambda pixels: encoded.append(pixels) or encode_spatial(pixels))
     frames = random_frames(100)
-    score_half(model, encode_half(model, processor_of(model), iter(frames)))
+    scores_of(model, iter(frames))
     # batches are encoded side by side, so in any order: their first pixels tell which is which
     expected = ((torch.tensor(frames).permute(0, 3, 1, 2) / 255 - 0.45) / 0.225).split(32)
     order = [min(range(4), key=lambda i: (expected[i][0] - batch[0, 0]).abs().sum()) for batch in encoded]
@@ -99,11 +105,11 @@ def test_each_tubelet_is_encoded_once(monkeypatch):
 
 
 def test_several_models_in_one_pass():
-    models = [make_model(), make_model(spatial_encoder="viswin")]
-    processors, frames = [processor_of(model) for model in models], random_frames(30)
-    together = encode_half_with_models(models, processors, iter(frames))
-    for model, processor, tokens in zip(models, processors, together):
-        torch.testing.assert_close(tokens, encode_half(model, processor, frames))
+    models = [scoring_model(make_model()), scoring_model(make_model(spatial_encoder="viswin"))]
+    frames = random_frames(30)
+    together = encode_half_with_models(models, iter(frames))
+    for model, tokens in zip(models, together):
+        np.testing.assert_allclose(tokens, encode_half(model, frames), rtol=1e-5, atol=1e-5)
     assert together[0].shape != together[1].shape
 
 
@@ -185,7 +191,7 @@ def test_threads_stop_with_their_reader():
 def test_finer_scores_are_those_of_whole_windows(num_frames):
     model = make_model(merge="mean", edge_trim_s=1.0, window_stride_s=2.0, scores_per_token=2)
     frames = random_frames(num_frames)
-    scores = score_half(model, encode_half(model, processor_of(model), frames))
+    scores = scores_of(model, frames)
     # the same logits, one step of every token after the other, as the labels of a coarse model
     coarse = make_model(merge="mean", edge_trim_s=1.0, window_stride_s=2.0, num_labels=6)
     coarse.load_state_dict(model.state_dict())
@@ -199,17 +205,17 @@ def test_displaced_scores_lie_where_the_mean_offset_says(monkeypatch):
     settings = {"edge_trim_s": 1.0, "window_stride_s": 1.0}
     model = make_model(offset_radius_s=2.0, scores_per_token=4, **settings)
     frames = random_frames(30)
-    tokens = encode_half(model, processor_of(model), frames)
-    scores = score_half(model, tokens)
+    tokens = encode_half(scoring_model(model), frames)
+    scores = score_half(scoring_model(model), tokens)
     plain = make_model(**settings)
     plain.load_state_dict(model.state_dict(), strict=False)
-    expected, offsets_s = score_half(plain, tokens), np.zeros((15, 3))
+    expected, offsets_s = score_half(scoring_model(plain), tokens), np.zeros((15, 3))
     for token in range(15):
         values = []
         for start in range(12):
             first, last = start + (1 if start else 0), start + 3 - (1 if start < 11 else 0)
             if first <= token <= last:
-                window = model.encode_temporal(tokens[None, start : start + 4])
+                window = model.encode_temporal(torch.from_numpy(tokens)[None, start : start + 4])
                 values.append(model.predict_offsets_s(window)[0, token - start].detach().numpy())
         offsets_s[token] = np.mean(values, axis=0)
     assert scores.shape == (60, 3)

@@ -14,6 +14,7 @@ from comedian.inference.score_files import load_score_folders, load_scores, scor
 from comedian.inference.scoring import encode_half, score_half
 from comedian.inference.spotter import merge_configs
 from comedian.inference.streaming import StreamingSpotter
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.video.decoding import iter_frames
 from testing_utils import tiny_config
@@ -48,7 +49,8 @@ def test_a_video_is_its_frames_on_the_evaluators_road(model, videos):
     loaded = ComedianForActionSpotting.from_pretrained(model)
     frames = [frame for _, frame in iter_frames(videos[0], 2, (16, 16))]
     assert len(frames) == 36
-    expected = score_half(loaded, encode_half(loaded, ComedianVideoProcessor.from_pretrained(model), frames))
+    scoring = TorchModel(loaded, ComedianVideoProcessor.from_pretrained(model))
+    expected = score_half(scoring, encode_half(scoring, frames))
     scores = ActionSpotter.from_pretrained(model, device="cpu").score(videos[0])
     assert scores.dtype == np.float32 and scores.shape == (18, 3)
     np.testing.assert_array_equal(scores, expected)
@@ -377,6 +379,6 @@ def test_models_in_memory_are_looked_at_too(model):
     spoiled.classifier.bias.data.fill_(torch.inf)
     processor = ComedianVideoProcessor.from_pretrained(model)
     with pytest.raises(ValueError, match="`classifier.bias` is not finite"):
-        ActionSpotter([spoiled], [processor])
+        ActionSpotter([TorchModel(spoiled, processor)])
     with pytest.raises(ValueError, match="`classifier.bias` is not finite"):
         average_models(ComedianForActionSpotting.from_pretrained(model), [("spoiled", spoiled)])

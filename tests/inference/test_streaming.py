@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comedian import ActionSpotter, InputError
-from comedian.inference import scoring
+from comedian.inference import scoring, torch_model
 from comedian.inference.running_suppression import RunningSuppression
 from comedian.inference.streaming import StreamingSpotter
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
@@ -17,7 +17,7 @@ from testing_utils import tiny_config
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    monkeypatch.setattr(scoring, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
 
 
 def make_spotter(*configs, seed=0):
@@ -28,7 +28,8 @@ def make_spotter(*configs, seed=0):
             # scores all over [0, 1]
             model.classifier.weight *= 2
     sizes = [model.config.image_size for model in models]
-    return ActionSpotter(models, [ComedianVideoProcessor(size={"height": h, "width": w}) for h, w in sizes])
+    processors = [ComedianVideoProcessor(size={"height": h, "width": w}) for h, w in sizes]
+    return ActionSpotter(list(map(torch_model.TorchModel, models, processors)))
 
 
 def random_frames(count, side=16):
@@ -36,7 +37,7 @@ def random_frames(count, side=16):
 
 
 def offline_spots(spotter, frames, **options):
-    tokens = scoring.encode_half_with_models(spotter.models, spotter.processors, frames)
+    tokens = scoring.encode_half_with_models(spotter.models, frames)
     scores = np.mean(list(map(scoring.score_half, spotter.models, tokens)), axis=0)
     return spotter.spots([scores], **options)
 
@@ -107,9 +108,9 @@ def test_scores_that_are_finer_or_move(output):
 
 def test_mirror_images_count_too():
     plain, frames = make_spotter({"nms_window_s": 2.0}), random_frames(41)
-    spotter = ActionSpotter(plain.models, plain.processors, flip=True)
+    spotter = ActionSpotter(plain.models, flip=True)
     mirrored = np.ascontiguousarray(frames[:, :, ::-1])
-    tokens = [scoring.encode_half(plain.models[0], plain.processors[0], images) for images in (frames, mirrored)]
+    tokens = [scoring.encode_half(plain.models[0], images) for images in (frames, mirrored)]
     scores = np.mean([scoring.score_half(plain.models[0], own) for own in tokens], axis=0)
     found = sum(live_spots(StreamingSpotter(spotter), frames), [])
     assert_same_spots(found, plain.spots([scores]))
@@ -177,8 +178,9 @@ def test_a_peak_waits_for_what_could_change_it(kind, wait):
 
 def test_each_tubelet_is_encoded_once(monkeypatch):
     spotter, seen = make_spotter({"window_stride_s": 1.0, "edge_trim_s": 1.0}), []
-    encode = spotter.models[0].encode_spatial
-    monkeypatch.setattr(spotter.models[0], "encode_spatial", lambda pixels: seen.append(pixels[0]) or encode(pixels))
+    model = spotter.models[0].model
+    encode = model.encode_spatial
+    monkeypatch.setattr(model, "encode_spatial", lambda pixels: seen.append(pixels[0]) or encode(pixels))
     frames = random_frames(45)
     for look_ahead_s in (None, 2.0):
         seen.clear()
@@ -277,7 +279,7 @@ def naive_look_ahead(model, frames, look_ahead, radius):
 def test_with_a_look_ahead_scores_are_those_of_the_window_that_ends_then(look_ahead, num_frames):
     spotter = make_spotter({"nms_type": "hard", "nms_window_s": 4.0})
     frames = random_frames(num_frames)
-    expected = naive_look_ahead(spotter.models[0], frames, look_ahead, radius=2)
+    expected = naive_look_ahead(spotter.models[0].model, frames, look_ahead, radius=2)
     found = np.zeros_like(expected)
     for spot in sum(live_spots(StreamingSpotter(spotter, look_ahead_s=look_ahead, keep_all=True), frames), []):
         found[int(spot["timestamp_s"]), spotter.config.label_names.index(spot["label"])] = spot["score"]

@@ -12,6 +12,7 @@ from transformers import pipeline
 
 from comedian import ActionSpotter
 from comedian.inference.scoring import encode_half, score_half, spots_of_half
+from comedian.inference.torch_model import TorchModel
 from comedian.models import (
     ActionSpottingPipeline,
     ComedianForActionSpotting,
@@ -148,7 +149,10 @@ def test_a_calibrated_model_gives_the_same_probabilities(folder, videos):
     model.config.label_calibration = [[0.5, -1.0], [1.5, 0.5], [1.0, 0.3]]
     model.config.label_curves = [[[0.4, 0.9, 0.3], [0.3, 0.6, 0.6]], [[0.8, 0.95, 0.4]], [[0.5, 0.5, 0.1]]]
     processor = ComedianVideoProcessor.from_pretrained(folder)
-    spotter, spot = ActionSpotter([model], [processor]), pipeline(TASK, model=model, video_processor=processor)
+    spotter, spot = (
+        ActionSpotter([TorchModel(model, processor)]),
+        pipeline(TASK, model=model, video_processor=processor),
+    )
     for threshold in (None, 0.0, 0.5, "precision=0.9", "recall=0.5"):
         assert spot(videos, threshold=threshold) == spotter(videos, threshold=threshold) != []
     assert spot(videos, threshold=0.0) != spotter(videos, keep_all=True)
@@ -194,8 +198,8 @@ def test_frames_are_read_as_the_model_draws_them(spot, videos, monkeypatch):
 
 def test_decoded_frames_are_spotted_as_the_evaluator_does(spot, spotter):
     frames = np.random.default_rng(0).integers(0, 255, (35, 20, 24, 3), np.uint8)
-    model, processor = spotter.models[0], spotter.processors[0]
-    scores = score_half(model, encode_half(model, processor, frames))
+    model = spotter.models[0]
+    scores = score_half(model, encode_half(model, frames))
     expected = spots_of_half(scores, model.config, 1, model.config.label_thresholds)
     assert spot(frames) == expected != []
     second = [{**event, "half": 2} for event in expected]
@@ -221,7 +225,7 @@ def test_one_threshold_for_a_model_without(folder, videos, monkeypatch):
     assert not model.training
     warnings = []
     monkeypatch.setattr(pipeline_comedian.logger, "warning_once", warnings.append)
-    spotter, found = ActionSpotter([model], [processor]), spot(videos[0])
+    spotter, found = ActionSpotter([TorchModel(model, processor)]), spot(videos[0])
     assert found == spotter(videos[0]) == spotter(videos[0], threshold=0.3)
     assert len(warnings) == 1 and "0.3" in warnings[0] and "comedian tune" in warnings[0]
     candidates = spot(videos[0], threshold=0)

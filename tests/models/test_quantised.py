@@ -9,6 +9,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, QuantoConfig, TorchAoConfig, pipeline
 
 from comedian import ActionSpotter
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
 
@@ -126,7 +127,7 @@ def test_a_trained_model_is_spotted_with(library, expected, monkeypatch):
     found = pipeline("action-spotting", model=model, video_processor=processor, **device)(str(video))
     assert len(found) > 2
     # a model that has been used is not changed by making a spotter of it
-    spotter = ActionSpotter([model], [processor])
+    spotter = ActionSpotter([TorchModel(model, processor)])
     scores = spotter.score(video)
     assert correlation(scores, expected) > 0.99
     for one, other in zip(found, spotter.spots([scores]), strict=True):

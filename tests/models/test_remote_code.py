@@ -50,10 +50,12 @@ AUTO_MAPS = {
 }
 BACKBONE_CODE = {
     f"{name}_comedian.py"
-    for name in "backbone configuration convolutional encoders loss modeling sound timeline".split()
+    for name in "backbone configuration convolutional encoders loss modeling saved_code settings sound timeline".split()
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
-SPOTTING_CODE = BACKBONE_CODE | {f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "video_processing")}
+SPOTTING_CODE = BACKBONE_CODE | {
+    f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "time_grid", "video_processing")
+}
 
 
 def make_models() -> dict[str, torch.nn.Module]:

@@ -7,10 +7,14 @@ from playwright.sync_api import expect
 
 from chromium import file_pages
 from comedian.cli.main import main
+from comedian.evaluation.reported_events import read_reported
 from comedian.events.formats import read_events
 from comedian.inference.suggestions import Moment, uncertain_moments
+from comedian.models import ComedianForActionSpotting
 from comedian.report.label import LabelEvent, is_playable, write_label_page
+from comedian.training.base_trainer import build_processor
 from comedian.video.decoding import frames_at
+from testing_utils import tiny_config
 from video_factory import frame_number, write_video
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
@@ -70,9 +74,12 @@ def export(page, kind):
     return download.value
 
 
-def test_ten_events_by_keys_three_corrected_exported_and_read(pages, folder, tmp_path):
+def test_ten_events_by_keys_three_corrected_exported_and_trained_on(pages, folder, tmp_path, capsys):
     page = open_ready(pages, write(folder, "keys"))
     for number in range(10):
+        if number == 6:
+            page.locator("#videos button").nth(1).click()
+            page.wait_for_function("() => current === data.videos[1] && video.readyState >= 2")
         seek(page, number + 0.05)
         page.keyboard.press("12"[number % 2])
     assert [label for _, label, _ in rows(page)] == ["Goal", "Corner"] * 5
@@ -88,12 +95,27 @@ def test_ten_events_by_keys_three_corrected_exported_and_read(pages, folder, tmp
     page.keyboard.press("Control+y")
     download = export(page, "CSV")
     download.save_as(tmp_path / "events.csv")
-    [video] = read_events(tmp_path / "events.csv").videos
-    found = [(event.label, event.position_ms) for event in video.events]
-    times_ms = [0, 1000, 2000, 3200, 5000, 6000, 7000, 8000, 9000]
-    labels = ["Goal", "Corner", "Corner", "Corner", "Corner", "Goal", "Corner", "Goal", "Corner"]
-    assert video.name == "a.mp4" and found == list(zip(labels, times_ms, strict=True))
     page.close()
+    found = {
+        video.name: [(event.label, event.position_ms) for event in video.events]
+        for video in read_events(tmp_path / "events.csv").videos
+    }
+    first = [("Goal", 0), ("Corner", 1000), ("Corner", 2000), ("Corner", 3200), ("Corner", 5000)]
+    second = [("Goal", 6000), ("Corner", 7000), ("Goal", 8000), ("Corner", 9000)]
+    assert found == {"a.mp4": first, "deep/b ü#.mp4": second}
+
+    start = ComedianForActionSpotting(tiny_config(fps=2.0))
+    start.save_pretrained(tmp_path / "start")
+    build_processor(start.config).save_pretrained(tmp_path / "start")
+    words = ["--videos", folder / "videos", "--events", tmp_path / "events.csv", "--model", tmp_path / "start"]
+    one_batch = ["--training.num_train_epochs=1", "--training.windows_per_half=4", "--training.disable_tqdm=true"]
+    assert main(["finetune", *map(str, words), "--output", str(tmp_path / "run"), *one_batch]) == 0
+    counts = {label: counts.there for label, counts in read_reported(tmp_path / "run/model")[0].items()}
+    # one of the videos is for validation
+    of_each = [{"Corner": 4, "Goal": 1}, {"Corner": 2, "Goal": 2}]
+    assert counts in of_each and "epoch 1 of 1" in capsys.readouterr().out
+    trained = json.loads((tmp_path / "run/matches/a/Labels-v2.json").read_text())["annotations"]
+    assert [(event["label"], int(event["position"])) for event in trained] == first
 
 
 def test_the_time_of_an_event_is_that_of_the_frame_on_screen(pages, folder):
@@ -134,6 +156,12 @@ def test_proposals_are_reviewed_and_only_confirmed_events_exported(pages, folder
     page.locator("#with-proposed").check()
     content = json.loads(open(export(page, "JSON").path(), encoding="utf-8").read())
     assert [len(video["events"]) for video in content["videos"]] == [2, 1]
+    exported = folder / "exported.json"
+    exported.write_text(json.dumps(content))
+    assert [(video.name, len(video.events)) for video in read_events(exported).videos] == [
+        ("a.mp4", 2),
+        ("deep/b ü#.mp4", 1),
+    ]
     page.get_by_role("button", name="2 · 0:05.0").click()
     page.wait_for_function("() => current === data.videos[1] && Math.abs(video.currentTime - 5) < 0.1")
     page.close()

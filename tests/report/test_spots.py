@@ -12,6 +12,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from chromium import file_pages
+from comedian.events.events import name_video
+from comedian.events.formats import read_events
 from comedian.inference.outputs import write_csv
 from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.report import spots as report
@@ -71,16 +73,22 @@ def write(folder, videos, name="out.html", spots=SPOTS, **options):
     return path
 
 
+def hold(page):
+    """Keep the video where it is told to play, so that its time can be compared; `played` counts."""
+    page.evaluate("() => { window.played = 0; video.play = () => { played += 1; return Promise.resolve(); }; }")
+    return page
+
+
 @pytest.fixture
 def page(match, pages):
-    page = pages(write(*match), viewport={"width": 1280, "height": 900})
+    page = hold(pages(write(*match), viewport={"width": 1280, "height": 900}))
     yield page
     page.close()
 
 
 @pytest.fixture
 def judged(match, pages):
-    page = pages(write(*match, name="judged.html", annotations=ANNOTATIONS, tolerance_s=2))
+    page = hold(pages(write(*match, name="judged.html", annotations=ANNOTATIONS, tolerance_s=2)))
     yield page
     page.close()
 
@@ -131,10 +139,12 @@ def test_a_click_shows_the_event_in_its_half(page):
     ]
     expect(page.locator("#shown")).to_have_text("4 of 4 shown")
     mark(page, "Corner, short, half 1, 0:07.3, score 0.25").click()
-    expect_position(page, "1 ?.mp4", 7.25)
+    # from three seconds before
+    expect_position(page, "1 ?.mp4", 4.25)
     expect(page.locator("#events [aria-current]")).to_contain_text("Corner, short")
     rows(page).nth(3).get_by_role("button").click()
-    expect_position(page, "2 ?.mp4", 4.25)
+    expect_position(page, "2 ?.mp4", 1.25)
+    assert page.evaluate("played") == 2
     expect(page.get_by_role("button", name="Half 2", exact=True)).to_have_attribute("aria-pressed", "true")
     expect(page.locator("[aria-current]")).to_have_count(2)
     page.get_by_role("button", name="Half 1", exact=True).click()
@@ -155,6 +165,10 @@ def test_marks_lie_at_their_times_on_the_curve_that_was_scored(match, page):
     goal = mark(page, "Goal, half 1").bounding_box()
     track = page.locator(".track").first.bounding_box()
     assert goal["x"] + goal["width"] / 2 == pytest.approx(track["x"] + track["width"] * 2.25 / 12, abs=0.5)
+    # on the curve, whatever score suppression and calibration made of it
+    height = np.interp(2.25, token_timestamps_s(12, config().fps, config().tubelet_size), some_scores()[:, 0])
+    drawn = page.locator(".track svg").first.bounding_box()
+    assert goal["y"] + goal["height"] / 2 == pytest.approx(drawn["y"] + drawn["height"] * (1 - height), abs=1)
     times_s = token_timestamps_s(12, config().fps, config().tubelet_size)
     points = page.locator(".track path").first.get_attribute("d")[1:-1].replace("L", "").split()
     curve = np.array(points, float).reshape(-1, 2)[1:-1]
@@ -184,12 +198,13 @@ def test_sound_before_the_picture_is_in_the_players_times_alone(tmp_path, pages)
     write_spots_report(tmp_path / "out.html", "a", spots, {1: some_scores(10)}, config(), videos={1: video})
     offset_s = data_of(tmp_path / "out.html")["halves"][0]["video"]["offset_s"]
     assert offset_s == pytest.approx(3.0, abs=0.07)  # AAC begins a frame early
-    page = pages(tmp_path / "out.html")
+    page = hold(pages(tmp_path / "out.html"))
     assert texts(page) == [("Goal", "0:06.2", "0.50")]
     rows(page).first.get_by_role("button").click()
-    expect_position(page, "early.mp4", 6.2 + offset_s)
+    expect_position(page, "early.mp4", 3.2 + offset_s)
     at = page.locator(".playhead:visible").evaluate("head => parseFloat(head.style.getPropertyValue('--at'))")
-    assert at == pytest.approx(62, abs=0.2)
+    assert at == pytest.approx(32, abs=0.2)
+    page.evaluate("time => { video.currentTime = time; }", 6.2 + offset_s)
     page.evaluate(
         """async () => {
           const video = document.querySelector("video");
@@ -239,6 +254,74 @@ def test_the_offset_of_a_player_that_begins_with_the_sound(tmp_path):
     assert data_of(tmp_path / "out.html")["halves"][0]["video"]["offset_s"] == 0
 
 
+def test_a_title_is_the_matchs():
+    name = "england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley"
+    assert report.title_of(name) == ("Chelsea 1 - 1 Burnley", ["england epl", "2014-2015", "2015-02-21"])
+    assert report.title_of("friday") == ("friday", [])
+
+
+def test_a_click_plays_and_speed_holds_in_every_half(match, pages):
+    page = pages(write(*match))
+    page.locator("#speed").select_option("2")
+    rows(page).nth(3).get_by_role("button").click()
+    page.wait_for_function("() => !video.paused && video.currentTime > 1.5 && video.playbackRate === 2")
+    page.close()
+
+
+def test_frames_are_stepped(page):
+    rows(page).first.get_by_role("button").click()
+    expect_position(page, "1 ?.mp4", 0)
+    # ten frames a second: into the middle of each
+    for press, time_s in ((".", 0.15), (".", 0.25), (",", 0.15)):
+        page.keyboard.press(press)
+        expect_position(page, "1 ?.mp4", time_s)
+        page.wait_for_function("time => Math.abs(shown_s - time) < 0.06", arg=time_s)
+    page.get_by_role("button", name="+1 frame").click()
+    expect_position(page, "1 ?.mp4", 0.25)
+    page.get_by_role("button", name="+5 s").click()
+    expect_position(page, "1 ?.mp4", 5.25)
+
+
+def test_zoom_stays_at_the_playhead_and_refines_the_ticks(page):
+    ticks = lambda: page.locator(".half").first.locator(".ticks span").all_inner_texts()  # noqa: E731
+    assert ticks() == [f"0:{second:02d}" for second in range(0, 12, 2)]
+    page.evaluate("() => { video.currentTime = 9; }")
+    page.wait_for_function("() => !video.seeking")
+    page.locator("#zoom").select_option("8")
+    assert ticks() == [f"0:{second:02d}" for second in range(12)]
+
+    def place():
+        """Where the playhead is in the part that is seen, from 0 to 1."""
+        return page.evaluate(
+            """() => {
+              const half = current, lanes = half.lanes.getBoundingClientRect(), ticks = half.ticks.getBoundingClientRect();
+              const left = lanes.left + half.ticks.offsetLeft;
+              return (ticks.left + ticks.width * playhead_s() / half.duration_s - left) / (lanes.right - left);
+            }"""
+        )
+
+    assert place() == pytest.approx(0.5, abs=0.01)
+    # while it plays, the part that is seen follows
+    page.evaluate(
+        """() => {
+          Object.defineProperty(video, "paused", { value: false });
+          video.currentTime = 5;
+        }"""
+    )
+    page.wait_for_function("() => !video.seeking && Math.abs(video.currentTime - 5) < 0.01")
+    page.wait_for_timeout(50)
+    assert place() == pytest.approx(0.5, abs=0.01)
+
+
+def test_many_rows_are_seen_at_once(match, pages):
+    spots = [SPOTS[0] | {"timestamp_s": 0.5 * number} for number in range(20)]
+    page = pages(write(*match, name="rows.html", spots=spots), viewport={"width": 1280, "height": 900})
+    box = page.locator(".events .table").bounding_box()
+    seen = [row for row in rows(page).all() if row.bounding_box()["y"] + 20 < box["y"] + box["height"]]
+    assert len(seen) >= 9
+    page.close()
+
+
 def test_filters(page):
     page.locator("#score").fill("0.5")
     assert [name for name, *_ in texts(page)] == ["Goal", HOSTILE, "Goal"]
@@ -279,11 +362,11 @@ def test_keyboard_alone(page):
     assert visited == [hostile, corner, corner, hostile, "Goal", "Goal", hostile, corner, "Goal"]
     page.keyboard.press("End")
     page.keyboard.press("Enter")
-    expect_position(page, "1 ?.mp4", 7.25)
+    expect_position(page, "1 ?.mp4", 4.25)
     page.keyboard.press("Tab")
     assert focused() == "Goal, half 2, 0:04.3, score 0.88"
     page.keyboard.press("Space")
-    expect_position(page, "2 ?.mp4", 4.25)
+    expect_position(page, "2 ?.mp4", 1.25)
     # what the filter hid is stepped over, and cannot hold the one stop of the Tab key
     page.locator("#score").fill("0.5")
     page.locator("#zoom").focus()
@@ -294,13 +377,19 @@ def test_keyboard_alone(page):
     assert focused().startswith(HOSTILE)
 
 
-def test_exports_hold_what_is_shown(page):
+def test_exports_hold_what_is_shown(page, tmp_path):
     page.locator("#score").fill("0.5")
     name, text = export(page, "JSON")
     assert name == "events.json"
     kept = [SPOTS[0], SPOTS[1], SPOTS[3]]
     assert json.loads(text) == {"UrlLocal": "league/a", "predictions": list(map(prediction_of, kept))}
+    (tmp_path / "a.json").write_text(text)
     name, text = export(page, "CSV")
+    (tmp_path / "a.csv").write_text(text)
+    # as labels: the CSV names no video and is of the one it is called after
+    told = {ending: read_events(tmp_path / f"a.{ending}") for ending in ("csv", "json")}
+    assert [event.position_ms for event in told["json"].videos[0].events] == [2250, 2250]
+    assert told["json"] == name_video(told["csv"], "league/a")
     table = list(csv.DictReader(io.StringIO(text)))
     assert [(row["half"], row["label"], row["game_time"], row["timestamp_s"], row["score"]) for row in table] == [
         ("1", "Goal", "00:02", "2.25", "0.75"),
@@ -342,7 +431,8 @@ def test_exported_chapters_are_read_by_the_browser(page, pages, tmp_path):
 
 
 def test_labels_from_files_are_text(page):
-    expect(page).to_have_title("league/a")
+    expect(page).to_have_title("a")
+    expect(page.locator(".page-head p")).to_contain_text("league · 4 events")
     assert page.locator("img[src=x]").count() == 0
     assert page.locator(".name").nth(1).inner_text() == HOSTILE
 
@@ -383,7 +473,7 @@ def test_hits_misses_and_false_alarms(judged):
     ]
     assert counts(judged) == ["0", "2", "1", "0.00", "0.00"]
     mark(judged, "Goal, half 2, 0:07.0, miss, not shown").click()
-    expect_position(judged, "2 ?.mp4", 7)
+    expect_position(judged, "2 ?.mp4", 4)
     judged.locator("#results label").nth(2).click()
     assert len(texts(judged)) == 1
     assert counts(judged) == ["0", "2", "1", "0.00", "0.00"]

@@ -12,6 +12,7 @@ from comedian import ActionSpotter, InputError
 from comedian.cli.main import main
 from comedian.features.bank import FeatureBank
 from comedian.hub.model_publish import check_weights, files_to_publish
+from comedian.inference.torch_model import TorchModel
 from comedian.models import (
     ComedianConfig,
     ComedianContrastiveConfig,
@@ -121,7 +122,7 @@ def test_the_folder_spots_as_the_trained_model_does(trained, root, tmp_path, mon
     thresholds = trainer.model.config.label_thresholds
     assert spotter.config.label_thresholds == thresholds is not None
     video = next(root.rglob("1_224p.mkv"))
-    expected = ActionSpotter([trainer.model.get_base_model()], [trainer.processing_class])
+    expected = ActionSpotter([TorchModel(trainer.model.get_base_model(), trainer.processing_class)])
     assert spotter(video, keep_all=True) == expected(video, keep_all=True) != []
     base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert spotter(video, keep_all=True) != ActionSpotter.from_pretrained(base, device="cpu")(video, keep_all=True)

@@ -89,7 +89,7 @@ def test_its_model_spots_where_its_code_is_trusted(folder, tmp_path, capsys):
         ActionSpotter.from_pretrained(run)
     model = sys.modules["my_spotter"].TwoLayerHead.from_pretrained(run)
     trained = ActionSpotter.from_pretrained(run, device="cpu", trust_remote_code=True)
-    assert torch.equal(trained.models[0].hidden.weight, model.hidden.weight)
+    assert torch.equal(trained.models[0].model.hidden.weight, model.hidden.weight)
     words = ["spot", str(video), "--model", run, "--output", str(tmp_path / "events.json"), "--trust-remote-code"]
     assert main(words) == 0
     capsys.readouterr()

@@ -5,18 +5,21 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from comedian.cli.main import main
+from comedian.evaluation.reported_events import lines_of, read_reported
 from comedian.models import ComedianForActionSpotting
 from comedian.training.base_trainer import build_processor
 from comedian.training.finetune_videos import VideoRun, finetune_videos
-from comedian.training.recipe import load_recipe
-from comedian.training.stage import load_config
+from comedian.training.recipe import ModelSection, load_recipe
+from comedian.training.stage import build_model, load_config
 from comedian.video.frame_store import open_half, source_of
 from testing_utils import tiny_config
 from video_factory import write_video
 
 LENGTH_S = 20
+ONE_BATCH = ["--training.num_train_epochs=1", "--training.windows_per_half=2", "--training.disable_tqdm=true"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,11 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     # one batch
     same = ["--training.num_train_epochs", 1, "--training.windows_per_half", 2]
     assert main(words_of(own, output, *same, "--training.disable_tqdm", "true")) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    # one line an epoch, no dictionaries, and no report of a start whose heads are of other labels
+    line = r"^epoch 1 of 1: loss \d\.\d{4}, average-mAP tight [\d.]+ %, loose [\d.]+ % \(\d+ s\)$"
+    assert re.search(line, printed, re.MULTILINE)
+    assert "{'" not in printed + told and "LOAD REPORT" not in told and "Loading weights" not in told
     splits = json.loads((output / "matches" / "splits.json").read_text())
     # by video: a match of three parts is in one split, whole
     assert sorted(splits["train"] + splits["validation"]) == ["cup", "one", "two"] and len(splits["validation"]) == 1
@@ -58,6 +65,14 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     scores = json.loads((output / "model" / "validation_scores.json").read_text())
     assert f"validation average-mAP tight: {100 * scores['tight']['a_mAP']:.2f} %" in printed
     assert f"comedian spot VIDEO --model {output / 'model'} --output events.json" in printed
+    assert f"--continue-from {output} --output NEW_RUN" in printed
+    after, before = read_reported(output / "model")
+    # the start's labels are others
+    assert before == {} and "before" not in printed
+    assert [after[label].there for label in ("green", "red")] == [2 * validation, 3 * validation]
+    assert "\n".join(lines_of(after, before)) in printed
+    assert "too few labelled events to tell, fewer than 10 on validation: green" in printed
+    assert "learning_curve.svg" in printed and "use_cache" not in (output / "model/config.json").read_text()
     config = ComedianForActionSpotting.from_pretrained(output / "model").config
     assert config.label_names == ["green", "red"] and len(config.label_thresholds) == 2
     frames = [output / "frames" / name for name in ("one/1.frames", "cup/1.frames", "cup/2.frames", "cup/3.frames")]
@@ -88,6 +103,7 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
         assert main(words_of(own, output, *words)) == 2
         error = capsys.readouterr().err
         assert message in error.splitlines()[-1] and "`--restart`" in error
+        assert "model." in message or "training." in message or f"`--continue-from {output}`" in error
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == state
 
     words = ["--videos", videos, "--training.learning_rate=1e-3", "--training.disable_tqdm=true"]
@@ -97,6 +113,90 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     assert (model / "model.safetensors").read_bytes() != state[model / "model.safetensors"]
     assert open_half(output / "frames/two/1.frames").source == source_of(videos / "two.mkv") | {"name": "1_two.mkv"}
     assert load_recipe(model / "recipe.yaml").training["learning_rate"] == 1e-3
+
+
+@pytest.fixture(scope="module")
+def former(own, tmp_path_factory):
+    """A finished run."""
+    output = tmp_path_factory.mktemp("former") / "run"
+    assert main(words_of(own, output, *ONE_BATCH)) == 0
+    return output
+
+
+def added(own, folder):
+    """The videos and events of `own`, and a video of a new label, which a new run would have for validation."""
+    videos = shutil.copytree(own / "videos", folder / "videos")
+    write_video(videos / "six.mp4", num_frames=4 * LENGTH_S, fps=4, height=32, width=32)
+    events = folder / "more.csv"
+    events.write_text((own / "events.csv").read_text() + "six.mp4,,blue,3\nsix.mp4,,red,9\n")
+    return ["--videos", str(videos), "--events", str(events)]
+
+
+def test_a_run_goes_on_with_added_labels(own, former, tmp_path, capsys):
+    output = tmp_path / "on"
+    words = ["finetune", *added(own, tmp_path), "--continue-from", str(former), "--output", str(output), *ONE_BATCH]
+    assert main(words) == 0
+    splits = [json.loads((run / "matches/splits.json").read_text()) for run in (former, output)]
+    assert splits[1]["validation"] == splits[0]["validation"]
+    assert splits[1]["train"] == sorted([*splits[0]["train"], "six"])
+    # of the old videos, the frames are the former run's files
+    for name in ("one/1.frames", "cup/3.frames"):
+        assert (output / "frames" / name).samefile(former / "frames" / name)
+    assert open_half(output / "frames/six/1.frames").num_frames == 2 * LENGTH_S
+    assert (output / "matches/labels.txt").read_text() == "blue\ngreen\nred\n"
+    # the former model, on the same videos, is what it is compared with
+    before, (now, then) = read_reported(former / "model")[0], read_reported(output / "model")
+    assert then == before and list(now) == ["blue", "green", "red"]
+    assert "not a label of the start model" in capsys.readouterr().out
+    assert main(words) == 0 and "finished: nothing is trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"--continue-from": "nowhere"}, "`nowhere` is not a finished run of `comedian finetune --videos`"),
+        ({"--output": "{former}"}, "is the `--output` too"),
+        ({"--events": "few.csv"}, "which was for validation in"),
+        ({"--model": "start"}, "not allowed with argument"),
+    ],
+)
+def test_what_a_run_cannot_go_on_from(own, former, tmp_path, monkeypatch, capsys, change, message):
+    monkeypatch.chdir(tmp_path)
+    [kept] = json.loads((former / "matches/splits.json").read_text())["validation"]
+    lines = (own / "events.csv").read_text().splitlines(True)
+    (tmp_path / "few.csv").write_text("".join(line for line in lines if not line.startswith(kept)))
+    options = {"--videos": own / "videos", "--events": own / "events.csv", "--continue-from": former, "--output": "on"}
+    options |= {name: value.format(former=former) for name, value in change.items()}
+    try:
+        code = main(["finetune", *(str(word) for pair in options.items() for word in pair)])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2 and message in capsys.readouterr().err and not (tmp_path / "on").exists()
+
+
+@pytest.mark.parametrize("more", [{"offset_radius_s": 1.0}, {"scores_per_token": 2}])
+def test_the_heads_of_known_labels_are_kept(tmp_path, more):
+    """Scores of a label that start and model share are those of the start, to the bit."""
+    names = {"id2label": {0: "red", 1: "green"}, "label2id": {"red": 0, "green": 1}}
+    start = ComedianForActionSpotting(tiny_config(initializer_range=0.5, **names, **more)).eval()
+    start.save_pretrained(tmp_path)
+    section = ModelSection(checkpoint=str(tmp_path))
+    model = build_model(ComedianForActionSpotting, section, tmp_path, ["blue", "red"]).eval()
+    tokens = torch.randn(2, start.config.num_tokens, start.config.hidden_size)
+    with torch.no_grad():
+        assert torch.equal(model.classify(tokens)[..., 1], start.classify(tokens)[..., 0])
+        assert not torch.equal(model.classify(tokens)[..., 0], start.classify(tokens)[..., 1])
+        if start.config.offset_radius_s is not None:
+            assert torch.equal(model.predict_offsets_s(tokens)[..., 1], start.predict_offsets_s(tokens)[..., 0])
+
+
+def test_a_start_without_spatial_weights_is_warned_of(tmp_path, caplog):
+    model = ComedianForActionSpotting(tiny_config())
+    weights = {name: tensor for name, tensor in model.state_dict().items() if "spatial_encoder.layers.0" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    build_model(ComedianForActionSpotting, ModelSection(checkpoint=str(tmp_path)), tmp_path, ["blue"])
+    assert "weights of the spatial encoder, such as `spatial_encoder.layers.0" in caplog.text
+    assert "LOAD REPORT" not in caplog.text
 
 
 def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import yaml
 from comedian.cli.commands import prepare as prepare_command
 from comedian.cli.main import main
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.training.recipe import load_recipe
 from comedian.training.train_all import read_plan
 from comedian.video.frame_store import FrameStore

@@ -15,7 +15,7 @@ from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.evaluation.spotting_evaluator import _frames, score_halves
 from comedian.inference.scoring import encode_half, score_half
-from comedian.inference.spotter import load_model
+from comedian.inference.torch_model import TorchModel, load_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.sound_comedian import read_sound, sound_of_tokens
 from comedian.soccernet.prepare import prepare
@@ -93,14 +93,14 @@ def test_before_training_scores_are_those_of_the_checkpoint(data, visual, tmp_pa
     model = build_model(ComedianForActionSpotting, recipe.model, tmp_path, LABELS)
     assert model.config.sound
     processor = ComedianVideoProcessor.from_pretrained(visual[0])
-    found = ActionSpotter([model], [processor]).score(video_of(data, 1))
+    found = ActionSpotter([TorchModel(model, processor)]).score(video_of(data, 1))
     expected = ActionSpotter.from_pretrained(visual[0], device="cpu").score(video_of(data, 1))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_spotter_pipeline_and_evaluator_hear_the_same(data, hearing):
     spotter = ActionSpotter.from_pretrained(hearing[0], device="cpu")
-    model, processor = spotter.models[0], spotter.processors[0]
+    model = spotter.models[0]
     videos = [video_of(data, half) for half in (1, 2)]
     spots = spotter(tuple(videos), threshold=0.0)
     spot = pipeline("action-spotting", model=str(hearing[0]), device="cpu")
@@ -108,8 +108,8 @@ def test_spotter_pipeline_and_evaluator_hear_the_same(data, hearing):
 
     recipe = load_recipe(hearing[0] / "recipe.yaml")
     (halves,) = load_halves(recipe.data, model.config, ["validation"])
-    for index, scores in score_halves(model, processor, halves, range(2), progress=False).items():
-        tokens = encode_half(model, processor, _frames(halves, index))
+    for index, scores in score_halves(model, halves, range(2), progress=False).items():
+        tokens = encode_half(model, _frames(halves, index))
         np.testing.assert_array_equal(scores, score_half(model, tokens, read_sound(videos[index])))
         # the store's pictures are compressed once more, its sound is not
         np.testing.assert_allclose(scores, spotter.score(videos[index]), atol=0.05)
@@ -123,7 +123,8 @@ def test_scores_of_a_half_are_those_of_forward_on_each_window(data, hearing):
     model.config.window_stride_s = 4.0
     rng = np.random.default_rng(0)
     frames, sound = rng.integers(0, 255, (24, 16, 16, 3), np.uint8), read_sound(video_of(data, 1))
-    found = score_half(model, encode_half(model, processor, frames), sound)
+    scoring = TorchModel(model, processor)
+    found = score_half(scoring, encode_half(scoring, frames), sound)
     pixels = processor(frames, return_tensors="pt")["pixel_values_videos"]
     for start in (0, 4, 8):
         heard = torch.from_numpy(sound_of_tokens(sound[50 * start :], 4, 1.0))[None]
@@ -139,7 +140,7 @@ def test_a_video_without_a_track_is_seen_alone(hearing, visual, tmp_path):
     scores = spotter.score(mute)
     deaf, _ = load_model(str(hearing[0]), "cpu")
     deaf.config.sound = False
-    np.testing.assert_array_equal(scores, ActionSpotter([deaf], spotter.processors).score(mute))
+    np.testing.assert_array_equal(scores, ActionSpotter([TorchModel(deaf, spotter.models[0].processor)]).score(mute))
     spots = spotter(mute, threshold=0.0)
     assert pipeline("action-spotting", model=str(hearing[0]), device="cpu")(str(mute), threshold=0) == spots != []
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from comedian.cli.main import main
+from comedian.evaluation.reported_events import lines_of, read_reported
 from comedian.features.bank import FeatureBank
 from comedian.models import ComedianForActionSpotting
 from comedian.training.curves import draw_curves, read_curve
@@ -85,6 +86,21 @@ def test_the_teacher_may_start_from_stage_1(folders, trained, tmp_path, capsys):
     assert main(command((recipes, folders[1]), tmp_path / "out", *words, "distill", "finetune")) == 2
     assert "the teacher starts from `pretrain`, which is not among the stages before" in capsys.readouterr().err
     assert main(command((recipes, folders[1]), tmp_path / "run", *words, "pretrain", "distill", "finetune")) == 0
+    printed, told = capsys.readouterr()
+    run = tmp_path / "run"
+    steps = [f"== stage 1 of 3: pretrain, spatial encoder without labels -> {run / 'pretrain'}"]
+    steps += [
+        "epoch 1 of 1: loss ",
+        f"== stage 2 of 3: distill, backbone on a teacher's features -> {run / 'distill'}",
+    ]
+    steps += [f"-- the teacher of `distill`, a model of short windows -> {run / 'teacher'}", "epoch 1 of 1: loss "]
+    steps += [f"-- features for `distill` -> {run / 'features'}", "epoch 1 of 1: loss "]
+    steps += [f"== stage 3 of 3: finetune, whole model on the labels -> {run / 'finetune'}", "epoch 1 of 1: loss "]
+    found = [line for line in printed.splitlines() if line.startswith(("==", "--", "epoch"))]
+    assert len(found) == len(steps) and all(line.startswith(step) for line, step in zip(found, steps, strict=True))
+    assert "embedding std 0." in found[1] and "average-mAP tight" in found[-1]
+    assert "{'" not in printed and "LOAD REPORT" not in told
+    assert "\n".join(lines_of(*read_reported(run / "finetune"))) in printed
     teacher = yaml.safe_load((tmp_path / "run" / "teacher" / "recipe.yaml").read_text())["model"]
     assert teacher["checkpoint"] == str(tmp_path / "run" / "pretrain") and teacher["config"] is None
     assert ComedianForActionSpotting.from_pretrained(tmp_path / "run" / "teacher").config.num_frames == 6

@@ -13,7 +13,7 @@ from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.soccernet.annotations import write_results
 from comedian.video import clips
-from comedian.video.clips import Segment, clip_name, segment_of, write_clips, write_reel, write_segments
+from comedian.video.clips import Segment, clip_names, segment_of, write_clips, write_reel, write_segments
 from comedian.video.decoding import iter_frames, probe
 from video_factory import begin_later, corrupt, frame_number, join, note_turn, numbered_from, write_video
 
@@ -206,7 +206,14 @@ def test_a_reel_of_unlike_videos_is_encoded(tmp_path):
     ],
 )
 def test_names_are_safe(label, end):
-    assert clip_name(7, {"label": label, "timestamp_s": 754.9, "half": 2}) == f"0007_h2_12m34s_{end}.mp4"
+    assert clip_names([{"label": label, "timestamp_s": 754.9, "half": 2}]) == [f"{end}_h2_12m34s.mp4"]
+
+
+def test_names_of_one_label_and_second_differ():
+    spots = [{"label": label, "timestamp_s": time_s, "half": 1} for label, time_s in (("Goal", 3.1), ("goal", 3.9))]
+    spots += [{"label": "Goal", "timestamp_s": 4.0, "half": 1}, {"label": "Goal", "timestamp_s": 3.1, "half": 2}]
+    names = ["Goal_h1_00m03s.mp4", "goal_h1_00m03s_2.mp4", "Goal_h1_00m04s.mp4", "Goal_h2_00m03s.mp4"]
+    assert clip_names(spots) == names
 
 
 def test_segments_stay_inside_the_video(tmp_path):
@@ -273,11 +280,11 @@ def cut(tmp_path, capsys):
 
 def test_the_command(cut, tmp_path):
     code, out, err = cut("--before", 1, "--after", 2, "--reel", tmp_path / "reel.mp4")
-    names = ["0001_h1_00m03s_Goal.mp4", "0002_h1_00m09s_Corner.mp4", "0003_h2_00m05s_Goal.mp4"]
-    assert code == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "clips.json"]
+    names = ["Goal_h1_00m03s.mp4", "Corner_h1_00m09s.mp4", "Goal_h2_00m05s.mp4"]
+    assert code == 0 and {path.name for path in (tmp_path / "out").iterdir()} == {*names, "clips.json"}
     assert "out: 3 clips" in out and "reel.mp4: " in out
     assert frames_of(tmp_path / "out" / names[0])[0][:30] == list(range(20, 50))
-    # the corner 0.1 s before the end, and a number that no choice changes
+    # the corner 0.1 s before the end, and a name that no choice changes
     code, out, err = cut("--labels", "Corner", "--exact", "--before", 1)
     assert code == 0 and "1 clips" in out
     assert frames_of(tmp_path / "out" / names[1])[0] == list(range(89, 100))

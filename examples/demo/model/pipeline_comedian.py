@@ -17,9 +17,9 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
-from .configuration_comedian import DEFAULT_THRESHOLD
 from .encoders_comedian import is_bfloat16_fast
 from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
+from .settings_comedian import DEFAULT_THRESHOLD
 from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
 from .time_grid_comedian import cover_starts
 from .timeline_comedian import Timeline
@@ -49,8 +49,9 @@ class ActionSpottingPipeline(Pipeline):
         spots = spotter(("half_1.mkv", "half_2.mkv"))  # the halves of one match
         spots_of_each = spotter(["match_1.mkv", "match_2.mkv"])  # a batch
 
-    Without `trust_remote_code` where the package is installed and `comedian.models` was imported. Weights in float32 run
-    in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run in it.
+    Without `trust_remote_code` where the package is installed and a class of `comedian.models` was imported. Weights in
+    float32 run in bfloat16 autocast on accelerators and on CPUs with bfloat16 instructions; weights of another dtype run
+    in it.
 
     Args:
         args: see [`transformers.Pipeline`].

@@ -1,4 +1,4 @@
-"""Arguments of the commands that run one stage from a recipe."""
+"""What the commands that train share: the arguments of a recipe, and a terminal without bars of loading and saving."""
 
 import argparse
 
@@ -15,3 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "--restart", action="store_true", help="train anew: delete what an earlier run left in the output folder"
     )
     parser.set_defaults(overrides=[])
+
+
+def hide_short_bars() -> None:
+    """Hide the bars of loading and saving weights and of building tables; downloads keep theirs."""
+    from datasets.utils.logging import disable_progress_bar as hide_bars_of_datasets
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging
+
+    is_asked_for = not are_progress_bars_disabled()
+    hide_bars_of_datasets()
+    logging.disable_progress_bar()
+    # which transformers hides too
+    if is_asked_for:
+        enable_progress_bars()

@@ -6,7 +6,7 @@ import torch
 
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 
 # of no weight: where a model was saved, and by which version
 INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", *CHOSEN_ON_VALIDATION)

@@ -1,76 +1,17 @@
 """The files of an evaluation: labels and predictions of matches, in a folder or a zip of SoccerNet's layout."""
 
-import lzma
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from comedian.errors import InputError
-from comedian.files import comparable, parse_json, read_json, walk
+from comedian.files import comparable, read_json
 from comedian.soccernet.annotations import parse_events
+from comedian.soccernet.json_tree import JsonTree
 from comedian.soccernet.layout import LABEL_FILE_NAMES, RESULTS_FILE_NAME
 from comedian.soccernet.splits import SPLITS_FILE_NAME, split_name
-
-# A half has some 100 kB of labels; a zip of a few kB may hold terabytes.
-MAX_MEMBER_BYTES = 64 * 2**20
-
-
-class _Tree:
-    """The JSON files of a folder or a zip, read in place.
-
-    Attributes:
-        root: the folder or zip.
-        folders: folder relative to the root, with forward slashes and in the form in which names are compared -> names of
-            its JSON files.
-    """
-
-    def __init__(self, root: Path):
-        self.root = root
-        self._archive = None
-        if root.is_dir():
-            members = [str((folder / name).relative_to(root)) for folder, names in walk(root) for name in names]
-        elif zipfile.is_zipfile(root):
-            try:
-                self._archive = zipfile.ZipFile(root)
-            except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-                raise InputError(f"`{root}` cannot be read as a zip: {error}; make it again") from error
-            members = self._archive.namelist()
-        else:
-            found = "is neither a folder nor a zip" if root.exists() else "does not exist"
-            raise InputError(f"`{root}` {found}; give a folder or a zip in SoccerNet's layout")
-        self._members: dict[PurePosixPath, str] = {}
-        for member in sorted(members):
-            path = PurePosixPath(comparable(Path(member).as_posix()))
-            # A zip made on a Mac holds a hidden twin of each file.
-            if path.suffix != ".json" or path.name.startswith("."):
-                continue
-            if path in self._members:
-                raise InputError(f"`{root}` holds `{path}` twice; leave one of them")
-            self._members[path] = member
-        self.folders: dict[str, list[str]] = {}
-        for path in self._members:
-            self.folders.setdefault(path.parent.as_posix(), []).append(path.name)
-
-    def read(self, path: PurePosixPath) -> Any:
-        """Return the content of a JSON file."""
-        if self._archive is None:
-            return read_json(self.root / self._members[path])
-        try:
-            with self._archive.open(self._members[path]) as member:
-                content = member.read(MAX_MEMBER_BYTES + 1)
-            text = content.decode("utf-8-sig")
-        # RuntimeError: encrypted
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-            raise InputError(f"`{self.root}/{path}` cannot be read as JSON: {error}") from error
-        if len(content) > MAX_MEMBER_BYTES:
-            raise InputError(
-                f"`{self.root}/{path}` unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB; give a file of a match's events"
-            )
-        return parse_json(text, f"{self.root}/{path}")
 
 
 def find_folder(match: str, folders: Iterable[str], root: Path) -> str | None:
@@ -101,7 +42,7 @@ def _is_same(folder: str, match: str) -> bool:
 class MatchFile(NamedTuple):
     """A match's labels or predictions: a JSON file of a folder or a zip; as text, its name for messages."""
 
-    tree: _Tree
+    tree: JsonTree
     path: PurePosixPath
 
     def __str__(self) -> str:
@@ -133,7 +74,7 @@ def find_label_files(root: Path, split: str | None = None, splits_path: Path | N
     Raises:
         InputError: `root` is neither folder nor zip, or labels or the split are not found or may be several.
     """
-    tree = _Tree(root)
+    tree = JsonTree(root)
     files = {}
     for folder, names in tree.folders.items():
         labels = [name for name in names if fnmatch(name, "Labels*.json")]
@@ -165,7 +106,7 @@ def mixed_names(files: Iterable[MatchFile]) -> str | None:
     return ", ".join(f"{count} from {name}" for name, count in sorted(counts.items()))
 
 
-def _matches_of_split(tree: _Tree, split: str, splits_path: Path | None) -> list[str]:
+def _matches_of_split(tree: JsonTree, split: str, splits_path: Path | None) -> list[str]:
     """Return the match folders of a split; "val", "valid" and "validation" are one."""
     if splits_path:
         source, splits = f"`{splits_path}`", read_json(splits_path)
@@ -196,7 +137,7 @@ def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]
     Raises:
         InputError: `root` is neither folder nor zip, or a match's predictions are not found or may be several.
     """
-    tree = _Tree(root)
+    tree = JsonTree(root)
     owners, files = {}, []
     for match in matches:
         folder = find_folder(match, tree.folders, tree.root)
@@ -222,5 +163,5 @@ def find_prediction_files(root: Path, matches: Iterable[str]) -> list[MatchFile]
 def matches_without_labels(root: Path, labelled: Iterable[str]) -> list[str]:
     """Return the matches of `root` that have a `results_spotting.json` and none of the labels; sorted."""
     labelled = list(labelled)
-    predicted = [folder for folder, names in _Tree(root).folders.items() if RESULTS_FILE_NAME in names]
+    predicted = [folder for folder, names in JsonTree(root).folders.items() if RESULTS_FILE_NAME in names]
     return sorted(folder for folder in predicted if not any(_is_same(folder, match) for match in labelled))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comedian.inference.scoring import autocast
+from comedian.inference.torch_model import autocast
 from comedian.models import ComedianModel, ComedianVideoProcessor
 from comedian.samples.datasets import HalfDataset
 from comedian.samples.windows import token_targets

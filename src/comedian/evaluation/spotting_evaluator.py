@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from comedian.evaluation.calibration import Judged, judge_spots
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
-from comedian.inference.scoring import encode_half, score_half, spots_of_half
-from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.inference.scoring import SpottingModel, encode_half, score_half, spots_of_half
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.samples.datasets import HalfDataset
 from comedian.sharing import balanced_shares
 from comedian.soccernet.annotations import prediction_of
@@ -19,8 +19,7 @@ READ_FRAMES = 64
 
 
 def score_halves(
-    model: ComedianForActionSpotting,
-    processor: ComedianVideoProcessor,
+    model: SpottingModel,
     halves: HalfDataset,
     indices: Iterable[int],
     progress: bool = True,
@@ -28,8 +27,7 @@ def score_halves(
     """Score halves one by one.
 
     Args:
-        model: in eval mode.
-        processor: resizes and normalises.
+        model: such as [`TorchModel`].
         halves: frames at the model's rate.
         indices: which halves.
         progress: show a bar.
@@ -40,13 +38,12 @@ def score_halves(
     scores = {}
     for index in tqdm(list(indices), desc="scoring", unit="half", disable=not progress, leave=False):
         sound = halves[index].sound() if model.config.sound else None
-        scores[index] = score_half(model, encode_half(model, processor, _frames(halves, index)), sound)
+        scores[index] = score_half(model, encode_half(model, _frames(halves, index)), sound)
     return scores
 
 
 def score_halves_together(
-    model: ComedianForActionSpotting,
-    processor: ComedianVideoProcessor,
+    model: SpottingModel,
     halves: HalfDataset,
     progress: bool = True,
 ) -> dict[int, np.ndarray]:
@@ -58,7 +55,7 @@ def score_halves_together(
     state = PartialState()
     lengths = [halves.num_frames(index) for index in range(len(halves))]
     mine = balanced_shares(lengths, state.num_processes)[state.process_index]
-    scores = score_halves(model, processor, halves, mine, progress and state.is_main_process)
+    scores = score_halves(model, halves, mine, progress and state.is_main_process)
     return dict(gather_object(list(scores.items()))) if state.num_processes > 1 else scores
 
 
@@ -69,7 +66,7 @@ def _frames(halves: HalfDataset, index: int) -> Iterator[np.ndarray]:
 
 
 def spots_of_halves(
-    scores: dict[int, np.ndarray], halves: HalfDataset, config: ComedianConfig
+    scores: dict[int, np.ndarray], halves: HalfDataset, config: ComedianSettings
 ) -> dict[int, list[dict]]:
     """Every candidate of every half, index of the half -> spots."""
     return {index: spots_of_half(scores[index], config, halves.rows[index]["half"], 0.0) for index in sorted(scores)}

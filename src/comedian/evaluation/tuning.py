@@ -24,8 +24,8 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     take_spots,
 )
 from comedian.models import ComedianConfig
-from comedian.models.configuration_comedian import NMS_TYPES
 from comedian.models.postprocessing_comedian import non_maximum_suppression, step_timestamps_s
+from comedian.models.settings_comedian import NMS_TYPES
 from comedian.soccernet.annotations import position_ms_of
 
 # widths of suppression to try, in seconds, beside the model's own

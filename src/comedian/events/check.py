@@ -10,9 +10,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from comedian.errors import InputError
-from comedian.events.events import EventVideo
-from comedian.events.formats import detect_format, read_events
-from comedian.events.own_videos import Part, event_problems, find_file, place_of
+from comedian.events.events import EventVideo, keep_scores, score_note
+from comedian.events.formats import ReadOptions, detect_format, read_events
+from comedian.events.own_videos import Part, event_problems, find_file, name_hint, place_of
 from comedian.events.soccernet_files import LABELS_FILE_NAME, events_of_half
 from comedian.files import comparable, read_json
 from comedian.soccernet.annotations import Annotation, half_and_clock_ms, read_annotations
@@ -58,11 +58,13 @@ class Checked:
         findings: by kind, in the order in which they were met.
         num_videos: videos that can be read.
         num_events: their events.
+        notes: what was left out, as it was asked for.
     """
 
     findings: tuple[Finding, ...]
     num_videos: int
     num_events: int
+    notes: tuple[str, ...] = ()
 
 
 class _Check:
@@ -73,6 +75,7 @@ class _Check:
         self.findings: list[Finding] = []
         self.parts: list[tuple[Part, Path]] = []
         self.label_files: list[Path] = []
+        self.notes: list[str] = []
 
     def tell(self, kind: str, message: object) -> None:
         self.findings.append(Finding(kind, str(InputError(str(message)))))
@@ -104,7 +107,8 @@ class _Check:
         _check_copies(self)
         order = {kind: index for index, kind in enumerate(dict.fromkeys(finding.kind for finding in self.findings))}
         found = sorted(self.findings, key=lambda finding: order[finding.kind])
-        return Checked(tuple(found), len(self.parts), sum(len(part.video.events) for part, _ in self.parts))
+        num_events = sum(len(part.video.events) for part, _ in self.parts)
+        return Checked(tuple(found), len(self.parts), num_events, tuple(self.notes))
 
 
 def check_layout(
@@ -193,7 +197,7 @@ def _check_names(check: _Check) -> None:
 def _check_positions(check: _Check, source: Path) -> None:
     """Find annotations whose `position` is not the time that `gameTime` tells, and say what it looks like."""
     found = []
-    for index, item in enumerate(read_json(source)["annotations"]):
+    for index, item in enumerate(read_json(source).get("annotations", ())):  # predictions say no time twice
         if "position" in item:
             half, clock_ms = half_and_clock_ms(item)
             position = float(item["position"])
@@ -254,6 +258,8 @@ def check_events(
     labels: str | Path | None = None,
     name: str | None = None,
     fps: float | None = None,
+    options: ReadOptions | None = None,
+    min_score: float | None = None,
     progress: bool = True,
 ) -> Checked:
     """Check a folder of videos and a file of their events.
@@ -264,6 +270,8 @@ def check_events(
         labels: file of the labels that there may be; the list in the file of events by default, if it has one.
         name: the format; None finds out.
         fps: frames a second where events are counted in frames and the file tells no rate.
+        options: what the file of events does not say.
+        min_score: predictions with a lower score are left out; None takes all, and is a finding.
         progress: show a bar.
 
     Raises:
@@ -272,12 +280,23 @@ def check_events(
     videos, source, check = Path(videos), Path(events_file), _Check(progress)
     if not videos.is_dir():
         raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
-    events = read_events(source, name, fps=fps, problem=lambda message: check.tell("unreadable event", message))
-    if (name or detect_format(source)).startswith("soccernet") and not check.findings:  # all can be read
+    events = read_events(
+        source, name, fps=fps, options=options, problem=lambda message: check.tell("unreadable event", message)
+    )
+    is_zip = source.suffix.lower() == ".zip"
+    if (
+        (name or detect_format(source)).startswith("soccernet") and not is_zip and not check.findings
+    ):  # all can be read
         folders = [] if source.is_file() else [source / video_id for video_id in find_matches(source)]
         check.label_files = [source] if source.is_file() else list(filter(None, map(find_label_file, folders)))
         for label_file in check.label_files:
             _check_positions(check, label_file)
+    if predictions := score_note(events, min_score):
+        if min_score is None:
+            check.tell("predictions as labels", f"`{source}`: {predictions}")
+        else:
+            check.notes.append(predictions)
+            events = keep_scores(events, min_score)
     if not any(video.events for video in events.videos):
         check.tell("no event", f"`{source}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     named = set()
@@ -285,7 +304,7 @@ def check_events(
         try:
             file = find_file(videos, video)
         except ValueError as error:
-            check.tell("missing video", f"{place_of(source, video.events[:1])}: {error}")
+            check.tell("missing video", f"{place_of(source, video.events[:1])}: {error}{name_hint(video, source)}")
             continue
         named.add(file)
         if part := check.add(video, file, source):

@@ -4,7 +4,6 @@ A list of videos with events by frame, in one file, or a folder with `train.json
 `class.txt` lists the labels.
 """
 
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,19 +24,15 @@ from comedian.events.events import (
     parse_name,
     parse_size,
     parse_text,
-    parse_time_ms,
     refuse,
 )
-from comedian.events.soccernet_files import part_name, to_json
+from comedian.events.frames import frame_of, parse_frame, position_ms_of_frame
+from comedian.events.soccernet_files import part_name, split_part_name, to_json
 from comedian.files import atomic_write_text, inside, read_json
 from comedian.soccernet.labels import read_label_list
 from comedian.soccernet.splits import SPLIT_NAMES
 
 CLASSES_FILE_NAME = "class.txt"
-
-
-# E2E-Spot names SoccerNet's halves `league/season/match/1`, OpenSportsLab `league/season/match/1_224p.mkv`.
-_HALF_OF_MATCH = re.compile(r"(.+)/([1-9][0-9]?)(?:_(?:[0-9]+p|HQ)(?:\.\w+)?)?")
 
 
 # what E2E-Spot makes of SoccerNet's annotations
@@ -86,16 +81,11 @@ def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | 
         reading.ignore(fields, "frame", *EVENT_FIELDS)
         if match := _TEAM_AND_VISIBILITY.fullmatch(parse_text(fields, "comment")):
             fields = fields | {"team": match[1], "visibility": match[2], "comment": ""}
-        frame = fields.get("frame")
-        if isinstance(frame, bool) or not isinstance(frame, int) or not 0 <= frame < MAX_SIZE:
-            raise ValueError(f"`frame` is {frame!r}; expected a whole number from 0, below {MAX_SIZE:g}")
-        return parse_event(fields, parse_time_ms(f"{frame / rate:.6f}", "frame"), place)
+        return parse_event(fields, position_ms_of_frame(parse_frame(fields.get("frame")), rate), place)
 
     events = tuple(reading.each(item.get("events", []), f"{place}.events", event))
     num_frames = parse_size(item, "num_frames")
-    name, half = parse_name(item), None
-    if match := _HALF_OF_MATCH.fullmatch(name):
-        name, half = match[1], int(match[2])
+    name, half = split_part_name(parse_name(item))
     return EventVideo(name, half, None, float(rate), num_frames and num_frames / rate, events)
 
 
@@ -135,8 +125,3 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
     for file, videos in files.items():
         atomic_write_text(file, to_json(videos))
     atomic_write_text(classes, "".join(f"{label}\n" for label in listed))
-
-
-def frame_of(position_ms: int, fps: float) -> int:
-    """Return the frame that is on screen at a time; a time rounded from a frame's own start gives that frame."""
-    return math.floor((position_ms + 0.51) * fps / 1000)

@@ -41,6 +41,8 @@ COLUMNS = ("video", "label", "time_s")
 EVENT_FIELDS = ("label", "team", "visibility", "score", "comment")
 # instead of `time_s`
 TIME_COLUMNS = ("time_ms", "hour", "minute", "second")
+# of `comedian spot --csv`: the time once more
+DERIVED_COLUMNS = ("game_time",)
 OPTIONAL_COLUMNS = ("half", "team", "visibility", "score", "comment", "split")
 
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?")
@@ -144,6 +146,48 @@ def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
     return EventSet(tuple(videos), tuple(labels), events.unread)
 
 
+def keep_scores(events: EventSet, min_score: float) -> EventSet:
+    """Leave out the predictions whose score is below `min_score`, and the labels of which none is left.
+
+    Events without a score, the videos, and labels that had no event before stay.
+    """
+    videos = tuple(
+        replace(
+            video, events=tuple(event for event in video.events if event.score is None or event.score >= min_score)
+        )
+        for video in events.videos
+    )
+    before, after = ({event.label for video in listed for event in video.events} for listed in (events.videos, videos))
+    labels = tuple(label for label in events.labels if label in after or label not in before)
+    return EventSet(videos, labels, events.unread)
+
+
+def score_note(events: EventSet, min_score: float | None) -> str | None:
+    """Return what becomes of the predictions among events that are used as labels, in words; None without predictions."""
+    all_events = [event for video in events.videos for event in video.events]
+    scores = [event.score for event in all_events if event.score is not None]
+    if not scores:
+        return None
+    counted = f"{len(scores)} of {len(all_events)} events are predictions with scores"
+    if min_score is None:
+        return (
+            f"{counted} from {min(scores):.2f} to {max(scores):.2f}, and all of them count as labels; "
+            "leave out those below a score with `--min-score`, or review them with `comedian label --events`"
+        )
+    return f"{counted}; {sum(score < min_score for score in scores)} with a score below {min_score:g} are left out"
+
+
+def name_video(events: EventSet, name: str) -> EventSet:
+    """Return events of one video or match under another name.
+
+    Raises:
+        ValueError: they are of several.
+    """
+    if len(names := {video.name for video in events.videos}) > 1:
+        raise ValueError(f"it has events of {len(names)} videos; leave out `--video`, which names one")
+    return replace(events, videos=tuple(replace(video, name=check_name(name)) for video in events.videos))
+
+
 def parse_event(fields: Mapping[str, Any], position_ms: int, source: str = "") -> Event:
     """Make an event of what a file holds under `label`, `team`, `visibility`, `score` and `comment`; None is nothing.
 
@@ -226,16 +270,17 @@ def parse_split(fields: Mapping[str, Any]) -> str | None:
     return split_name(name) or None
 
 
-def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
+def read_csv(path: str | Path, problem: Problem = refuse, video: str | None = None) -> EventSet:
     """Read a table of events: the CSV of this module, or one with other delimiters, encodings and headers.
 
     Headers count in any case, and the needed ones by usual other names, such as `file`, `event`, `timestamp` or `time_ms`;
     the time may be in the columns `minute` and `second`. See `comedian.events.tables` for what a table may be. Columns that
-    are not known do not count.
+    are not known do not count. A table without videos, such as `comedian spot --csv` writes, is of one video.
 
     Args:
         path: the file.
         problem: told in one line of every row that will not do, which is then left out; raises by default.
+        video: the video of a table without videos; None takes the file's name without its ending.
 
     Raises:
         InputError: the file cannot be read, a column is missing, or two may be the same.
@@ -248,7 +293,11 @@ def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
         if "time_s" not in columns:
             columns |= _time_columns(table)
         if missing := [
-            name for name in COLUMNS if name not in columns and not (name == "time_s" and _has_time(columns))
+            name
+            for name in COLUMNS
+            if name not in columns
+            and not (name == "time_s" and _has_time(columns))
+            and not (name == "video" and _is_of_one_video(table))
         ]:
             found = ", ".join(f"`{name}`" for name in table.header) or "nothing"
             absent = " and no column ".join(f"`{name}`" for name in missing)
@@ -260,7 +309,7 @@ def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            part, event, split = _read_row(row, table, source)
+            part, event, split = _read_row({"video": video or Path(path).stem} | row, table, source)
             if split and splits.setdefault(part, split) != split:
                 raise ValueError(f"`split` of `{part[0]}` is {split}, and {splits[part]} above; a video is in one")
             videos.setdefault(part, []).extend([event] if event else [])
@@ -268,7 +317,8 @@ def read_csv(path: str | Path, problem: Problem = refuse) -> EventSet:
             raise
         except ValueError as error:
             problem(f"`{path}`, {source}: {error}")
-    unread = {name for index, name in enumerate(table.header) if name and index not in columns.values()}
+    known = {*columns.values(), *table.columns(DERIVED_COLUMNS).values()}
+    unread = {name for index, name in enumerate(table.header) if name and index not in known}
     parts = (EventVideo(*part, splits.get(part), events=tuple(events)) for part, events in videos.items())
     return event_set(parts, unread=unread)
 
@@ -281,6 +331,11 @@ def _time_columns(table: Table) -> dict[str, int]:
     if "minute" not in found and "second" in found:
         return {"time_s": found["second"]}
     return found
+
+
+def _is_of_one_video(table: Table) -> bool:
+    """Whether a table is one of `comedian spot --csv`, or of the report page, which name no video."""
+    return table.columns(DERIVED_COLUMNS).keys() == set(DERIVED_COLUMNS)
 
 
 def _has_time(columns: Mapping[str, int]) -> bool:
@@ -355,15 +410,22 @@ class Reading:
 
     def each(self, items: Any, source: str, parse: Callable[[dict[str, Any], str], Item]) -> list[Item]:
         """Parse each object of a list with `parse(object, its place)`; what raises `ValueError` is a problem."""
-        parsed = []
+
+        def parse_object(item: Any, place: str) -> Item:
+            if not isinstance(item, dict):
+                raise ValueError(f"expected an object, found {item!r:.40}")
+            return parse(item, place)
+
         if not isinstance(items, list):
             self.problem(f"`{self.path}`: `{source}` is {items!r:.40}; expected a list")
-            return parsed
-        for index, item in enumerate(items):
-            place = f"{source}[{index}]"
+            return []
+        return self.collect(((f"{source}[{index}]", item) for index, item in enumerate(items)), parse_object)
+
+    def collect(self, items: Iterable[tuple[str, Any]], parse: Callable[[Any, str], Item]) -> list[Item]:
+        """Parse each of some `(place, item)` with `parse(item, place)`; what raises `ValueError` is a problem."""
+        parsed = []
+        for place, item in items:
             try:
-                if not isinstance(item, dict):
-                    raise ValueError(f"expected an object, found {item!r:.40}")
                 parsed.append(parse(item, place))
             except InputError:  # a problem further in, which has been told
                 raise

@@ -1,32 +1,47 @@
 """Files of events in any format: tell which it is, read it, write another, say what is lost.
 
-`csv` and `json` are this package's own (`comedian.events.events`), `soccernet`, `soccernet-ball`, `e2e-spot` and `osl`
-those of others (`comedian.events.soccernet_files`).
+`csv` and `json` are this package's own (`comedian.events.events`); the others are those of other tools, a module each.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from comedian.errors import InputError
-from comedian.events.e2e_spot import frame_of, read_e2e_spot, write_e2e_spot
+from comedian.events.cvat import read_cvat, write_cvat
+from comedian.events.e2e_spot import read_e2e_spot, write_e2e_spot
+from comedian.events.edl import read_edl, write_edl
+from comedian.events.elan import read_elan, write_elan
 from comedian.events.events import (
+    COLUMNS,
     EventSet,
     EventVideo,
     Problem,
+    event_set,
     find_video,
+    name_video,
     read_csv,
     read_event_json,
     refuse,
     write_csv,
     write_event_json,
 )
+from comedian.events.frames import START_TIMECODE, frame_of, position_ms_of_frame
+from comedian.events.label_studio import read_label_studio, write_label_studio
+from comedian.events.longomatch import CATEGORY, read_longomatch
+from comedian.events.one_video import files_under
 from comedian.events.opensportslab import read_osl, write_osl
+from comedian.events.premiere import MARKER_COLUMNS, read_premiere, write_premiere
 from comedian.events.soccernet_files import read_soccernet, write_soccernet
-from comedian.files import read_json
+from comedian.events.sportscode import read_sportscode, write_sportscode
+from comedian.events.tables import read_table
+from comedian.events.via import read_via, write_via
+from comedian.events.xml_files import read_xml
+from comedian.events.youtube import CHAPTER, read_youtube, short_chapters, write_youtube
+from comedian.files import existing, read_json
 from comedian.soccernet.annotations import NO_TEAM, VISIBLE
-from comedian.soccernet.layout import LABEL_FILE_NAMES
+from comedian.soccernet.layout import LABEL_FILE_NAMES, find_matches
 from comedian.soccernet.splits import SPLIT_NAMES
 from comedian.video.decoding import probe
 
@@ -40,74 +55,203 @@ HOLDS = {
     "soccernet-ball": {"half", "split", "team", "visibility", "labels"},
     "e2e-spot": {"half", "split", "team", "visibility", "score", "comment", "fps", "duration_s", "labels"},
     "osl": {"half", "split", "team", "visibility", "score", "comment", "fps", "labels"},
+    "elan": {"half"},
+    "sportscode": {"half", "team", "visibility", "score", "comment", "labels"},
+    "via": {"half", "team", "visibility", "score", "comment", "labels"},
+    "cvat": {"half", "duration_s", "labels"},
+    "label-studio": {"half", "split", "score", "comment", "fps"},
+    "edl": {"half", "comment"},
+    "premiere": {"half", "comment"},
+    "youtube": {"half"},
 }
+# those that can be written
 FORMATS = tuple(HOLDS)
+READ_FORMATS = (*FORMATS, "longomatch")
+# formats whose file holds one video -> its ending; several videos are a folder of them, where their names say the halves
+ONE_VIDEO = {
+    "elan": ".eaf",
+    "sportscode": ".xml",
+    "cvat": ".xml",
+    "edl": ".edl",
+    "premiere": ".csv",
+    "youtube": ".txt",
+}
+# and those that call the video by nothing but the file's own name
+_WITHOUT_NAME = ("sportscode", "edl", "premiere", "youtube")
+# formats that count frames
+BY_FRAME = ("e2e-spot", "cvat", "label-studio", "edl", "premiere")
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx")
+_ROOT_ELEMENTS = {"file": "sportscode", "annotations": "cvat", "ANNOTATION_DOCUMENT": "elan"}
+# lines of a text that are looked at, to tell what it is
+_NUM_LINES, _NUM_BYTES = 50, 1 << 16
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What is not in every file of events.
+
+    Attributes:
+        video: name of the video or match, of a file that is of one; None takes what the file says, or its own name.
+        lead_s: seconds from the start of a clip to its event, where events are clips (ELAN, Sportscode, LongoMatch, VIA,
+            Label Studio).
+        start_timecode: that of the video's first frame, where events have timecodes (EDL, Premiere).
+    """
+
+    video: str | None = None
+    lead_s: float = 0.0
+    start_timecode: str = START_TIMECODE
 
 
 def detect_format(path: str | Path) -> str:
     """Tell the format of a file or folder by what it holds.
 
     Raises:
-        InputError: it is not there, or is none of `FORMATS`.
+        InputError: it is not there, or is none of `READ_FORMATS`.
     """
     path = Path(path)
     if path.is_dir():
-        has_split_files = any((path / f"{split}.json").is_file() for split in SPLIT_NAMES)
-        return "e2e-spot" if has_split_files else "soccernet"
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        return "csv"
-    content = read_json(path)
-    if isinstance(content, list):
+        return _format_of_folder(path)
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return "soccernet"
+    if suffix in (".eaf", ".edl"):
+        return next(name for name, ending in ONE_VIDEO.items() if ending == suffix)
+    if suffix == ".xml":
+        if name := _ROOT_ELEMENTS.get(read_xml(path).tag):
+            return name
+    elif suffix in TABLE_SUFFIXES:
+        return _format_of_table(path)
+    elif name := _format_of_json(read_json(path)):
+        return name
+    raise InputError(f"`{path}` is in no known format; known: {', '.join(READ_FORMATS)}")
+
+
+def _format_of_folder(path: Path) -> str:
+    if any((path / f"{split}.json").is_file() for split in SPLIT_NAMES):
         return "e2e-spot"
-    if isinstance(content, dict):
-        videos = content.get("videos")
-        first = videos[0] if isinstance(videos, list) and videos and isinstance(videos[0], dict) else {}
-        if "annotations" in content or "predictions" in content:
-            return "soccernet"
-        if "data" in content or any(key.startswith("path") for key in first):
-            return "osl"
-        if "videos" in content:
-            return "json"
-    raise InputError(f"`{path}` is in no known format; known: {', '.join(FORMATS)}")
+    if not find_matches(path):
+        files = sorted(file for suffix in {*ONE_VIDEO.values()} for file in files_under(path, suffix))
+        found = (name for file in files if (name := detect_format(file)) in {*ONE_VIDEO, "longomatch", "csv"})
+        return next(found, "soccernet")
+    return "soccernet"
+
+
+def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
+    """Read a table, or all `.csv` under a folder, such as one a video that `comedian spot --csv` wrote."""
+    path = Path(path)
+    if not path.is_dir():
+        return read_csv(path, problem)
+    files = sorted(files_under(path, ".csv"))
+    if not files:
+        raise InputError(f"`{path}` has no file that ends in `.csv`; give another folder")
+    found = [read_csv(file, problem, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+    unread = {name for events in found for name in events.unread}
+    return event_set([video for events in found for video in events.videos], unread=unread)
+
+
+def _format_of_table(path: Path) -> str:
+    """Tell a table from text that is called alike: chapters, or LongoMatch's categories."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_NUM_BYTES).decode("utf-8-sig", errors="replace").splitlines()[:_NUM_LINES]
+    except (OSError, ValueError):
+        lines = []  # told in better words when it is read
+    written = [line.strip() for line in lines if line.strip()]
+    if written and CATEGORY.fullmatch(written[0]):
+        return "longomatch"
+    if path.suffix.lower() == ".txt" and any(map(CHAPTER.fullmatch, written)):
+        return "youtube"
+    try:
+        columns = read_table(path, (*COLUMNS, *MARKER_COLUMNS)).columns(MARKER_COLUMNS)
+    except ValueError:
+        return "csv"
+    return "premiere" if set(MARKER_COLUMNS) <= columns.keys() else "csv"
+
+
+def _format_of_json(content: object) -> str | None:
+    if isinstance(content, list):
+        is_tasks = content and all(isinstance(item, dict) and isinstance(item.get("data"), dict) for item in content)
+        return "label-studio" if is_tasks else "e2e-spot"
+    if not isinstance(content, dict):
+        return None
+    videos = content.get("videos")
+    first = videos[0] if isinstance(videos, list) and videos and isinstance(videos[0], dict) else {}
+    if "annotations" in content or "predictions" in content:
+        return "soccernet"
+    if {"attribute", "metadata", "view"} <= content.keys():
+        return "via"
+    if "data" in content or any(key.startswith("path") for key in first):
+        return "osl"
+    return "json" if "videos" in content else None
 
 
 def read_events(
-    path: str | Path, name: str | None = None, *, fps: float | None = None, problem: Problem = refuse
+    path: str | Path,
+    name: str | None = None,
+    *,
+    fps: float | None = None,
+    options: ReadOptions | None = None,
+    problem: Problem = refuse,
 ) -> EventSet:
     """Read a file or folder of events.
 
     Args:
         path: the file or folder.
-        name: one of `FORMATS`; None finds out.
+        name: one of `READ_FORMATS`; None finds out.
         fps: frames a second where events are counted in frames and the file tells no rate.
+        options: what the file does not say.
         problem: told in one line of everything that will not do, which is then left out; raises by default.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or `options` name a video and the file is of several.
     """
+    options = options or ReadOptions()
+    lead, start = {"lead_s": options.lead_s}, {"start_timecode": options.start_timecode}
     readers: dict[str, Callable[..., EventSet]] = {
-        "csv": read_csv,
+        "csv": _read_csvs,
         "json": read_event_json,
         "soccernet": read_soccernet,
         "soccernet-ball": partial(read_soccernet, file_name=BALL_FILE_NAME),
         "e2e-spot": partial(read_e2e_spot, fps=fps),
         "osl": read_osl,
+        "elan": partial(read_elan, **lead),
+        "sportscode": partial(read_sportscode, **lead),
+        "longomatch": partial(read_longomatch, **lead),
+        "via": partial(read_via, **lead),
+        "cvat": partial(read_cvat, fps=fps),
+        "label-studio": partial(read_label_studio, fps=fps, **lead),
+        "edl": partial(read_edl, fps=fps, **start),
+        "premiere": partial(read_premiere, fps=fps, **start),
+        "youtube": read_youtube,
     }
-    return readers[name or detect_format(path)](path, problem=problem)
+    events = readers[name or detect_format(path)](path, problem=problem)
+    if options.video is None:
+        return events
+    try:
+        return name_video(events, options.video)
+    except ValueError as error:
+        raise InputError(f"`{path}`: {error}") from None
 
 
-def write_events(events: EventSet, path: str | Path, name: str, videos: str | Path | None = None) -> None:
-    """Write events in a format, whole or not at all.
+def write_events(
+    events: EventSet,
+    path: str | Path,
+    name: str,
+    videos: str | Path | None = None,
+    start_timecode: str = START_TIMECODE,
+) -> None:
+    """Write events in a format, atomically.
 
     Args:
         events: what to write.
-        path: the file; a folder for SoccerNet's formats, and for E2E-Spot's where it does not end in `.json`.
+        path: the file; a folder for SoccerNet's formats, and for E2E-Spot's and those of `ONE_VIDEO` where it does not end
+            as a file of the format does.
         name: one of `FORMATS`.
-        videos: the videos' folder, for OpenSportsLab's paths.
+        videos: the videos' folder, for OpenSportsLab's, ELAN's and CVAT's names of files.
+        start_timecode: that of the videos' first frames, for EDL and Premiere.
 
     Raises:
-        InputError: the format needs what is not told, or a file is in the way.
+        InputError: the format needs what is not told, has no place for a text, or a file is in the way.
     """
     writers: dict[str, Callable[[EventSet, str | Path], None]] = {
         "csv": write_csv,
@@ -116,12 +260,22 @@ def write_events(events: EventSet, path: str | Path, name: str, videos: str | Pa
         "soccernet-ball": partial(write_soccernet, file_name=BALL_FILE_NAME),
         "e2e-spot": write_e2e_spot,
         "osl": partial(write_osl, videos=videos),
+        "elan": partial(write_elan, videos=videos),
+        "sportscode": write_sportscode,
+        "via": write_via,
+        "cvat": partial(write_cvat, videos=videos),
+        "label-studio": write_label_studio,
+        "edl": partial(write_edl, start_timecode=start_timecode),
+        "premiere": partial(write_premiere, start_timecode=start_timecode),
+        "youtube": write_youtube,
     }
     writers[name](events, path)
 
 
 def measure(events: EventSet, videos: str | Path | None = None, fps: float | None = None) -> EventSet:
-    """Complete rates and lengths by what the video files say.
+    """Complete rates and lengths by what the video files say, and names of videos that are called half 1 of themselves.
+
+    That is what `comedian spot` calls a video that is alone.
 
     Args:
         events: what is known.
@@ -137,17 +291,19 @@ def measure(events: EventSet, videos: str | Path | None = None, fps: float | Non
         if file:
             info = probe(file)
             video = replace(video, fps=info.fps, duration_s=info.duration_s)
+            if video.half and not existing(videos, video.name).is_dir():
+                video = replace(video, name=file.relative_to(videos).as_posix(), half=None)
         measured.append(replace(video, fps=fps or video.fps))
     return replace(events, videos=tuple(measured))
 
 
-def lost_fields(events: EventSet, name: str, one_file: bool = True) -> list[str]:
+def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> list[str]:
     """Return what of `events` a format has no place for, in words.
 
     Args:
         events: what is to be written.
         name: one of `FORMATS`.
-        one_file: of E2E-Spot: one file in all, which cannot tell splits.
+        path: where to; None is a folder. A file has no place for E2E-Spot's splits, or for the halves of `ONE_VIDEO`.
     """
     used = {key for video in events.videos for key in ("half", "split", "fps", "duration_s") if getattr(video, key)}
     for event in (event for video in events.videos for event in video.events):
@@ -160,15 +316,36 @@ def lost_fields(events: EventSet, name: str, one_file: bool = True) -> list[str]
         used |= {key for key, is_told in told.items() if is_told}
     if list(events.labels) != sorted({event.label for video in events.videos for event in video.events}):
         used.add("labels")
-    holds = HOLDS[name] - ({"split"} if name == "e2e-spot" and one_file else set())
-    lost = sorted(used - holds)
-    if name == "e2e-spot" and any(map(_is_between_frames, events.videos)):
+    suffix = Path(path).suffix.lower() if path is not None else ""
+    is_one_file = suffix == ONE_VIDEO.get(name, ".json" if name == "e2e-spot" else None)
+    lost = sorted(used - (HOLDS[name] - ({"split"} if name == "e2e-spot" and is_one_file else set())))
+    if name in _WITHOUT_NAME and is_one_file:
+        lost += _lost_names(events.videos, Path(path))
+    return sorted(events.unread) + lost + list(_lost_times(events, name))
+
+
+def _lost_names(videos: Sequence[EventVideo], path: Path) -> list[str]:
+    """Return what is lost of a video's name by a file whose own name stands for it."""
+    is_kept = all(video.half in (None, 1) and path.stem in (video.name, Path(video.name).stem) for video in videos)
+    return [] if is_kept else ["the video's name"]
+
+
+def _lost_times(events: EventSet, name: str) -> Sequence[str]:
+    lost = []
+    if name in BY_FRAME and any(map(_is_between_frames, events.videos)):
         lost.append("times between frames")
+    if name == "youtube":
+        if any(event.position_ms % 1000 for video in events.videos for event in video.events):
+            lost.append("parts of a second")
+        if any(map(short_chapters, events.videos)):
+            lost.append("chapters on YouTube itself, which shows three or more of 10 s or longer")
     if name.startswith("soccernet") and any(video.half and not video.events for video in events.videos):
         lost.append("parts without an event, which their video tells of")
-    return sorted(events.unread) + lost
+    return lost
 
 
 def _is_between_frames(video: EventVideo) -> bool:
-    starts = (round(1000 * frame_of(event.position_ms, video.fps) / video.fps) for event in video.events if video.fps)
+    starts = (
+        position_ms_of_frame(frame_of(event.position_ms, video.fps), video.fps) for event in video.events if video.fps
+    )
     return any(start != event.position_ms for start, event in zip(starts, video.events, strict=False))

@@ -20,13 +20,13 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from comedian.errors import InputError, printable
-from comedian.events.events import Event, EventSet, EventVideo, find_video
-from comedian.events.formats import read_events
+from comedian.events.events import Event, EventSet, EventVideo, find_video, keep_scores, score_note
+from comedian.events.formats import ReadOptions, read_events
 from comedian.events.soccernet_files import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
 from comedian.files import atomic_path, atomic_write_text, existing
 from comedian.soccernet.annotations import Annotation
@@ -49,6 +49,7 @@ class OwnVideos:
         splits: `train`, `validation`, and others that the events tell -> their `video_id`s.
         events: `video_id` -> its events, by time.
         unlisted: videos of the folder that the events do not name and that were left out.
+        predictions: what became of events that are predictions, in words; None where there are none.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class OwnVideos:
     splits: Mapping[str, Sequence[str]]
     events: Mapping[str, Sequence[Annotation]]
     unlisted: tuple[str, ...]
+    predictions: str | None = None
 
     @property
     def labels_path(self) -> Path:
@@ -77,7 +79,7 @@ class OwnVideos:
             more = f" and {len(self.unlisted) - MAX_NAMED} more" if len(self.unlisted) > MAX_NAMED else ""
             named = printable(", ".join(self.unlisted[:MAX_NAMED]))
             lines.append(f"left out, as the events do not name them: {named}{more}")
-        return lines
+        return [*lines, self.predictions] if self.predictions else lines
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ def import_videos(
     seed: int = 0,
     name: str | None = None,
     fps: float | None = None,
+    validation: Collection[str] = (),
+    options: ReadOptions | None = None,
+    min_score: float | None = None,
 ) -> OwnVideos:
     """Lay out videos and their events as SoccerNet does; the videos are linked, not copied.
 
@@ -121,6 +126,10 @@ def import_videos(
         seed: which ones.
         name: the format; None finds out.
         fps: frames a second where events are counted in frames and the file tells no rate.
+        validation: matches, by their `video_id`, that are for validation; none others are then taken from training.
+        options: what the file of events does not say.
+        min_score: predictions with a lower score are left out; None takes all, but not of a zip for the challenge server,
+            which holds every candidate.
 
     Raises:
         InputError: an event, a video or a folder that will not do, in one line.
@@ -128,13 +137,21 @@ def import_videos(
     videos, events_file, output = Path(videos), Path(events_file), Path(output)
     if not videos.is_dir():
         raise InputError(f"`{videos}` is no folder; give the folder that holds the videos")
-    events = read_events(events_file, name, fps=fps)
+    events = read_events(events_file, name, fps=fps, options=options)
+    predictions = score_note(events, min_score)
+    if predictions and min_score is None and events_file.suffix.lower() == ".zip":
+        raise InputError(
+            f"`{events_file}` holds every candidate, most of which are no events; say from which score on they are: "
+            "`--min-score`, of `comedian data import` and `comedian data convert`"
+        )
+    if min_score is not None:
+        events = keep_scores(events, min_score)
     parts = find_parts(videos, events, events_file)
     if not any(video.events for video in events.videos):
         raise InputError(f"`{events_file}` has no event; write one a line, such as `friday.mp4,Goal,12:34`")
     try:
         matches = by_match(events)
-        splits = _choose_splits(matches, validation_share, seed)
+        splits = _choose_splits(matches, validation_share, seed, validation)
     except InputError as error:
         raise InputError(f"`{events_file}`: {error}") from None
     targets = {part.file: output / match_of(part.video.name) / _target_name(part) for part in parts}
@@ -148,12 +165,14 @@ def import_videos(
     atomic_write_text(output / SPLITS_FILE_NAME, to_json(splits))
     used = {part.file.relative_to(videos).as_posix() for part in parts}
     by_id = {video_id: [_annotation(*of) for of in _events_of(of_match)] for video_id, of_match in matches.items()}
-    return OwnVideos(output, events.labels, splits, by_id, tuple(sorted(_video_names(videos, output) - used)))
+    unlisted = tuple(sorted(_video_names(videos, output) - used))
+    return OwnVideos(output, events.labels, splits, by_id, unlisted, predictions)
 
 
 def _target_name(part: Part) -> str:
-    # the parts of a match are named as they must be already
-    return part.file.name if part.video.half else f"1_{part.file.name}"
+    # The parts of a match are named as they must be already. `comedian spot` calls a single video half 1 of itself.
+    is_alone = part.video.half == 1 and part.file.stem == PurePosixPath(match_of(part.video.name)).name
+    return part.file.name if part.video.half and not is_alone else f"1_{part.file.name}"
 
 
 def _check_halves(targets: Iterable[Path]) -> None:
@@ -184,7 +203,7 @@ def find_parts(videos: Path, events: EventSet, source: str | Path) -> list[Part]
                 raise ValueError(f"`{video.name}` is the video of `{other}` under another name; use one")
             part = Part(video, file, probe(file))
         except ValueError as error:
-            raise InputError(f"{place_of(source, video.events[:1])}: {error}") from None
+            raise InputError(f"{place_of(source, video.events[:1])}: {error}{name_hint(video, source)}") from None
         for _, event, message in event_problems(part):
             raise InputError(f"{place_of(source, [event])}: {message}")
         parts.append(part)
@@ -203,6 +222,13 @@ def event_problems(part: Part) -> Iterator[tuple[str, Event, str]]:
         if event.position_ms >= 1000 * part.info.duration_s:
             long = f"`{part.video.name}`, which is {part.info.duration_s:.1f} s long"
             yield "event outside the video", event, f"{what} is after the end of {long}; mend the time"
+
+
+def name_hint(video: EventVideo, source: str | Path) -> str:
+    """Return what to do where a video is not found that is called after its file of events, which may name none."""
+    if video.name != Path(source).stem:
+        return ""
+    return "; a file that names no video is of the one it is called after: rename it, or say `--video`"
 
 
 def place_of(source: str | Path, events: Sequence[Event] = ()) -> str:
@@ -246,14 +272,15 @@ def _annotation(event: Event, half: int) -> Annotation:
 
 
 def _choose_splits(
-    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int
+    matches: Mapping[str, Sequence[EventVideo]], validation_share: float, seed: int, validation: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """Choose by hashes of the names, so that a video that is added moves few others."""
     if not 0 < validation_share < 1:
         raise InputError(f"`validation_share` is {validation_share}; give a share between 0 and 1")
     splits: dict[str, list[str]] = {"train": []}
     for video_id, parts in sorted(matches.items()):
-        splits.setdefault(parts[0].split or "train", []).append(video_id)
+        kept = "validation" if video_id in validation else None
+        splits.setdefault(kept or parts[0].split or "train", []).append(video_id)
     train = splits["train"]
     if len(train) < (1 if "validation" in splits else 2):
         few = "one video" if len(train) == 1 else "no video"

@@ -1,7 +1,8 @@
 """Events in SoccerNet's files: a folder of matches with a `Labels-v2.json` (17 labels) or `Labels-ball.json` (2 or 12)
-each, or one such file."""
+each, one such file, or a zip for the challenge server."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,8 +21,15 @@ from comedian.events.events import (
 )
 from comedian.files import atomic_write_text, inside, read_json
 from comedian.soccernet.annotations import Annotation, game_time, parse_events, read_annotations
+from comedian.soccernet.json_tree import JsonTree
 from comedian.soccernet.labels import read_label_list
-from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves, find_label_file, find_matches
+from comedian.soccernet.layout import (
+    LABEL_FILE_NAMES,
+    VIDEO_SUFFIXES,
+    find_halves,
+    find_label_file,
+    find_matches,
+)
 from comedian.soccernet.splits import SPLITS_FILE_NAME
 
 LABELS_FILE_NAME = "labels.txt"
@@ -29,6 +37,10 @@ LABELS_FILE_NAME = "labels.txt"
 
 # what is read of an annotation of SoccerNet's
 ANNOTATION_FIELDS = ("gameTime", "label", "position", "team", "visibility")
+
+
+# `league/season/match/1`, or OpenSportsLab's `league/season/match/1_224p.mkv`
+_HALF_OF_MATCH = re.compile(r"(.+)/([1-9][0-9]?)(?:_(?:[0-9]+p|HQ)(?:\.\w+)?)?")
 
 
 def read_soccernet(path: str | Path, file_name: str | None = None, problem: Problem = refuse) -> EventSet:
@@ -43,6 +55,10 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         InputError: there is no label file, or the splits cannot be told.
     """
     path, reading, videos = Path(path), Reading(path), []
+    if path.suffix.lower() == ".zip":
+        if not (events := _read_predictions(path, reading)).videos:
+            raise InputError(f"`{path}` holds no predictions; unpack a zip of other files and give the files")
+        return events
     if path.is_file():
         content = read_json(path)
         try:
@@ -54,13 +70,15 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         found = ((video_id, find_label_file(path / video_id, file_name)) for video_id in find_matches(path))
         matches = {video_id: label_file for video_id, label_file in found if label_file}
         if not matches:
+            if (events := _read_predictions(path, reading)).videos:
+                return events
             raise InputError(f"`{path}` holds no match with {file_name or LABEL_FILE_NAMES[0]}; give another folder")
     splits = _splits(path, file_name) if path.is_dir() else {}
     for video_id, label_file in matches.items():
         try:
             content = read_json(label_file)
             if isinstance(content, dict) and "predictions" in content:
-                videos += _predicted(video_id, label_file, content, reading)
+                videos += _predicted(video_id, f"`{label_file}`", content, reading)
                 continue
             annotations = read_annotations(label_file)
             reading.ignore(content, "UrlLocal", "annotations")
@@ -76,14 +94,39 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
     return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
 
 
-def _predicted(video_id: str, path: Path, content: dict[str, Any], reading: Reading) -> list[EventVideo]:
+def _read_predictions(path: Path, reading: Reading) -> EventSet:
+    """Read the predictions in a folder or zip, such as `comedian spot` writes: `results_spotting.json`, or any name."""
+    tree, videos = JsonTree(path), []
+    for folder, names in sorted(tree.folders.items()):
+        for name in sorted(names):
+            member = PurePosixPath(folder, name)
+            source, content = f"`{path}/{member}`", tree.read(member)
+            if not isinstance(content, dict) or "predictions" not in content:
+                continue
+            try:
+                video_id = _name_in(folder, check_name(_match_name(content)) or member.stem)
+            except ValueError as error:
+                raise InputError(f"{source}: {error}") from None
+            videos += _predicted(video_id, source, content, reading)
+    return event_set(videos, (), reading.unread, path)
+
+
+def _name_in(folder: str, told: str) -> str:
+    """Return the name of a match whose file lies in `folder` and says that it is called `told`."""
+    if f"/{folder}".endswith(f"/{told}"):
+        return told
+    # the matches may lie under a top folder; of a folder's other files each is of a video beside the others
+    return check_name(PurePosixPath(folder, told).as_posix()) if "/" not in told else told
+
+
+def _predicted(video_id: str, source: str, content: Any, reading: Reading) -> list[EventVideo]:
     """The parts of a match in a `results_spotting.json`, such as `comedian spot` writes: events with scores."""
-    reading.ignore(content, "UrlLocal", "predictions")
     halves: dict[int, list[Event]] = {}
-    for index, spot in enumerate(parse_events(content, "predictions", f"`{path}`")):
+    for index, spot in enumerate(parse_events(content, "predictions", source)):
         position_ms = round(1000 * spot["timestamp_s"])
         event = Event(spot["label"], position_ms, score=spot["score"], source=f"predictions[{index}]")
         halves.setdefault(spot["half"], []).append(event)
+    reading.ignore(content, "UrlLocal", "predictions")
     return [EventVideo(video_id, half, events=tuple(halves[half])) for half in sorted(halves)] or [
         EventVideo(video_id, 1)
     ]
@@ -188,3 +231,9 @@ def to_json(content: Any) -> str:
 def part_name(video: EventVideo) -> str:
     """Return E2E-Spot's name of a video or part."""
     return video.name if video.half is None else f"{video.name}/{video.half}"
+
+
+def split_part_name(name: str) -> tuple[str, int | None]:
+    """Return the name and half of a video or part that is named as `part_name` does."""
+    match = _HALF_OF_MATCH.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)

@@ -1,5 +1,6 @@
 """Videos -> a feature bank, with one of our own models or any Hugging Face video or image model."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from comedian.errors import InputError
 from comedian.features.bank import FeatureHeader, FeatureJob, FillReport, fill_bank
-from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, to_device
+from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, name_with_hash, to_device
 from comedian.inference.model_names import find_model
-from comedian.inference.scoring import WINDOWS_PER_BATCH, autocast, encode_half
+from comedian.inference.openvino_model import load_openvino_model
+from comedian.inference.scoring import WINDOWS_PER_BATCH, FrameEncoder, encode_half, fill_window, windows_of
+from comedian.inference.torch_model import TorchEncoder
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.sharing import Shard, length_of_video
@@ -43,31 +45,32 @@ class ComedianExtractor:
     """The temporal tokens of one of our own models, each from the window in which it is most central.
 
     Args:
-        model: put in eval mode.
-        processor: resizes and normalises.
-        name: what to call the model.
+        model: encodes frames.
+        source: what makes the features, see [`Extractor`].
         batch_size: windows at once.
     """
 
-    def __init__(
-        self, model: ComedianModel, processor: ComedianVideoProcessor, name: str, batch_size: int = WINDOWS_PER_BATCH
-    ):
-        self.model, self.processor, self.batch_size = model.eval(), processor, batch_size
+    def __init__(self, model: FrameEncoder, source: str, batch_size: int = WINDOWS_PER_BATCH):
+        self.model, self.batch_size = model, batch_size
         config = model.config
         self.fps = config.token_rate
         self.offset_s = float(token_timestamps_s(1, config.fps, config.tubelet_size)[0])
-        self.source = f"{describe(name, model, processor.to_json_string())}, windows of {config.num_tokens} tokens"
+        self.source = f"{source}, windows of {config.num_tokens} tokens"
 
     @classmethod
     def from_pretrained(
         cls, name: str, device: str | None = None, batch_size: int = WINDOWS_PER_BATCH
     ) -> "ComedianExtractor":
-        """Load the backbone of a model of ours, whatever it was trained for.
+        """Load the backbone of a model of ours, whatever it was trained for, or graphs of OpenVINO.
 
         Raises:
             InputError: the model or the device cannot be had, or weights are missing.
         """
         place = find_model(name)
+        if place.is_graphs:
+            graphs = load_openvino_model(place, device)
+            digest = hashlib.sha256((graphs.fingerprint() + graphs.hash_weights()).encode())
+            return cls(graphs, name_with_hash(name, digest.hexdigest()), batch_size)
         source, subfolder = place.source, place.subfolder
         try:
             model, loading = ComedianModel.from_pretrained(
@@ -80,44 +83,41 @@ class ComedianExtractor:
             raise loading_error(name, error) from error
         if loading["missing_keys"]:
             raise InputError(f"`{name}` has no weights for {sorted(loading['missing_keys'])[0]}; give a trained model")
-        return cls(to_device(model, device), processor, name, batch_size)
+        encoder = TorchEncoder(to_device(model, device), processor)
+        return cls(encoder, describe(name, model, processor.to_json_string()), batch_size)
 
     def __call__(self, video: Path) -> np.ndarray:
         """Return the features of a video, float32 `(num_tokens, hidden_size)`."""
         height, width = self.model.config.image_size
         frames = (frame for _, frame in iter_frames(video, self.model.config.fps, (height, width)))
-        tokens = encode_half(self.model, self.processor, frames)
-        return central_features(self.model, tokens, self.batch_size).cpu().numpy()
+        return central_features(self.model, encode_half(self.model, frames), self.batch_size)
 
 
-@torch.inference_mode()
-def central_features(model: ComedianModel, tokens: Tensor, batch_size: int = WINDOWS_PER_BATCH) -> Tensor:
+def central_features(model: FrameEncoder, tokens: np.ndarray, batch_size: int = WINDOWS_PER_BATCH) -> np.ndarray:
     """Relate each token of a half to those around it: token `k` of the window that starts at `k - num_tokens // 2`.
 
     Near the edges of the half it is the first or the last window. A half shorter than a window repeats its last token.
 
     Args:
-        model: in eval mode.
-        tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): spatial tokens, from `scoring.encode_half`.
+        model: relates the tokens of a window.
+        tokens (`np.ndarray` of shape `(num_tokens, hidden_size)`): spatial tokens, from `scoring.encode_half`.
         batch_size: windows at once.
 
     Returns:
-        `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32.
+        `np.ndarray` of shape `(num_tokens, hidden_size)`, float32.
     """
     length, window = len(tokens), model.config.num_tokens
-    if length < window:
-        tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
-    windows = tokens.unfold(0, window, 1).transpose(1, 2)
+    tokens = fill_window(tokens, window)
+    starts = np.arange(len(tokens) - window + 1)
     centre = window // 2
     features = []
-    for index, batch in enumerate(windows.split(batch_size)):
-        with autocast(model):
-            encoded = model.encode_temporal(batch).float()
-        if index == 0:
+    for first in range(0, len(starts), batch_size):
+        encoded = model.encode_windows(windows_of(tokens, starts[first : first + batch_size], window))
+        if first == 0:
             features.append(encoded[0, :centre])
         features.append(encoded[:, centre])
     features.append(encoded[-1, centre + 1 :])
-    return torch.cat(features)[:length]
+    return np.concatenate(features)[:length]
 
 
 def load_extractor(

@@ -22,7 +22,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from comedian.errors import InputError
 from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, to_device
-from comedian.inference.scoring import autocast, batches_of, map_batches
+from comedian.inference.scoring import batches_of
+from comedian.inference.torch_model import autocast, map_batches
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.video.decoding import iter_frames, probe
 

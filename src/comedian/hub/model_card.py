@@ -22,7 +22,7 @@ from comedian.files import atomic_write_text, read_json, read_yaml
 from comedian.hub.model_record import WEIGHT_FILES, ModelRecord, StageRecord, hash_weights, read_record
 from comedian.inference.model_names import CONFIG_FILE_NAME, read_local_config
 from comedian.models import ComedianConfig
-from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
 CARD_FILE_NAME = "README.md"
 FACTS_FILE_NAME = "card.yaml"

@@ -18,14 +18,13 @@ from comedian.hub.model_card import (
     CURVE_FILE_NAME,
     SCORES_SUFFIX,
     CardFacts,
-    is_spotting,
     read_config,
     render_card,
 )
 from comedian.hub.model_record import RECORD_FILE_NAME
 from comedian.hub_errors import hub_errors
-from comedian.inference.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_model, find_models
-from comedian.inference.spotter import ActionSpotter, class_of
+from comedian.inference.model_names import ADAPTER_FILE_NAME, ENSEMBLE_FOLDER, base_of_adapter, find_models
+from comedian.inference.spotter import ActionSpotter
 from comedian.models import ComedianVideoProcessor
 
 RECIPE_FILE_NAME = "recipe.yaml"
@@ -140,8 +139,7 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
         InputError: they are missing, broken, not finite, or not those of the model that `config.json` names.
     """
     folder = Path(folder)
-    config = read_config(folder)
-    architecture = config.architectures[0]
+    architecture = read_config(folder).architectures[0]
     if (folder / ADAPTER_FILE_NAME).is_file():
         base = base_of_adapter(folder / ADAPTER_FILE_NAME)
         if Path(base).is_dir():
@@ -153,16 +151,20 @@ def check_weights(folder: str | Path, ensemble_of: Sequence[str | Path] = ()) ->
     elif not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         raise InputError(f"`{folder}` holds no {WEIGHTS}; train or convert a model first")
     try:
-        spots = is_spotting(config)
-        own = class_of(find_model(str(folder)), trust_remote_code=True) if spots else getattr(models, architecture)
-        _, loading = own.from_pretrained(
+        # of a class whose code lies in the folder, which is not run here, the backbone is loaded
+        is_ours = architecture in models.__all__
+        model_class = getattr(models, architecture) if is_ours else models.ComedianModel
+        _, loading = model_class.from_pretrained(
             folder, output_loading_info=True, local_files_only=not (folder / ADAPTER_FILE_NAME).is_file()
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InputError(f"the weights in `{folder}` do not load: {' '.join(str(error).split())[:300]}") from None
     # stage 1 trains the spatial encoder alone
     missing = {name for name in loading["missing_keys"] if not name.startswith("temporal_encoder.")}
-    for reason, names in (("lack", missing), ("hold more than the model:", loading["unexpected_keys"])):
+    for reason, names in (
+        ("lack", missing),
+        ("hold more than the model:", loading["unexpected_keys"] if is_ours else ()),
+    ):
         if names:
             raise InputError(f"the weights in `{folder}` {reason} `{sorted(names)[0]}`; save the model again")
     if ensemble_of or len(find_models(str(folder))) > 1:

@@ -24,7 +24,12 @@ def describe(name: str, model: PreTrainedModel, preprocessing: str) -> str:
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return f"{Path(name).resolve().name if os.path.isdir(name) else name} ({digest.hexdigest()[:12]})"
+    return name_with_hash(name, digest.hexdigest())
+
+
+def name_with_hash(name: str, digest: str) -> str:
+    """Return a folder's own name, wherever it lies, or a repository's, and the beginning of a hash."""
+    return f"{Path(name).resolve().name if os.path.isdir(name) else name} ({digest[:12]})"
 
 
 def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:

@@ -49,6 +49,15 @@ class FoundModel:
     config: dict[str, Any]
     base: str | None = None
 
+    @property
+    def is_graphs(self) -> bool:
+        """Whether it is what `comedian export --format openvino` wrote."""
+        return "openvino" in self.config
+
+    def find(self, file_name: str) -> Path | None:
+        """Return a file of the model, downloaded where it is on the Hub; `None` where there is none."""
+        return _file_of(self.source, f"{self.subfolder}/{file_name}".removeprefix("/"))
+
 
 def is_hub_name(name: str) -> bool:
     """Whether a name that is not there on disk can be that of a repository, `USER/NAME` or `USER/NAME/FOLDER`.

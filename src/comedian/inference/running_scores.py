@@ -3,12 +3,10 @@
 import math
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from comedian.inference.scoring import score_windows
-from comedian.models import ComedianConfig, ComedianForActionSpotting
+from comedian.inference.scoring import SpottingModel, score_windows
 from comedian.models.postprocessing_comedian import displace, kept_part
+from comedian.models.settings_comedian import ComedianSettings
 
 
 class RunningScores:
@@ -20,14 +18,14 @@ class RunningScores:
     moves its scores, once those are that may be moved there.
 
     Args:
-        model: in eval mode.
+        model: scores windows.
     """
 
-    def __init__(self, model: ComedianForActionSpotting):
+    def __init__(self, model: SpottingModel):
         config = model.config
         self.model = model
         self.window, self.stride, self.trim = config.num_tokens, config.window_stride_tokens, config.edge_trim_tokens
-        self.tokens = torch.empty(0, config.hidden_size, device=model.device)
+        self.tokens = np.empty((0, config.hidden_size), np.float32)
         self.num_tokens = self.next_start = 0
         self.stitches = [_RunningStitch(config, config.logits_per_token, config.merge)]
         self.displacement = None
@@ -35,9 +33,9 @@ class RunningScores:
             self.stitches.append(_RunningStitch(config, 1, "mean"))
             self.displacement = _RunningDisplacement(config)
 
-    def add(self, tokens: Tensor) -> np.ndarray:
+    def add(self, tokens: np.ndarray) -> np.ndarray:
         """Take the next tokens `(num_tokens, hidden_size)`; return the scores `(num_steps, num_labels)` now final."""
-        self.tokens = torch.cat([self.tokens, tokens])
+        self.tokens = np.concatenate([self.tokens, tokens])
         self.num_tokens += len(tokens)
         last_start = self.num_tokens - self.window
         starts = np.arange(self.next_start, last_start, self.stride)
@@ -74,7 +72,7 @@ class RunningScores:
         return final[0] if self.displacement is None else self.displacement.add(*final, ended)
 
 
-def offset_radius_tokens(config: ComedianConfig) -> int:
+def offset_radius_tokens(config: ComedianSettings) -> int:
     """Return how far a model moves its scores, in tokens, rounded up; 0 where it does not."""
     return math.ceil((config.offset_radius_s or 0) * config.token_rate)
 
@@ -82,7 +80,7 @@ def offset_radius_tokens(config: ComedianConfig) -> int:
 class _RunningStitch:
     """`stitch` of windows that come one after the other, `steps` values a token."""
 
-    def __init__(self, config: ComedianConfig, steps: int, merge: str):
+    def __init__(self, config: ComedianSettings, steps: int, merge: str):
         self.steps, self.trim = steps, config.edge_trim_tokens * steps
         self.combine = {"max": np.maximum, "mean": np.add}[merge]
         self.num_final = 0
@@ -112,7 +110,7 @@ class _RunningStitch:
 class _RunningDisplacement:
     """`displace` of scores that come piece by piece: a step is final once no token to come is near enough to reach it."""
 
-    def __init__(self, config: ComedianConfig):
+    def __init__(self, config: ComedianSettings):
         self.token_rate, self.steps = config.token_rate, config.scores_per_token
         self.radius = offset_radius_tokens(config)
         # from the first step that is not final on; at the begin, steps before the half too, whose scores stay at its edge

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from comedian.models import ComedianConfig
 from comedian.models.postprocessing_comedian import (
     fix_peaks,
     non_maximum_suppression,
@@ -10,6 +9,7 @@ from comedian.models.postprocessing_comedian import (
     soft_nms_weights,
     steps_of,
 )
+from comedian.models.settings_comedian import ComedianSettings
 
 
 class RunningSuppression:
@@ -26,7 +26,7 @@ class RunningSuppression:
         wait_steps: steps that a score waits for at most, but for such a stretch.
     """
 
-    def __init__(self, config: ComedianConfig):
+    def __init__(self, config: ComedianSettings):
         kind = {"hard": _HardLabel, "soft": _SoftLabel}[config.nms_type]
         windows = np.broadcast_to(steps_of(config.nms_window_s, config.score_rate), config.num_labels)
         self._labels = [kind(float(window), config.nms_threshold, config.nms_min_weight) for window in windows]

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_tensors, comparable, inside
+from comedian.inference.inference_config import InferenceConfig
 from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
-from comedian.models import ComedianConfig
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.sharing import Shard, SharedWork, is_main_process, length_of_video, num_launched
 from comedian.soccernet.layout import MAX_HALVES
 from comedian.video.decoding import iter_frames
@@ -55,7 +56,7 @@ class ScoredHalf:
     video_id: str
     half: int
     scores: np.ndarray
-    config: ComedianConfig
+    config: ComedianSettings
     models: list[str]
     fingerprint: dict
     windows: WindowScores | None = None
@@ -101,7 +102,7 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
             of_windows = {name: file.get_tensor(name) for name in file.keys() if with_windows and name != "scores"}
         if metadata["format"] != FORMAT:
             raise ValueError(f"the format is {metadata['format']!r}, not {FORMAT!r}")
-        config = ComedianConfig.from_dict(json.loads(metadata["config"]))
+        config = InferenceConfig.from_dict(json.loads(metadata["config"]))
         video_id, half = metadata["video_id"], int(metadata["half"])
         inside("", video_id)
         if not 1 <= half <= MAX_HALVES or scores.dtype != np.float32 or scores.shape[1:] != (config.num_labels,):
@@ -127,7 +128,7 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
         ) from error
 
 
-def _windows(tensors: Mapping[str, np.ndarray], length: int, config: ComedianConfig) -> WindowScores:
+def _windows(tensors: Mapping[str, np.ndarray], length: int, config: ComedianSettings) -> WindowScores:
     """The scores of windows from a file's tensors; `KeyError` or `ValueError` where they are none."""
     scores, starts = tensors["window_scores"], tensors["window_starts"]
     shape = (len(starts), config.num_tokens * config.logits_per_token, config.num_labels)
@@ -178,7 +179,7 @@ def merged_scores(path: str | Path, settings: Mapping[str, Any]) -> np.ndarray:
 
 def load_score_folders(
     folders: Sequence[str | Path], settings_file: str | Path | None = None
-) -> tuple[MatchScores, ComedianConfig]:
+) -> tuple[MatchScores, ComedianSettings]:
     """Read all scores of a folder, or the mean of several folders' scores of the same halves: an ensemble.
 
     Args:
@@ -201,7 +202,7 @@ def load_score_folders(
     return matches, with_settings(config, settings)
 
 
-def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], list[Path]], ComedianConfig]:
+def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], list[Path]], ComedianSettings]:
     """Find the files of each half's scores in one folder, or in the folders of an ensemble's members.
 
     Returns:
@@ -244,7 +245,7 @@ def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: A
         )
 
 
-def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, int]], ComedianConfig]:
+def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, int]], ComedianSettings]:
     """Match and half -> file and number of steps, and the settings of the first file."""
     paths = sorted(Path(folder).rglob("*.safetensors"))
     if not paths:

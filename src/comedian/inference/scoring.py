@@ -1,27 +1,20 @@
-"""From frames to the scores of a half: each tubelet encoded once, windows of tokens stitched."""
+"""From frames to the scores of a half: each tubelet encoded once, windows of tokens stitched. NumPy alone."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from comedian.errors import InputError
-from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.encoders_comedian import is_bfloat16_fast
-from comedian.models.pipeline_comedian import is_quantized
 from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.models.sound_comedian import sound_of_tokens
 from comedian.models.time_grid_comedian import cover_starts
 
-# tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
-TUBELETS_PER_BATCH = 16
-TUBELETS_PER_ACCELERATOR_BATCH = 128
 WINDOWS_PER_BATCH = 16
 # batches that a CPU works on at a time: each takes its share of memory, about 0.1 GB for ViViT-T
 MAX_WORKERS = 8
@@ -29,20 +22,55 @@ MAX_WORKERS = 8
 Result = TypeVar("Result")
 
 
-def autocast(model: ComedianForActionSpotting) -> torch.autocast:
-    """Return bfloat16 autocast where it pays: on accelerators and on CPUs with bfloat16 instructions."""
-    enabled = is_bfloat16_fast(model.device) and not is_quantized(model)
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
+class FrameEncoder(Protocol):
+    """Encodes frames to tokens, and relates the tokens of a window: a backbone, on PyTorch or another runtime.
+
+    Attributes:
+        config: time grid and sizes.
+        tubelets_per_batch: tubelets to give [`encode`] at once.
+        decoder_threads: threads for the decoder that works ahead; 0 for all cores.
+    """
+
+    config: ComedianSettings
+    tubelets_per_batch: int
+    decoder_threads: int
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Encode uint8 `(num_frames, height, width, 3)` of whole tubelets to float32 `(num_tokens, hidden_size)`."""
+
+    def encode_windows(self, windows: np.ndarray) -> np.ndarray:
+        """Relate float32 `(num_windows, num_tokens, hidden_size)` of spatial tokens; the result has the same shape."""
+
+    def map(self, work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray]) -> Iterator[Result]:
+        """Yield `work(batch)` in order, in threads that suit the hardware, while the caller's makes the next batches."""
 
 
-def decoder_threads(model: ComedianForActionSpotting) -> int:
-    """Threads for the decoder that works ahead of a model: all cores (0), or a few where the model needs them too."""
-    return 0 if model.device.type != "cpu" else max(1, torch.get_num_threads() // 4)
+class SpottingModel(FrameEncoder, Protocol):
+    """A model that scores windows of tokens, too.
 
+    Attributes:
+        name: folder or repository, for messages.
+    """
 
-def tubelets_per_batch(model: ComedianForActionSpotting) -> int:
-    """Tubelets to encode at once where a model is."""
-    return TUBELETS_PER_BATCH if model.device.type == "cpu" else TUBELETS_PER_ACCELERATOR_BATCH
+    name: str
+
+    def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Score windows of spatial tokens.
+
+        Args:
+            windows: float32 `(num_windows, num_tokens, hidden_size)`.
+            sound: float32 `(num_windows, num_tokens, mel_frames, NUM_MELS)`, for a model with `config.sound`.
+
+        Returns:
+            Scores float32 `(num_windows, num_tokens * logits_per_token, num_labels)` in [0, 1], and displacements in
+            seconds, `(num_windows, num_tokens, num_labels)`, of a model with an offset head, else `None`.
+        """
+
+    def hash_weights(self) -> str:
+        """Hash of the weights alone."""
+
+    def fingerprint(self) -> str:
+        """All that the scores depend on beside the weights: configuration, preprocessing, precision."""
 
 
 def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -52,94 +80,84 @@ def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.stack(batch)
 
 
-def map_batches(
-    work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray], device: torch.device
+def map_in_threads(
+    work: Callable[[np.ndarray], Result],
+    batches: Iterable[np.ndarray],
+    workers: int,
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple = (),
 ) -> Iterator[Result]:
-    """Yield `work(batch)` in order, worked on in threads while the caller's own thread makes the next batches.
+    """Yield `work(batch)` in order, worked on in `workers` threads while the caller's own thread makes the next batches.
 
-    Each core of a CPU takes a batch of its own (of many cores, a few share one), so that none waits for another, nor for the
-    one that is decoding; an accelerator takes one after the other. The threads begin without `torch.inference_mode` and
-    autocast.
+    The initializer, with its arguments, is called at the start of each thread.
     """
-    num_threads = torch.get_num_threads()
-    workers = min(num_threads, MAX_WORKERS) if device.type == "cpu" else 1
     coming: deque[Future[Result]] = deque()
-    try:
-        threads_each = (max(num_threads // workers, 1),)
-        with ThreadPoolExecutor(workers, "batch", initializer=torch.set_num_threads, initargs=threads_each) as pool:
-            for batch in batches:
-                coming.append(pool.submit(work, batch))
-                # enough to keep all at work, few enough to hold in memory
-                if len(coming) > 2 * workers:
-                    yield coming.popleft().result()
-            while coming:
+    with ThreadPoolExecutor(workers, "batch", initializer=initializer, initargs=initargs) as pool:
+        for batch in batches:
+            coming.append(pool.submit(work, batch))
+            # enough to keep all at work, few enough to hold in memory
+            if len(coming) > 2 * workers:
                 yield coming.popleft().result()
-    finally:
-        # threads that are yet to be made ask for the number that was set last
-        torch.set_num_threads(num_threads)
+        while coming:
+            yield coming.popleft().result()
 
 
-def encode_half(
-    model: ComedianForActionSpotting, processor: ComedianVideoProcessor, frames: Iterable[np.ndarray]
-) -> Tensor:
+def encode_half(model: FrameEncoder, frames: Iterable[np.ndarray]) -> np.ndarray:
     """Encode every tubelet of a half once, in bounded memory.
 
     Args:
-        model: in eval mode.
-        processor: resizes and normalises.
+        model: encodes frames.
         frames: the half's frames in order, uint8 `(height, width, 3)` each, at the model's rate; the last one is repeated
             to fill the last tubelet. Threads encode while the next ones are drawn.
 
     Returns:
-        `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32, on the model's device.
+        `np.ndarray` of shape `(num_tokens, hidden_size)`, float32.
     """
-    return encode_half_with_models([model], [processor], frames)[0]
+    return encode_half_with_models([model], frames)[0]
 
 
-def encode_half_with_models(
-    models: Sequence[ComedianForActionSpotting],
-    processors: Sequence[Callable],
-    frames: Iterable[np.ndarray],
-) -> list[Tensor]:
+def encode_half_with_models(models: Sequence[FrameEncoder], frames: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Encode a half with several models of one `tubelet_size` in one pass over its frames; see [`encode_half`]."""
 
-    def encode(batch: np.ndarray) -> list[Tensor]:
-        return encode_frames(models, processors, batch)
+    def encode(batch: np.ndarray) -> list[np.ndarray]:
+        return encode_frames(models, batch)
 
-    batch_size = tubelets_per_batch(models[0]) * models[0].config.tubelet_size
-    batches = map_batches(encode, batches_of(frames, batch_size), models[0].device)
-    return [torch.cat(tokens) for tokens in zip(*batches, strict=True)]
+    batch_size = models[0].tubelets_per_batch * models[0].config.tubelet_size
+    batches = models[0].map(encode, batches_of(frames, batch_size))
+    return [np.concatenate(tokens) for tokens in zip(*batches, strict=True)]
 
 
-@torch.inference_mode()
-def encode_frames(
-    models: Sequence[ComedianForActionSpotting], processors: Sequence[ComedianVideoProcessor], frames: np.ndarray
-) -> list[Tensor]:
+def encode_frames(models: Sequence[FrameEncoder], frames: np.ndarray) -> list[np.ndarray]:
     """Encode some tubelets with several models of one `tubelet_size`.
 
     Args:
-        models: in eval mode.
-        processors: one a model.
+        models: encode frames.
         frames: uint8 `(num_frames, height, width, 3)`; the last one is repeated to fill the last tubelet.
 
     Returns:
-        `torch.Tensor` of shape `(num_tokens, hidden_size)` a model, float32, on its device.
+        `np.ndarray` of shape `(num_tokens, hidden_size)` a model, float32.
     """
     if missing := -len(frames) % models[0].config.tubelet_size:
         frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-    tokens = []
-    for model, processor in zip(models, processors, strict=True):
-        pixels = processor(frames, return_tensors="pt", device=model.device)["pixel_values_videos"]
-        with autocast(model):
-            tokens.append(model.encode_spatial(pixels)[0].float())
-    return tokens
+    return [model.encode(frames) for model in models]
 
 
-def score_half(model: ComedianForActionSpotting, tokens: Tensor, sound: np.ndarray | None = None) -> np.ndarray:
+def windows_of(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Cut windows of `length` rows that begin at `starts` out of `(num_tokens, ...)`: `(num_windows, length, ...)`."""
+    return tokens[starts[:, None] + np.arange(length)]
+
+
+def fill_window(tokens: np.ndarray, length: int) -> np.ndarray:
+    """Repeat the last of `(num_tokens, hidden_size)` until there are at least `length`."""
+    missing = max(length - len(tokens), 0)
+    return np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)]) if missing else tokens
+
+
+def score_half(model: SpottingModel, tokens: np.ndarray, sound: np.ndarray | None = None) -> np.ndarray:
     """Scores of a half from its spatial tokens: overlapping windows, edges trimmed, merged.
 
     Args:
-        model: in eval mode.
+        model: scores windows.
         tokens: `(num_tokens, hidden_size)`, from [`encode_half`].
         sound: `(num_mel_frames, NUM_MELS)`, from [`read_sound`], for a model that hears; `None` for a half without.
 
@@ -154,7 +172,7 @@ def score_half(model: ComedianForActionSpotting, tokens: Tensor, sound: np.ndarr
 
 @dataclass(frozen=True)
 class WindowScores:
-    """What a model says of the overlapping windows of a half, before they are merged.
+    """What a model predicts for the overlapping windows of a half, before they are merged.
 
     Attributes:
         scores: float32 `(num_windows, window_tokens * logits_per_token, num_labels)` in [0, 1].
@@ -168,7 +186,7 @@ class WindowScores:
     starts: np.ndarray
     length: int
 
-    def merge(self, config: ComedianConfig) -> np.ndarray:
+    def merge(self, config: ComedianSettings) -> np.ndarray:
         """Merge the windows that start where those of `config` do, as it says.
 
         Returns:
@@ -187,17 +205,16 @@ class WindowScores:
         return stitch_half(self.scores[kept], offsets_s, starts, self.length, config)
 
 
-@torch.inference_mode()
 def score_windows(
-    model: ComedianForActionSpotting, tokens: Tensor, starts: np.ndarray, sound: np.ndarray | None = None
+    model: SpottingModel, tokens: np.ndarray, starts: np.ndarray, sound: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a model says of windows of spatial tokens.
+    """What a model predicts for windows of spatial tokens.
 
     Args:
-        model: in eval mode.
+        model: scores windows.
         tokens: `(num_tokens, hidden_size)`; of less than a window, the last one is repeated to fill it.
         starts: int64 `(num_windows,)`: the first token of each window.
-        sound: `(num_mel_frames, NUM_MELS)` from the time of the first token on, for a model that hears.
+        sound: `(num_mel_frames, NUM_MELS)` from the time of the first token on, for a model with sound.
 
     Returns:
         Scores, `np.ndarray` of shape `(num_windows, window_tokens * logits_per_token, num_labels)`, float32 in [0, 1], and
@@ -207,31 +224,24 @@ def score_windows(
         InputError: one of them is not finite.
     """
     window = model.config.num_tokens
-    if len(tokens) < window:
-        tokens = torch.cat([tokens, tokens[-1:].expand(window - len(tokens), -1)])
-    windows, heard = tokens.to(model.dtype).unfold(0, window, 1), None
-    if sound is not None:
-        heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), model.config.token_rate)).to(tokens.device)
-        heard = heard.unfold(0, window, 1)
-    scores, offsets_s = [], []
-    for batch in torch.from_numpy(starts).to(tokens.device).split(WINDOWS_PER_BATCH):
-        with autocast(model):
-            temporal_tokens = model.encode_temporal(windows[batch].transpose(1, 2))
-            if heard is not None:
-                temporal_tokens = model.fuse_sound(temporal_tokens, heard[batch].movedim(-1, 1))
-            scores.append(model.classify(temporal_tokens).float().sigmoid().cpu())
-            if model.config.offset_radius_s is not None:
-                offsets_s.append(model.predict_offsets_s(temporal_tokens).float().cpu())
-    found = torch.cat(scores).numpy(), torch.cat(offsets_s).numpy() if offsets_s else None
+    tokens = fill_window(tokens, window)
+    heard = None if sound is None else sound_of_tokens(sound, len(tokens), model.config.token_rate)
+    outputs = []
+    for first in range(0, len(starts), WINDOWS_PER_BATCH):
+        batch = starts[first : first + WINDOWS_PER_BATCH]
+        heard_there = None if heard is None else windows_of(heard, batch, window)
+        outputs.append(model.score(windows_of(tokens, batch, window), heard_there))
+    scores, offsets_s = zip(*outputs, strict=True)
+    found = np.concatenate(scores), None if offsets_s[0] is None else np.concatenate(offsets_s)
     try:
         require_finite(*found)
     except ValueError as error:
-        raise InputError(f"`{model.name_or_path or 'model'}`: {error}") from None
+        raise InputError(f"`{model.name}`: {error}") from None
     return found
 
 
 def spots_of_half(
-    scores: np.ndarray, config: ComedianConfig, half: int, thresholds: list[float] | float, calibrated: bool = False
+    scores: np.ndarray, config: ComedianSettings, half: int, thresholds: list[float] | float, calibrated: bool = False
 ) -> list[dict]:
     """Spots of one half from its scores, with the stitching grid and suppression of `config`.
 

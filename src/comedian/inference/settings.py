@@ -9,27 +9,27 @@ from huggingface_hub.errors import StrictDataclassError
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
-from comedian.models import ComedianConfig
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.inference.inference_config import InferenceConfig
+from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION, ComedianSettings
 
 MERGING = ("merge", "window_stride_s", "edge_trim_s")
 SUPPRESSION = ("nms_type", "nms_window_s")
 SETTINGS = (*MERGING, *SUPPRESSION, *CHOSEN_ON_VALIDATION)
 
 
-def with_settings(config: ComedianConfig, settings: Mapping[str, Any]) -> ComedianConfig:
+def with_settings(config: ComedianSettings, settings: Mapping[str, Any]) -> ComedianSettings:
     """Return a configuration with some of its `SETTINGS` replaced.
 
     Raises:
         InputError: they do not fit each other or the model.
     """
     try:
-        return ComedianConfig.from_dict(config.to_dict() | dict(settings))
+        return type(config).from_dict(config.to_dict() | dict(settings))
     except StrictDataclassError as error:
         raise InputError(f"the settings do not fit the model: {str(error).splitlines()[-1].strip()}") from error
 
 
-def same_merging(first: ComedianConfig, second: ComedianConfig) -> bool:
+def same_merging(first: ComedianSettings, second: ComedianSettings) -> bool:
     """Whether two configurations merge the windows of a half in the same way."""
     return [first.merge, first.window_stride_tokens, first.edge_trim_tokens] == [
         second.merge,
@@ -62,6 +62,19 @@ def read_settings(path: str | Path, labels: Sequence[str], weights: Sequence[str
     return content["settings"]
 
 
+def weak_labels(config: ComedianSettings) -> list[str]:
+    """Return the labels of which fewer than half of the reported events were right on validation; none where unknown."""
+    if config.label_curves is None or config.label_thresholds is None:
+        return []
+    weak = []
+    for label, curve, threshold in zip(config.label_names, config.label_curves, config.label_thresholds, strict=True):
+        precisions = [precision for lowest, precision, _ in curve if lowest >= threshold]
+        # without a point from the threshold on, no reported event was right
+        if not precisions or precisions[-1] < 0.5:
+            weak.append(label)
+    return weak
+
+
 def write_settings(
     path: str | Path, settings: Mapping[str, Any], labels: Sequence[str], weights: Sequence[str]
 ) -> None:
@@ -78,7 +91,7 @@ def write_settings_into(folder: str | Path, settings: Mapping[str, Any]) -> None
     """
     path = Path(folder) / "config.json"
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("model_type") != ComedianConfig.model_type:
+    if not isinstance(content, dict) or content.get("model_type") != InferenceConfig.model_type:
         raise InputError(f"`{path}` is not the configuration of a COMEDIAN model; give a folder that training wrote")
-    with_settings(ComedianConfig.from_dict(content), settings)
+    with_settings(InferenceConfig.from_dict(content), settings)
     atomic_write_text(path, json.dumps(content | dict(settings), indent=2, sort_keys=True) + "\n")

@@ -3,38 +3,35 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
-from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from comedian.errors import InputError
-from comedian.hub_errors import hub_errors
-from comedian.inference.model_names import REMEDY, FoundModel, find_model, find_models
+from comedian.inference.model_names import FoundModel, find_models
 from comedian.inference.scoring import (
+    Result,
+    SpottingModel,
     WindowScores,
-    decoder_threads,
     encode_half_with_models,
     score_half,
     score_windows,
     spots_of_half,
 )
 from comedian.inference.settings import MERGING, with_settings
-from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
-from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
 from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
-from comedian.models.saved_code_comedian import custom_class_of
+from comedian.models.settings_comedian import DEFAULT_THRESHOLD, ComedianSettings
 from comedian.models.sound_comedian import read_sound
 from comedian.models.time_grid_comedian import cover_starts
 from comedian.video.decoding import iter_frames, probe
+
+if TYPE_CHECKING:
+    import torch
 
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of video [{elapsed}<{remaining}{postfix}]"
 BAR_FORMAT_WITHOUT_TOTAL = "{desc}: {n:.0f} s of video [{elapsed}{postfix}]"
@@ -50,8 +47,7 @@ class ActionSpotter:
     With several models, the scores are the mean of theirs; `merge_configs` tells which settings hold.
 
     Args:
-        models: put in eval mode.
-        processors: one a model.
+        models: such as [`TorchModel`] and [`OpenVinoModel`].
         names: what to call the models in messages.
         flip: score each frame's mirror image too and take the mean: twice the work. For labels of which none means the
             left or the right side of the picture.
@@ -65,15 +61,11 @@ class ActionSpotter:
 
     def __init__(
         self,
-        models: Sequence[ComedianForActionSpotting],
-        processors: Sequence[ComedianVideoProcessor],
+        models: Sequence[SpottingModel],
         names: Sequence[str] | None = None,
         flip: bool = False,
     ):
-        self.models = [model.eval() for model in models]
-        for model in models:
-            model.require_finite_weights()
-        self.processors = list(processors)
+        self.models = list(models)
         self.names = list(names or (f"model {index + 1}" for index in range(len(models))))
         self.flip = flip
         self.config = merge_configs([model.config for model in models], self.names)
@@ -82,7 +74,7 @@ class ActionSpotter:
     def from_pretrained(
         cls,
         *models: str | Path,
-        device: str | torch.device | None = None,
+        device: "str | torch.device | None" = None,
         flip: bool = False,
         trust_remote_code: bool = False,
     ) -> "ActionSpotter":
@@ -90,8 +82,8 @@ class ActionSpotter:
 
         Args:
             models: folders or Hub repositories; one that holds an ensemble, as `comedian convert` and `comedian publish`
-                write it, stands for all its models.
-            device: where to run; an accelerator by default, where there is one.
+                write it, stands for all its models. A folder of `comedian export --format openvino` is a model, too.
+            device: where to run; an accelerator by default, where there is one. OpenVINO's graphs run on the CPU.
             flip: score mirror images too, see the class.
             trust_remote_code: run the code of a folder whose model is of a class of its own.
 
@@ -102,8 +94,8 @@ class ActionSpotter:
             raise InputError("no model was named; give a folder or a Hub repository")
         # by name, as a model may be given beside the ensemble that it belongs to
         found = {model.name: model for name in models for model in find_models(str(name))}
-        loaded = [load_found_model(model, device, trust_remote_code) for model in found.values()]
-        return cls(*zip(*loaded, strict=True), names=list(found), flip=flip)
+        loaded = [load_spotting_model(model, device, trust_remote_code) for model in found.values()]
+        return cls(loaded, names=list(found), flip=flip)
 
     def __call__(
         self,
@@ -185,16 +177,14 @@ class ActionSpotter:
         starts = cover_starts(len(tokens), self.config.num_tokens, stride_tokens)
         return WindowScores(*score_windows(model, tokens, starts, sound), starts, len(tokens))
 
-    def _encode(
-        self, video: str | Path, progress: bool
-    ) -> list[tuple[ComedianForActionSpotting, torch.Tensor, np.ndarray | None]]:
+    def _encode(self, video: str | Path, progress: bool) -> list[tuple[SpottingModel, np.ndarray, np.ndarray | None]]:
         """Spatial tokens of a video by each model, and by each of its mirror image with `flip`; what the model hears."""
         encoded = []
         # one pass over the video for all models that take pictures of one size
         for size, group in groupby(sorted(self.members, key=_image_size), key=_image_size):
-            models, processors = zip(*group, strict=True)
-            frames = _frames(video, self.config.fps, size, decoder_threads(models[0]), progress)
-            tokens = encode_half_with_models(models, processors, frames)
+            models = list(group)
+            frames = _frames(video, self.config.fps, size, models[0].decoder_threads, progress)
+            tokens = encode_half_with_models(models, frames)
             encoded += zip(models, tokens, strict=True)
         sound = read_sound(str(video)) if self.hears else None
         return [(model, tokens, sound if model.config.sound else None) for model, tokens in encoded]
@@ -205,12 +195,9 @@ class ActionSpotter:
         return any(model.config.sound for model in self.models)
 
     @property
-    def members(self) -> list[tuple[ComedianForActionSpotting, Callable]]:
-        """The models whose scores' mean counts, each with what makes its input of frames; mirrored ones too."""
-        members = list(zip(self.models, self.processors, strict=True))
-        if self.flip:
-            members += [(model, partial(_process_mirrored, processor)) for model, processor in members]
-        return members
+    def members(self) -> list[SpottingModel]:
+        """The models whose scores' mean counts; with `flip`, each a second time for mirrored frames."""
+        return self.models + ([_Mirrored(model) for model in self.models] if self.flip else [])
 
     def spots(
         self, scores: Sequence[np.ndarray], *, keep_all: bool = False, threshold: float | str | None = None
@@ -235,15 +222,55 @@ class ActionSpotter:
     def fingerprint(self) -> str:
         """Hash of all that the scores depend on: weights, configurations and processors."""
         digest = hashlib.sha256(b"flip" if self.flip else b"")
-        for model, processor in zip(self.models, self.processors, strict=True):
-            digest.update(model.config.to_json_string().encode() + processor.to_json_string().encode())
+        for model in self.models:
+            digest.update(model.fingerprint().encode())
         digest.update("".join(self.weights_fingerprint).encode())
         return digest.hexdigest()
 
     @cached_property
     def weights_fingerprint(self) -> list[str]:
         """Hash of each model's weights alone, which no setting changes."""
-        return [_hash_weights(model) for model in self.models]
+        return [model.hash_weights() for model in self.models]
+
+
+def load_spotting_model(
+    found: FoundModel, device: "str | torch.device | None" = None, trust_remote_code: bool = False
+) -> SpottingModel:
+    """Load a spotting model that `find_models` found, on the runtime that its folder is for.
+
+    Args:
+        found: the model.
+        device: where to run; for graphs of OpenVINO, the CPU alone.
+        trust_remote_code: run the code of a folder whose model is of a class of its own.
+
+    Raises:
+        InputError: it cannot be loaded, or the device cannot be used.
+    """
+    if found.is_graphs:
+        from comedian.inference.openvino_model import load_openvino_model
+
+        return load_openvino_model(found, device)
+    # here, so that graphs run without torch
+    from comedian.inference.torch_model import TorchModel, load_found_model
+
+    return TorchModel(*load_found_model(found, device, trust_remote_code))
+
+
+class _Mirrored:
+    """A model whose frames are mirrored first."""
+
+    def __init__(self, model: SpottingModel):
+        self.model, self.config, self.name = model, model.config, model.name
+        self.tubelets_per_batch, self.decoder_threads = model.tubelets_per_batch, model.decoder_threads
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        return self.model.encode(np.ascontiguousarray(frames[:, :, ::-1]))
+
+    def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.model.score(windows, sound)
+
+    def map(self, work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray]) -> Iterator[Result]:
+        return self.model.map(work, batches)
 
 
 def _halves_of(match: str | Path | tuple[str | Path, ...]) -> tuple[str | Path, ...]:
@@ -259,17 +286,9 @@ def _halves_of(match: str | Path | tuple[str | Path, ...]) -> tuple[str | Path, 
     return halves
 
 
-def _hash_weights(model: ComedianForActionSpotting) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy())
-    return digest.hexdigest()
-
-
 def spots_of_match(
     scores: Mapping[int, np.ndarray],
-    config: ComedianConfig,
+    config: ComedianSettings,
     *,
     keep_all: bool = False,
     threshold: float | str | None = None,
@@ -301,7 +320,7 @@ def spots_of_match(
 
 
 def thresholds_of(
-    config: ComedianConfig, keep_all: bool, threshold: float | str | None
+    config: ComedianSettings, keep_all: bool, threshold: float | str | None
 ) -> tuple[list[float] | float, bool]:
     """Return the smallest score of a spot, one for all labels or one a label, and whether it is a calibrated one.
 
@@ -312,7 +331,7 @@ def thresholds_of(
     return (thresholds_at(threshold, config) if isinstance(threshold, str) else threshold), True
 
 
-def thresholds_at(target: str, config: ComedianConfig) -> list[float]:
+def thresholds_at(target: str, config: ComedianSettings) -> list[float]:
     """Return each label's threshold for `"precision=0.9"` or `"recall=0.8"`; infinite where it is out of reach.
 
     Raises:
@@ -324,14 +343,14 @@ def thresholds_at(target: str, config: ComedianConfig) -> list[float]:
         raise InputError(str(error)) from None
 
 
-def labels_with_too_few_events(target: str, config: ComedianConfig) -> list[str]:
+def labels_with_too_few_events(target: str, config: ComedianSettings) -> list[str]:
     """Return the labels of which validation has too few events to show a target such as `"precision=0.9"`, found or not."""
     _, value = parse_target(target)
     counts = config.label_num_events or []
     return [label for label, count in zip(config.label_names, counts) if lower_bound(count, count) < value]
 
 
-def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> ComedianConfig:
+def merge_configs(configs: Sequence[ComedianSettings], names: Sequence[str]) -> ComedianSettings:
     """Return the settings of an ensemble: the first model's, with the mean of all `label_thresholds` and calibrations.
 
     Models of which some are calibrated and some are not have no common scale for thresholds, and so none; the curves of
@@ -361,98 +380,21 @@ def merge_configs(configs: Sequence[ComedianConfig], names: Sequence[str]) -> Co
                 "ensemble needs one time grid"
             )
     if not others:
-        return ComedianConfig.from_dict(first.to_dict())
+        return type(first).from_dict(first.to_dict())
     fields = {"label_curves": None, "label_num_events": None}
     fields |= {"label_calibration": _mean([config.label_calibration for config in configs])}
     one_scale = len({config.label_calibration is None for config in configs}) == 1
     fields["label_thresholds"] = _mean([config.label_thresholds for config in configs]) if one_scale else None
-    return ComedianConfig.from_dict(first.to_dict() | fields)
+    return type(first).from_dict(first.to_dict() | fields)
 
 
 def _mean(values: Sequence[list | None]) -> list | None:
     return None if None in values else np.mean(values, axis=0).tolist()
 
 
-def load_model(
-    name: str, device: str | torch.device | None = None
-) -> tuple[ComedianForActionSpotting, ComedianVideoProcessor]:
-    """Load a spotting model, in float32, and its processor.
-
-    Args:
-        name: a folder or a Hub repository, or a folder in one (`user/repository/folder`).
-        device: where to put the model; an accelerator by default, where there is one.
-
-    Raises:
-        InputError: `name` holds no spotting model of ours, or an ensemble, or the device cannot be used.
-    """
-    return load_found_model(find_model(name), device)
-
-
-def class_of(found: FoundModel, trust_remote_code: bool = False) -> type[ComedianForActionSpotting]:
-    """Return the class of a model, which may be a subclass in a file of its folder.
-
-    Raises:
-        InputError: the folder names a class of its own, and `trust_remote_code` is not set or the class cannot be imported.
-    """
-    named = custom_class_of(found.config.get("auto_map"))
-    if named is None:
-        return ComedianForActionSpotting
-    if not trust_remote_code:
-        raise InputError(
-            f"`{found.name}` is a model of the class `{named}`, whose code lies in its folder; read that code, then run it "
-            "with `trust_remote_code=True` or `--trust-remote-code`"
-        )
-    try:
-        return get_class_from_dynamic_module(named, found.source)
-    except (OSError, ImportError, AttributeError) as error:
-        raise InputError(f"the class `{named}` of `{found.name}` cannot be imported: {error}") from error
-
-
-def load_found_model(
-    found: FoundModel, device: str | torch.device | None = None, trust_remote_code: bool = False
-) -> tuple[ComedianForActionSpotting, ComedianVideoProcessor]:
-    """Load a spotting model that `find_models` found; see [`load_model`]."""
-    name, source, subfolder = found.name, found.source, found.subfolder
-    if found.config.get("model_type") != ComedianConfig.model_type:
-        raise InputError(
-            f"`{name}` holds a model of type {found.config.get('model_type')!r}, not 'comedian'; {REMEDY}"
-        )
-    try:
-        model, loading = class_of(found, trust_remote_code).from_pretrained(
-            source, subfolder=subfolder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
-        height, width = model.config.image_size
-        size = {"height": height, "width": width}
-        place = {"subfolder": subfolder} if found.base is None else {}
-        processor = ComedianVideoProcessor.from_pretrained(found.base or source, size=size, **place)
-    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        if isinstance(error.__cause__, HfHubHTTPError):
-            with hub_errors(source, "model"):
-                raise error.__cause__ from None
-        raise InputError(f"`{name}` cannot be loaded: {_reason(error)}; {REMEDY}") from error
-    if loading["missing_keys"]:
-        raise InputError(
-            f"`{name}` has no weights for {sorted(loading['missing_keys'])[0]}; give a model that was trained to spot"
-        )
-    try:
-        return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu"), processor
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device `{device}` cannot be used: {_reason(error)}; try `cpu`") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    # a configuration's error names the validator first and the reason last
-    return lines[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
-
-
-def _image_size(member: tuple[ComedianForActionSpotting, Callable]) -> tuple[int, int]:
-    height, width = member[0].config.image_size
+def _image_size(model: SpottingModel) -> tuple[int, int]:
+    height, width = model.config.image_size
     return height, width
-
-
-def _process_mirrored(processor: ComedianVideoProcessor, frames: np.ndarray, **options):
-    return processor(np.ascontiguousarray(frames[:, :, ::-1]), **options)
 
 
 def _frames(

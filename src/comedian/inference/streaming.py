@@ -4,17 +4,15 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from comedian.errors import InputError
 from comedian.inference.running_scores import RunningScores, offset_radius_tokens
 from comedian.inference.running_suppression import RunningSuppression
-from comedian.inference.scoring import batches_of, encode_frames, score_windows, tubelets_per_batch
+from comedian.inference.scoring import SpottingModel, batches_of, encode_frames, score_windows
 from comedian.inference.spotter import ActionSpotter, thresholds_of
-from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.models.postprocessing_comedian import (
     calibrate,
     non_maximum_suppression,
@@ -22,6 +20,10 @@ from comedian.models.postprocessing_comedian import (
     steps_of,
     stitch_half,
 )
+from comedian.models.settings_comedian import ComedianSettings
+
+if TYPE_CHECKING:
+    import torch
 
 
 class StreamingSpotter:
@@ -71,8 +73,7 @@ class StreamingSpotter:
     ):
         self.config = spotter.config
         self.half = half
-        models, self._processors = zip(*spotter.members, strict=True)
-        self._models = models
+        self._models = models = spotter.members
         thresholds, calibrated = thresholds_of(self.config, keep_all, threshold)
         self._thresholds = np.broadcast_to(thresholds, self.config.num_labels)
         self._calibration = self.config.label_calibration if calibrated else None
@@ -89,7 +90,7 @@ class StreamingSpotter:
 
     @classmethod
     def from_pretrained(
-        cls, *models: str | Path, device: str | torch.device | None = None, **options
+        cls, *models: str | Path, device: "str | torch.device | None" = None, **options
     ) -> "StreamingSpotter":
         """Load one model, or several for an ensemble.
 
@@ -115,7 +116,7 @@ class StreamingSpotter:
             seconds from the first frame.
         """
         size, spots = self.config.tubelet_size, []
-        for batch in batches_of(chain(self._waiting, frames), tubelets_per_batch(self._models[0]) * size):
+        for batch in batches_of(chain(self._waiting, frames), self._models[0].tubelets_per_batch * size):
             whole = len(batch) - len(batch) % size
             self._waiting = list(batch[whole:])
             if whole:
@@ -135,8 +136,8 @@ class StreamingSpotter:
         """How much is held between two calls: `frames`, `tokens` of all models, and `scores` of all labels."""
         return {"frames": len(self._waiting), "tokens": self._events.num_tokens, "scores": self._events.num_scores}
 
-    def _encode(self, frames: np.ndarray) -> list[Tensor]:
-        return encode_frames(self._models, self._processors, frames)
+    def _encode(self, frames: np.ndarray) -> list[np.ndarray]:
+        return encode_frames(self._models, frames)
 
     def _spots(self, events: Iterable[tuple[int, int, float]]) -> list[dict]:
         spots = []
@@ -153,14 +154,14 @@ class StreamingSpotter:
 class _OfflineEvents:
     """Events `(step, label, score)` of one or more models, with the result of the whole video."""
 
-    def __init__(self, models: Sequence[ComedianForActionSpotting], config: ComedianConfig):
+    def __init__(self, models: Sequence[SpottingModel], config: ComedianSettings):
         self.scores = [RunningScores(model) for model in models]
         self.rows = [np.empty((0, config.num_labels), np.float32) for _ in models]
         self.suppression = RunningSuppression(config)
         behind = math.ceil(self.suppression.wait_steps / config.scores_per_token)
         self.wait_tokens = max(scores.wait_tokens(behind) for scores in self.scores)
 
-    def add(self, tokens: Sequence[Tensor]) -> list[tuple[int, int, float]]:
+    def add(self, tokens: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
         return self._suppress([scores.add(own) for scores, own in zip(self.scores, tokens, strict=True)])
 
     def finish(self) -> list[tuple[int, int, float]]:
@@ -185,7 +186,7 @@ class _OfflineEvents:
 class _LookAheadEvents:
     """Events `(step, label, score)` of one or more models, each told `wait_tokens` tokens later."""
 
-    def __init__(self, models: Sequence[ComedianForActionSpotting], config: ComedianConfig, look_ahead_s: float):
+    def __init__(self, models: Sequence[SpottingModel], config: ComedianSettings, look_ahead_s: float):
         least = max(offset_radius_tokens(model.config) for model in models)
         most = min(model.config.num_tokens for model in models) - 1
         if not least <= look_ahead_s * config.token_rate <= most:
@@ -196,13 +197,13 @@ class _LookAheadEvents:
         self.models, self.config = models, config
         self.wait_tokens = int(steps_of(look_ahead_s, config.token_rate))
         self.nms_windows = steps_of(config.nms_window_s, config.score_rate)
-        self.tokens = [torch.empty(0, model.config.hidden_size, device=model.device) for model in models]
+        self.tokens = [np.empty((0, model.config.hidden_size), np.float32) for model in models]
         self.num_told = 0
         # what was told, as far back as it can suppress; and the newest scores of what was not
         self.told = np.empty((0, config.num_labels), np.float32)
         self.open = np.empty((0, config.num_labels), np.float32)
 
-    def add(self, tokens: Sequence[Tensor]) -> list[tuple[int, int, float]]:
+    def add(self, tokens: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
         events, steps = [], self.config.scores_per_token
         for token in zip(*tokens, strict=True):
             self.open = self._newest_scores(token, len(self.open) + steps)
@@ -212,11 +213,11 @@ class _LookAheadEvents:
     def finish(self) -> list[tuple[int, int, float]]:
         return self._tell(len(self.open))
 
-    def _newest_scores(self, token: Sequence[Tensor], count: int) -> np.ndarray:
+    def _newest_scores(self, token: Sequence[np.ndarray], count: int) -> np.ndarray:
         """Scores of the last `count` steps, from the windows that end with this token."""
         scores, start = [], np.array([0])
         for index, (model, own) in enumerate(zip(self.models, token, strict=True)):
-            self.tokens[index] = held = torch.cat([self.tokens[index], own[None]])[-model.config.num_tokens :]
+            self.tokens[index] = held = np.concatenate([self.tokens[index], own[None]])[-model.config.num_tokens :]
             window_scores, offsets_s = score_windows(model, held, start)
             scores.append(stitch_half(window_scores, offsets_s, start, len(held), model.config)[-count:])
         return np.mean(scores, axis=0)

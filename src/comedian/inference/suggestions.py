@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
 # two moments closer to each other are seen in one look
 MIN_DISTANCE_S = 10.0

@@ -5,7 +5,6 @@ import dataclasses
 import difflib
 import math
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -17,40 +16,18 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 from .saved_code_comedian import SPOTTING_CLASS, SPOTTING_PIPELINES, auto_map_of, copy_code, custom_class_of
+from .settings_comedian import CHOSEN_ON_VALIDATION, MAX_SIZES, MERGES, NMS_TYPES, ComedianSettings, as_list
 
 logger = logging.get_logger(__name__)
 
 SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
-MERGES = ("max", "mean")
-NMS_TYPES = ("soft", "hard")
-# what breaks a line or gives orders to a terminal; no label has it
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_LABELS = 100_000
-MAX_NUMBER = 2**53
-# far beyond any model, and what would take all memory or never end
-MAX_SIZES = {
-    "spatial_hidden_size": 2**16,
-    "spatial_depths": 1000,
-    "temporal_depth": 1000,
-    "temporal_convolutions": 1000,
-    "temporal_kernel_size": 10**4,
-    "image_size": 2**14,
-    "num_frames": 10**6,
-    "fps": 1000,
-    "mlp_ratio": 100,
-    "num_channels": 1000,
-    "scores_per_token": 10**4,
-}
 # of a `config.json` that transformers writes and reads elsewhere
 OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
-# fields that hold for one set of weights, and for no other labels
-CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves", "label_num_events")
 # fields whose values belong to the labels: of suppression windows, only a list, one a label
 FIELDS_OF_LABELS = (*CHOSEN_ON_VALIDATION, "class_weights", "nms_window_s")
-# score from which an event is reported by a model without `label_thresholds`
-DEFAULT_THRESHOLD = 0.3
 
 # width, spatial depths, spatial heads, temporal heads, patch: COMEDIAN (WACVW 2024), published sizes.
 PUBLISHED_SIZES = {
@@ -185,7 +162,7 @@ def _check_contrast(config: PreTrainedConfig, *sizes: str) -> None:
 
 
 @strict
-class ComedianConfig(PreTrainedConfig):
+class ComedianConfig(ComedianSettings, PreTrainedConfig):
     r"""
     Architecture, time grid, labels and inference settings of a COMEDIAN model.
 
@@ -271,7 +248,6 @@ class ComedianConfig(PreTrainedConfig):
         StrictDataclassError: a field of the wrong type, or a combination that cannot be built.
     """
 
-    model_type = "comedian"
     keys_to_ignore_at_inference = [
         "last_hidden_state",
         "spatial_tokens",
@@ -352,9 +328,9 @@ class ComedianConfig(PreTrainedConfig):
         num_labels = kwargs.get("num_labels")
         if num_labels is not None and not 0 <= num_labels <= MAX_LABELS:
             raise ValueError(f"`num_labels` is {num_labels}; must be at most {MAX_LABELS}")
-        self.spatial_depths = _as_list(self.spatial_depths)
-        self.spatial_num_heads = _as_list(self.spatial_num_heads)
-        self.image_size = _as_list(self.image_size)
+        self.spatial_depths = as_list(self.spatial_depths)
+        self.spatial_num_heads = as_list(self.spatial_num_heads)
+        self.image_size = as_list(self.image_size)
         if len(self.image_size) == 1:
             self.image_size = self.image_size * 2
         if self.backbone is not None and self.backbone_config is None:
@@ -461,11 +437,6 @@ class ComedianConfig(PreTrainedConfig):
         return cls(**(fields | overrides))
 
     @property
-    def hidden_size(self) -> int:
-        """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
-        return self.spatial_hidden_size * 2 ** (len(self.spatial_depths) - 1)
-
-    @property
     def copies_spatial_layers(self) -> bool:
         """Whether stage 2 starts the temporal layers as copies of the spatial ones."""
         wanted = self.distillation_config.copy_spatial_layers if self.distillation_config else None
@@ -477,53 +448,9 @@ class ComedianConfig(PreTrainedConfig):
         return self.spatial_encoder == "vivit" and self.temporal_depth <= self.spatial_depths[0]
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of one window."""
-        return self.num_frames // self.tubelet_size
-
-    @property
-    def token_rate(self) -> float:
-        """Tokens per second."""
-        return self.fps / self.tubelet_size
-
-    @property
-    def score_rate(self) -> float:
-        """Steps of the output per second."""
-        return self.token_rate * self.scores_per_token
-
-    @property
-    def logits_per_token(self) -> int:
-        """Logits of a token for each label: one a step, or one that the offset moves to its step."""
-        return self.scores_per_token if self.offset_radius_s is None else 1
-
-    @property
-    def window_duration_s(self) -> float:
-        """Length of one window in seconds."""
-        return self.num_frames / self.fps
-
-    @property
-    def window_stride_tokens(self) -> int:
-        """Hop between inference windows in tokens, at least 1."""
-        if self.window_stride_s is None:
-            return max(self.num_tokens // 2, 1)
-        return max(round(self.window_stride_s * self.token_rate), 1)
-
-    @property
-    def edge_trim_tokens(self) -> int:
-        """Tokens dropped at both ends of an inference window."""
-        if self.edge_trim_s is None:
-            return self.num_tokens * 12 // 64
-        return round(self.edge_trim_s * self.token_rate)
-
-    @property
     def grid_size(self) -> tuple[int, int]:
         """Patches in height and width."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
-
-    @property
-    def label_names(self) -> list[str]:
-        """The labels in the order of the logits."""
-        return [self.id2label[index] for index in range(self.num_labels)]
 
     def stage_grids(self) -> list[tuple[int, int]]:
         """Patches in height and width at each spatial stage; an odd side is padded before it is halved."""
@@ -548,14 +475,6 @@ class ComedianConfig(PreTrainedConfig):
         self._check_inference()
         self._check_labels()
 
-    def _check_numbers(self):
-        """Refuse whole numbers that no float holds: JSON may have them of any length."""
-        for field in dataclasses.fields(self):
-            if any(
-                isinstance(number, int) and abs(number) > MAX_NUMBER for number in _flat(getattr(self, field.name))
-            ):
-                raise ValueError(f"`{field.name}` has a number beyond {MAX_NUMBER}")
-
     def _check_choices(self):
         """Refuse unknown names."""
         for field, known in (
@@ -565,17 +484,14 @@ class ComedianConfig(PreTrainedConfig):
             ("nms_type", NMS_TYPES),
             ("hidden_act", tuple(ACT2FN)),
         ):
-            if getattr(self, field) not in known:
-                raise ValueError(f"`{field}` is {getattr(self, field)!r}; must be one of {', '.join(known)}")
+            self._check_choice(field, known)
 
     def _check_sizes(self):
         """Refuse sizes that are not positive or out of their range."""
-        for field in (
+        self._check_positive(
             "spatial_hidden_size spatial_window_size temporal_num_heads temporal_kernel_size patch_size tubelet_size "
             "num_frames fps num_channels mlp_ratio layer_norm_eps scores_per_token sound_hidden_size"
-        ).split():
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"`{field}` is {getattr(self, field)}; must be greater than 0")
+        )
         for field in (
             "temporal_depth temporal_convolutions initializer_range focal_gamma nms_threshold offset_loss_weight"
         ).split():
@@ -595,10 +511,7 @@ class ComedianConfig(PreTrainedConfig):
 
         if self.classifier_prior is not None and not 0 < self.classifier_prior < 1:
             raise ValueError(f"`classifier_prior` is {self.classifier_prior}; must be between 0 and 1")
-        for field, largest in MAX_SIZES.items():
-            value = getattr(self, field)
-            if max(value if isinstance(value, list) else [value]) > largest:
-                raise ValueError(f"`{field}` is {value}; must be at most {largest}")
+        self._check_largest(MAX_SIZES)
 
     def _check_spatial_encoder(self):
         """Refuse stages, heads and patches that do not fit each other."""
@@ -649,8 +562,7 @@ class ComedianConfig(PreTrainedConfig):
         """Refuse windows, heads and kernels that do not fit the tokens."""
         if self.temporal_kernel_size % 2 == 0:
             raise ValueError(f"`temporal_kernel_size` is {self.temporal_kernel_size}; must be odd")
-        if self.num_frames % self.tubelet_size:
-            raise ValueError(f"`num_frames` {self.num_frames} is not a multiple of `tubelet_size` {self.tubelet_size}")
+        self._check_window()
         if self.hidden_size % self.temporal_num_heads:
             raise ValueError(
                 f"`temporal_num_heads` {self.temporal_num_heads} does not divide the width {self.hidden_size}"
@@ -660,70 +572,6 @@ class ComedianConfig(PreTrainedConfig):
                 "`distillation_config.copy_spatial_layers` is true, but only `vivit` with at least as many spatial as "
                 f"temporal layers ({self.temporal_depth}) has layers to copy; leave it out"
             )
-
-    def _check_output(self):
-        """Refuse steps that share no frames out, and offsets of no length."""
-        if self.offset_radius_s is not None and not 0 < self.offset_radius_s < math.inf:
-            raise ValueError(f"`offset_radius_s` is {self.offset_radius_s}; must be greater than 0, or left out")
-        if self.tubelet_size % self.logits_per_token:
-            raise ValueError(
-                f"`scores_per_token` {self.scores_per_token} does not divide `tubelet_size` {self.tubelet_size}; only with "
-                "`offset_radius_s` it may be any number"
-            )
-
-    def _check_inference(self):
-        """Refuse stitching settings that leave seconds uncovered, and windows that are no length of time."""
-        if self.window_stride_s is not None and not 0 < self.window_stride_s < math.inf:
-            raise ValueError(f"`window_stride_s` is {self.window_stride_s}; must be greater than 0")
-        if self.edge_trim_s is not None and not 0 <= self.edge_trim_s < math.inf:
-            raise ValueError(f"`edge_trim_s` is {self.edge_trim_s}; must be 0 or more")
-        stride, kept = self.window_stride_tokens, self.num_tokens - 2 * self.edge_trim_tokens
-        if kept < 1 or stride > kept:
-            raise ValueError(
-                f"`window_stride_s` {self.window_stride_s} and `edge_trim_s` {self.edge_trim_s} leave gaps: a window of "
-                f"{self.num_tokens} tokens keeps {kept} of them and the next one starts {stride} later"
-            )
-        windows = self.nms_window_s if isinstance(self.nms_window_s, list) else [self.nms_window_s]
-        if not all(0 <= window < math.inf for window in windows):
-            raise ValueError(f"`nms_window_s` is {self.nms_window_s}; must be 0 or more")
-
-    def _check_labels(self):
-        """Refuse labels that are not one name an output, and per-label lists of another length."""
-        if sorted(self.id2label) != list(range(max(len(self.id2label), 1))):
-            raise ValueError(f"`id2label` has the indices {list(self.id2label)}; must be 0, 1, ... without gaps")
-        for label in self.id2label.values():
-            if not isinstance(label, str) or CONTROL.search(label):
-                raise ValueError(f"`id2label` has the label {label!r}; must be a line of text")
-        if len(set(self.id2label.values())) < len(self.id2label):
-            raise ValueError("`id2label` has a label more than once")
-        lists = {name: getattr(self, name) for name in CHOSEN_ON_VALIDATION}
-        if isinstance(self.nms_window_s, list):
-            lists["nms_window_s"] = self.nms_window_s
-        rows = self.class_weights or []
-        if any(len(weights) != 1 for weights in rows):
-            lists |= {f"class_weights[{row}]": weights for row, weights in enumerate(rows)}
-        if self.class_weights is not None and len(self.class_weights) != 2:
-            raise ValueError(f"`class_weights` has {len(self.class_weights)} rows; must have 2 (target 0, target 1)")
-        for name, values in lists.items():
-            if values is not None and len(values) != self.num_labels:
-                raise ValueError(f"`{name}` has {len(values)} entries for {self.num_labels} labels")
-        for pair in self.label_calibration or []:
-            if len(pair) != 2 or not 0 < pair[0] < math.inf or not math.isfinite(pair[1]):
-                raise ValueError(f"`label_calibration` holds {pair}; must be a slope greater than 0 and a bias")
-        if any(count < 0 for count in self.label_num_events or []):
-            raise ValueError(f"`label_num_events` is {self.label_num_events}; must be numbers of events, 0 or more")
-        for points in self.label_curves or []:
-            if any(len(point) != 3 for point in points):
-                raise ValueError("`label_curves` holds a point that is not threshold, precision and recall")
-
-
-def _flat(value):
-    """Yield what lies in lists of lists, or the value itself."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _flat(item)
-    else:
-        yield value
 
 
 def _is_of_labels(name: str, value: object) -> bool:
@@ -738,10 +586,6 @@ def _label_names(fields: dict) -> list[str] | None:
         return id2label and [id2label[index] for index in sorted(id2label, key=int)]
     except (TypeError, ValueError):  # refused where the fields are checked
         return None
-
-
-def _as_list(value: int | list[int] | tuple[int, ...]) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
 
 
 __all__ = ["ComedianConfig", "ComedianContrastiveConfig", "ComedianDistillationConfig"]

@@ -552,8 +552,9 @@ class ComedianSoundEncoder(nn.Module):
 
     def forward(self, sound: Tensor) -> Tensor:
         """`(batch, num_tokens, mel_frames, NUM_MELS)` to `(batch, num_tokens, hidden_size)`; 0 where a window is NaN."""
-        missing = sound.flatten(1).isnan().any(dim=1)
-        hidden_states = sound.nan_to_num().flatten(0, 1).transpose(1, 2)
+        is_nan = sound.isnan()
+        missing = is_nan.flatten(1).any(dim=1)
+        hidden_states = sound.masked_fill(is_nan, 0.0).flatten(0, 1).transpose(1, 2)
         for layer in self.frame_layers:
             hidden_states = self.activation(layer(hidden_states))
         # (batch, width, num_tokens)

@@ -3,6 +3,7 @@
 import base64
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from tqdm import tqdm
 from comedian.errors import InputError, printable
 from comedian.evaluation.exact_matching import match_spots
 from comedian.files import atomic_write_text
-from comedian.models import ComedianConfig
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.report.page import render_page
 from comedian.report.pictures import jpeg_data_uri
 from comedian.soccernet.annotations import Annotation, prediction_of
-from comedian.video.decoding import frames_at, timing_of
+from comedian.video.decoding import frames_at, probe, timing_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ MAX_SPOTS = 2000
 MAX_PICTURES = 200
 MAX_CURVE_POINTS = 4000
 PICTURE_HEIGHT = 90
+SOCCERNET_NAME = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2}) - \d{2}-\d{2} (?P<teams>.+)")
 
 
 def write_spots_report(
@@ -34,7 +36,7 @@ def write_spots_report(
     video_id: str,
     spots: Sequence[Mapping[str, Any]],
     scores: Mapping[int, np.ndarray],
-    config: ComedianConfig,
+    config: ComedianSettings,
     *,
     videos: Mapping[int, Path] | None = None,
     annotations: Sequence[Annotation] | None = None,
@@ -99,11 +101,12 @@ def write_spots_report(
     }
     most = f"the {len(shown)} best of " if len(shown) < len(spots) else ""
     parts = f"{len(scores)} halves" if len(scores) > 1 else "one video"
-    subtitle = f"{most}{len(spots)} events in {parts}, found by comedian"
-    atomic_write_text(path, render_page("spots.html", title=video_id, subtitle=subtitle, data=data))
+    title, more = title_of(video_id)
+    subtitle = " · ".join([*more, f"{most}{len(spots)} events in {parts}, found by comedian"])
+    atomic_write_text(path, render_page("spots.html", title=title, subtitle=subtitle, data=data))
 
 
-def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | None, page: Path) -> dict[str, Any]:
+def _half(half: int, scores: np.ndarray, config: ComedianSettings, video: Path | None, page: Path) -> dict[str, Any]:
     """What the page needs of a half; a label's curve is bytes in base64, the highest score of each `curve_step_s`."""
     steps_per_point = max(1, -(-len(scores) // MAX_CURVE_POINTS))
     missing = -len(scores) % steps_per_point
@@ -113,12 +116,33 @@ def _half(half: int, scores: np.ndarray, config: ComedianConfig, video: Path | N
     return {
         "half": half,
         "duration_s": len(scores) / config.score_rate,
-        "video": video and {"name": video.name, "src": relative_url(video, page), "offset_s": _offset_s(video)},
+        "video": video
+        and {"name": video.name, "src": relative_url(video, page), "offset_s": _offset_s(video), "fps": _fps(video)},
         # the mean of its steps' times; of steps shorter than a frame, the first is before the first frame
         "curve_begin_s": steps_per_point / 2 / config.score_rate - 0.5 / config.fps,
         "curve_step_s": steps_per_point / config.score_rate,
         "curves": [base64.b64encode(np.ascontiguousarray(curve)).decode() for curve in curves.T],
     }
+
+
+def title_of(video_id: str) -> tuple[str, list[str]]:
+    """Return what to call a match, and what else its name says, such as league, season and date.
+
+    SoccerNet's `england_epl/2014-2015/2015-02-21 - 18-00 Chelsea 1 - 1 Burnley` is `Chelsea 1 - 1 Burnley`; any other
+    match is called as its folder or video.
+    """
+    *folders, name = video_id.split("/")
+    if found := SOCCERNET_NAME.fullmatch(name):
+        return found["teams"], [*(folder.replace("_", " ") for folder in folders), found["date"]]
+    return name, folders
+
+
+def _fps(video: Path) -> float:
+    try:
+        return probe(video).fps
+    except InputError:
+        # told where its pictures are missing
+        return 25.0
 
 
 def _offset_s(video: Path) -> float:

@@ -76,17 +76,23 @@ def match_of_videos(videos: Sequence[str | Path]) -> tuple[str, dict[int, Path]]
         InputError: two videos are of one half.
     """
     paths = [Path(os.path.abspath(video)) for video in videos]
-    found = [_half_and_quality(path.name) for path in paths]
-    is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
-    folders = {path.parent for path in paths}
-    if not is_soccernet or len(folders) > 1 or not paths[0].parent.name:
+    if not are_named_halves(videos):
         return paths[0].stem, dict(enumerate(map(Path, videos), 1))
+    found = [_half_and_quality(path.name) for path in paths]
     halves: dict[int, Path] = {}
     for (half, _), video in zip(found, videos, strict=True):
         if half in halves:
             raise InputError(f"`{halves[half]}` and `{video}` are both half {half} of a match; give one of them")
         halves[half] = Path(video)
     return paths[0].parent.name, halves
+
+
+def are_named_halves(videos: Sequence[str | Path]) -> bool:
+    """Whether videos lie in one folder and are named as SoccerNet names halves: `1_224p.mkv`, `2_HQ.mkv`, `224p.mp4`."""
+    paths = [Path(os.path.abspath(video)) for video in videos]
+    found = [_half_and_quality(path.name) for path in paths]
+    is_soccernet = all(half and _WHOLE_VIDEO.fullmatch(half[1]) for half in found)
+    return is_soccernet and len({path.parent for path in paths}) == 1 and bool(paths[0].parent.name)
 
 
 def find_halves(match_dir: str | Path, quality: str | None = None) -> dict[int, Path]:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import PILImageResampling
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from comedian.errors import InputError
 from comedian.features.bank import HalfFeatures
@@ -34,6 +35,7 @@ from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
 from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, collate_windows
 from comedian.training.base_config import COSINE, StageConfig
+from comedian.training.epoch_lines import EpochLines, StepBar
 from comedian.training.run_record import RunClock, record_stage
 
 # learned tables and tokens, which weight decay would pull to a meaningless 0
@@ -110,6 +112,12 @@ class StageTrainer(Trainer):
         if self.processing_class is None:
             self.processing_class = build_processor(self.model.config)
         check_processor(self.processing_class, self.model.config)
+        # transformers sets a field that only text generation has, which each later loading would warn of
+        vars(self.model.config).pop("use_cache", None)
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(StepBar())
+        self.remove_callback(PrinterCallback)
+        self.add_callback(EpochLines())
         self.add_callback(EpochOfSampler(self))
         self.add_callback(RunClock())
         self._start = record_of_start(self.model.config.name_or_path)

@@ -1,6 +1,7 @@
-"""A folder of videos and a file of their events -> a spotting model: import, decode once, fine-tune."""
+"""A folder of videos and a file of their events -> a spotting model: import, decode once, fine-tune, compare."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from comedian.errors import InputError
+from comedian.evaluation.reported_events import ReportedEvents, count_reported, read_reported, write_reported
+from comedian.evaluation.spotting_evaluator import judge_spots_of_halves, score_halves, spots_of_halves
 from comedian.events.events import Event, EventVideo
 from comedian.events.formats import read_events
 from comedian.events.own_videos import IMPORT_FILE_NAME, find_parts, import_videos
-from comedian.models import ComedianConfig
+from comedian.events.soccernet_files import by_match
+from comedian.files import atomic_path, make_folder
+from comedian.inference.torch_model import TorchModel, load_model
+from comedian.models import ComedianConfig, ComedianForActionSpotting
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
-from comedian.soccernet.splits import matches_of_splits
+from comedian.soccernet.splits import SPLITS_FILE_NAME, matches_of_splits
 from comedian.training.finetune import finetune
 from comedian.training.recipe import ModelSection, Recipe, make_recipe
 from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
 from comedian.training.spotting_config import SpottingConfig
-from comedian.training.stage import check_settings, effective_config, load_config
+from comedian.training.stage import check_settings, effective_config, load_config, load_halves, read_labels
 from comedian.training.train_all import on_main_process
 from comedian.video.decoding import probe
 from comedian.video.frame_store import FrameStore, StoreSettings
@@ -49,6 +55,8 @@ class VideoRun:
             made from.
         validation_share: share of the matches for validation, where the events tell no split.
         seed: of the split and of the training.
+        continue_from: the output of a former run, whose matches for validation stay for validation and whose frames are
+            used again; `model` is then its model.
     """
 
     videos: Path
@@ -57,6 +65,7 @@ class VideoRun:
     output: Path
     validation_share: float = 0.2
     seed: int = 0
+    continue_from: Path | None = None
 
     @property
     def matches(self) -> Path:
@@ -90,6 +99,8 @@ def finetune_videos(
         InputError: an event, a video, a model or a setting that will not do.
         RunChanged: the output was begun with other ones, and `resume` is set.
     """
+    if run.continue_from is not None:
+        _check_former(run)
     stored = load_config(run.model)
     if stored.model_type != ComedianConfig.model_type:
         raise InputError(f"`{run.model}` is a {stored.model_type} model, not comedian")
@@ -99,7 +110,9 @@ def finetune_videos(
     config = effective_config(stored, ModelSection(overrides=asked.model.overrides))
     on_main_process(lambda: _prepare(run, config, resume, tell))
     recipe = make_recipe(_sections(run, _windows_per_half(run, config)), Path.cwd(), overrides)
-    return recipe, finetune(recipe, resume)
+    scores = finetune(recipe, resume)
+    on_main_process(lambda: compare_with_start(recipe))
+    return recipe, scores
 
 
 def _prepare(run: VideoRun, config: ComedianConfig, resume: bool, tell: Callable[[str], None]) -> None:
@@ -109,12 +122,22 @@ def _prepare(run: VideoRun, config: ComedianConfig, resume: bool, tell: Callable
     facts = _facts(run, settings, config.sound)
     found = find_changes(run.output, facts)
     if found and resume:
-        raise RunChanged(run.output, found, "give a new `--output`, or train anew in this one with `--restart`")
+        more = f"to go on with added labels, give a new `--output` and `--continue-from {run.output}`"
+        raise RunChanged(run.output, found, f"{more}; or train anew in this one with `--restart`")
     if found:
         _delete_outdated(run, settings)
-    data = import_videos(run.videos, run.events, run.matches, validation_share=run.validation_share, seed=run.seed)
+    data = import_videos(
+        run.videos,
+        run.events,
+        run.matches,
+        validation_share=run.validation_share,
+        seed=run.seed,
+        validation=_former_validation(run),
+    )
     write_facts(run.output, facts)
     tell("\n".join(data.table()))
+    if run.continue_from is not None:
+        _reuse_frames(run, settings)
     prepare(run.matches, run.frames, settings, sound=config.sound)
 
 
@@ -123,7 +146,7 @@ def _facts(run: VideoRun, settings: StoreSettings, sound: bool) -> dict[str, Any
     events = read_events(run.events)
     # as a folder that does not exist is refused by the import, in better words
     parts = find_parts(run.videos, events, run.events) if run.videos.is_dir() else []
-    return {
+    facts = {
         "events": {
             _key(video): hash_of([video.split, *map(_facts_of_event, video.events)]) for video in events.videos
         },
@@ -134,6 +157,83 @@ def _facts(run: VideoRun, settings: StoreSettings, sound: bool) -> dict[str, Any
         "seed": run.seed,
         "frames": asdict(settings) | {"sound": sound},
     }
+    if run.continue_from is not None:
+        facts["validation"] = sorted(_former_validation(run))
+    return facts
+
+
+def _check_former(run: VideoRun) -> None:
+    """Refuse a former run that is not finished, or is this one, or whose matches for validation have no events now."""
+    former = run.continue_from
+    if former.resolve() == run.output.resolve():
+        raise InputError(f"`--continue-from {former}` is the `--output` too; give a new folder for the new model")
+    if not (former / "model" / "recipe.yaml").is_file() or not (former / "matches" / SPLITS_FILE_NAME).is_file():
+        raise InputError(
+            f"`{former}` is not a finished run of `comedian finetune --videos`; give the folder that was its `--output`"
+        )
+    there = by_match(read_events(run.events))
+    if gone := [video_id for video_id in _former_validation(run) if video_id not in there]:
+        raise InputError(
+            f"`{run.events}` has no events of `{gone[0]}`, which was for validation in `{former}`; give a file with the "
+            "former labels and the added ones"
+        )
+
+
+def _former_validation(run: VideoRun) -> list[str]:
+    """The matches that the former run had for validation."""
+    return [] if run.continue_from is None else matches_of_splits(run.continue_from / "matches", ["validation"])
+
+
+def _reuse_frames(run: VideoRun, settings: StoreSettings) -> None:
+    """Link the former run's frames, so that only new videos are decoded; `prepare` refuses those of other videos."""
+    store = run.continue_from / "frames"
+    if not (store / "store.json").is_file() or FrameStore(store).settings != settings:
+        return
+    for file in sorted(store.rglob("*")):
+        place = file.relative_to(store)
+        target = run.frames / place
+        if not file.is_file() or target.exists() or not (run.matches / place).parent.is_dir():
+            continue
+        make_folder(target.parent)
+        try:
+            os.link(file, target)
+        except OSError:
+            # another file system
+            with atomic_path(target) as partial:
+                shutil.copyfile(file, partial)
+
+
+def compare_with_start(recipe: Recipe) -> None:
+    """Count on validation what the start model reports, of the labels that it has, beside what the new model does.
+
+    A start model that cannot read the frames of the new one, or has none of its labels, has no counts.
+    """
+    folder = Path(recipe.training["output_dir"])
+    counted = read_reported(folder)
+    if counted is None or counted[1] is not None:
+        return
+    write_reported(folder, counted[0], _count_start(recipe))
+
+
+def _count_start(recipe: Recipe) -> dict[str, ReportedEvents]:
+    """What the start model reports, of each label that is one of the data set's too."""
+    stored = load_config(recipe.model.checkpoint)
+    shared = [label for label in stored.label_names if label in read_labels(recipe.data)]
+    if not shared or ComedianForActionSpotting.__name__ not in (stored.architectures or ()):
+        return {}
+    try:
+        model = TorchModel(*load_model(recipe.model.checkpoint))
+        (halves,) = load_halves(recipe.data, model.config, ["validation"])
+    except InputError as error:
+        logger.info("the start model is not compared: %s", error)
+        return {}
+    scores = score_halves(model, halves, range(len(halves)), progress=False)
+    spots = spots_of_halves(scores, halves, model.config)
+    # labels that the model does not have come after its own
+    others = [label for label in halves.labels if label not in model.config.label_names]
+    judged = judge_spots_of_halves(spots, halves, [*model.config.label_names, *others])
+    counts = count_reported(judged[: model.config.num_labels], model.config)
+    return {label: counts[label] for label in shared}
 
 
 def _key(video: EventVideo) -> str:

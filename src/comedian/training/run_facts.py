@@ -20,7 +20,7 @@ from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
 from comedian.inference.model_names import demo_or_name
-from comedian.models.configuration_comedian import CHOSEN_ON_VALIDATION
+from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import Recipe
@@ -60,6 +60,7 @@ STAGE_FILES = (
     "model.safetensors.index.json",
     "config.json",
     "*_scores.json",
+    "*_reported.json",
     "predictions_*.zip",
     "learning_curve.svg",
     "model_record.json",

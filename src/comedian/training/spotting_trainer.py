@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import re
 import time
 from pathlib import Path
@@ -15,7 +14,8 @@ from transformers import EvalPrediction
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from comedian.errors import InputError
-from comedian.evaluation.calibration import reporting_settings, too_few_events
+from comedian.evaluation.calibration import reporting_settings
+from comedian.evaluation.reported_events import count_reported, write_reported
 from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
@@ -26,6 +26,7 @@ from comedian.evaluation.spotting_evaluator import (
 from comedian.files import atomic_write_text
 from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.samples.augmentation import mix_neighbours
@@ -33,8 +34,6 @@ from comedian.samples.datasets import HalfDataset, WindowDataset
 from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
-
-logger = logging.getLogger(__name__)
 
 # in a checkpoint, beside their average: what training goes on from
 TRAINED_WEIGHTS = "trained_weights.safetensors"
@@ -234,8 +233,8 @@ class SpottingTrainer(StageTrainer):
     def finish(self) -> dict[str, dict]:
         """Calibrate and choose thresholds on the validation halves, save the model and, beside it, what it does there.
 
-        Written are the model, `validation_scores.json`, `predictions_validation.zip` and `learning_curve.svg`; scores of an
-        earlier model in the folder go.
+        Written are the model, `validation_scores.json`, `validation_reported.json`, `predictions_validation.zip` and
+        `learning_curve.svg`; scores of an earlier model in the folder go.
 
         Returns:
             Official scores on validation (`tight`, `loose`, fractions).
@@ -244,10 +243,9 @@ class SpottingTrainer(StageTrainer):
         if not isinstance(halves, HalfDataset):
             raise InputError("thresholds are chosen on one evaluation set; give one `eval_dataset`")
         spots = self.spot_halves(halves)
-        for name, value in reporting_settings(judge_spots_of_halves(spots, halves, config.label_names)).items():
+        judged = judge_spots_of_halves(spots, halves, config.label_names)
+        for name, value in reporting_settings(judged).items():
             setattr(config, name, value)
-        if self.is_world_process_zero() and (few := too_few_events(config.label_names, config.label_num_events)):
-            logger.warning(few)
         scores = average_map_of(spots, halves)
         self.save_model(_internal_call=True)
         self.save_state()
@@ -255,6 +253,7 @@ class SpottingTrainer(StageTrainer):
             for path in (*output.glob(f"*{SCORES_SUFFIX}"), *output.glob("predictions_*.zip")):
                 path.unlink()
             write_scores(output, "validation", scores, spots, halves)
+            write_reported(output, count_reported(judged, config))
             curve = read_curve(output / "trainer_state.json")
             atomic_write_text(output / CURVE_FILE_NAME, draw_curves({"validation": curve}))
         self._finished_at_step = self.state.global_step
@@ -271,7 +270,8 @@ class SpottingTrainer(StageTrainer):
         model = self._average or self.whole_model()
         training = model.training
         model.eval()
-        scores = score_halves_together(model, self.processing_class, halves, not self.args.disable_tqdm)
+        torch_model = TorchModel(model, self.processing_class)
+        scores = score_halves_together(torch_model, halves, not self.args.disable_tqdm)
         model.train(training)
         return spots_of_halves(scores, halves, self.model.config)
 

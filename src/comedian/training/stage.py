@@ -3,11 +3,13 @@
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -20,6 +22,7 @@ from comedian.hub.model_record import hash_weights, read_record
 from comedian.inference.model_names import find_model
 from comedian.models import (
     ComedianConfig,
+    ComedianForActionSpotting,
     ComedianForContrastivePretraining,
     ComedianForFeatureDistillation,
     ComedianModel,
@@ -82,7 +85,7 @@ def build_model(
         model_class: the stage's.
         section: the recipe's `model`.
         folder: the recipe's, where `model.config` starts from.
-        labels: for a model with a classifier: a checkpoint of the same labels keeps its own.
+        labels: for a model with a classifier: a checkpoint keeps what it has of these labels.
 
     Raises:
         InputError: no such file or checkpoint, or fields that cannot be.
@@ -104,14 +107,22 @@ def build_model(
         new_labels = labels and stored.label_names != list(labels)
         config = effective_config(stored, section, **names)
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
-            model = model_class.from_pretrained(
-                place.source, subfolder=place.subfolder, config=config, use_safetensors=True
-            )
+            with expected_loading(section.checkpoint) as note:
+                model, loading = model_class.from_pretrained(
+                    place.source,
+                    subfolder=place.subfolder,
+                    config=config,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+                note(loading)
             model.config.name_or_path = section.checkpoint
             return model
-        backbone, loading = ComedianModel.from_pretrained(
-            place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
-        )
+        with expected_loading(section.checkpoint) as note:
+            backbone, loading = ComedianModel.from_pretrained(
+                place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
+            )
+            note(loading)
         backbone.config.name_or_path = section.checkpoint
         model = model_class(backbone.config)
         model.comedian.load_state_dict(backbone.state_dict())
@@ -122,11 +133,72 @@ def build_model(
             and "temporal_encoder.norm.weight" in loading["missing_keys"]
         ):
             model.start_temporal_encoder()
+        if new_labels and ComedianForActionSpotting.__name__ in (stored.architectures or ()):
+            with expected_loading(section.checkpoint):
+                start = ComedianForActionSpotting.from_pretrained(
+                    place.source, subfolder=place.subfolder, use_safetensors=True
+                )
+            keep_known_labels(model, start)
         return model
     except InputError:
         raise
     except (StrictDataclassError, OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
         raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def expected_loading(checkpoint: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show no report of transformers where a start lacks, or has more than, what a stage makes afresh: heads, time.
+
+    Yields:
+        What is called with the loading information, and warns where weights of the spatial encoder are missing.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return "LOAD REPORT" not in text or "MISMATCH" in text or "CONVERSION" in text
+
+    def note(loading: Mapping[str, Any]) -> None:
+        if missing := sorted(name for name in loading["missing_keys"] if "spatial_encoder." in name):
+            logger.warning(
+                "`%s` lacks %d weights of the spatial encoder, such as `%s`; these start at random",
+                *(checkpoint, len(missing), missing[0]),
+            )
+
+    reporter = logging.getLogger("transformers.modeling_utils")
+    reporter.addFilter(is_news)
+    try:
+        yield note
+    finally:
+        reporter.removeFilter(is_news)
+
+
+@torch.no_grad()
+def keep_known_labels(model: ComedianForActionSpotting, start: ComedianForActionSpotting) -> None:
+    """Copy what a start model has beside its backbone: the heads' rows of the labels that both have, and sound.
+
+    Args:
+        model: of other labels; the rows of labels that the start does not have stay as they are.
+        start: a model of the same backbone.
+    """
+    old_labels = {label: index for index, label in enumerate(start.config.label_names)}
+    pairs = [(new, old_labels[label]) for new, label in enumerate(model.config.label_names) if label in old_labels]
+    if not pairs:
+        return
+    new, old = map(list, zip(*pairs, strict=True))
+    # a class of one's own may have another head
+    is_same_head = type(model.classifier) is type(start.classifier)
+    if is_same_head and model.config.logits_per_token == start.config.logits_per_token:
+        for name in ("weight", "bias"):
+            rows, start_rows = (
+                getattr(of.classifier, name).unflatten(0, (of.config.logits_per_token, -1)) for of in (model, start)
+            )
+            rows[:, new] = start_rows[:, old]
+    if model.config.offset_radius_s is not None and model.config.offset_radius_s == start.config.offset_radius_s:
+        for name in ("weight", "bias"):
+            getattr(model.offset_head, name)[new] = getattr(start.offset_head, name)[old]
+    if model.config.sound and start.config.sound:
+        model.sound_encoder.load_state_dict(start.sound_encoder.state_dict())
 
 
 def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_data: Any) -> ComedianConfig:

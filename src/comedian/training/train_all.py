@@ -16,7 +16,7 @@ from comedian.features.published import import_features
 from comedian.features.reduction import reduce_features
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
-from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.inference.torch_model import TorchModel, load_model
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
 from comedian.soccernet.splits import matches_of_splits
@@ -49,6 +49,13 @@ STAGES: dict[str, Callable[..., Any]] = {
     "distill": distill,
     "finetune_head": finetune,
     "finetune": finetune,
+}
+# what each is for, in the words of its banner
+PURPOSES = {
+    "pretrain": "spatial encoder without labels",
+    "distill": "backbone on a teacher's features",
+    "finetune_head": "spotting head on the labels",
+    "finetune": "whole model on the labels",
 }
 TEACHER = "teacher"
 SETTINGS: dict[str, type[StageConfig]] = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
@@ -180,7 +187,10 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     if "distill" in stages:
         run.data = replace(run.data, features=str(bank_of(run, plan.features)))
     checkpoint = None
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
+        PartialState().print(
+            f"\n== stage {number} of {len(stages)}: {stage}, {PURPOSES[stage]} -> {run.output / stage}"
+        )
         if stage == "distill":
             make_features(run, plan.features)
         run_stage(run, stage, STAGES[stage], checkpoint)
@@ -242,9 +252,12 @@ def make_features(run: Run, source: FeatureSource) -> None:
     if source.teacher is not None:
         model = run.output / TEACHER
         start = None if source.teacher_start is None else run.output / source.teacher_start
+        PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
     bank, reduced = run.output / "features", run.output / "features_reduced"
     video_ids = matches_of_splits(Path(run.data.root), ["train"], run.data.splits)
+
+    PartialState().print(f"-- features for `distill` -> {bank}")
 
     def begin() -> None:
         facts = {"source": asdict(source), "teacher": source.teacher and hash_weights(model), "train": video_ids}
@@ -316,8 +329,7 @@ def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
     """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
     folder = run.output / "finetune"
-    model = ComedianForActionSpotting.from_pretrained(folder).eval().to(PartialState().device)
-    processor = ComedianVideoProcessor.from_pretrained(folder)
+    model = TorchModel(*load_model(str(folder), PartialState().device))
     scores = {}
     # the stage has scored validation itself, unless `comedian tune` has removed what its settings changed
     if (folder / "validation_scores.json").is_file():
@@ -328,7 +340,7 @@ def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
         except InputError:
             # no test split, or one without labels
             continue
-        spots = spots_of_halves(score_halves_together(model, processor, halves), halves, model.config)
+        spots = spots_of_halves(score_halves_together(model, halves), halves, model.config)
         scores[split] = average_map_of(spots, halves)
         on_main_process(partial(write_scores, folder, split, scores[split], spots, halves))
 

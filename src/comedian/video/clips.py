@@ -9,6 +9,7 @@ own last frames refer to.
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -96,11 +97,21 @@ def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float,
     return Segment(video, max(0.0, spot["timestamp_s"] - before_s), min(duration_s, spot["timestamp_s"] + after_s))
 
 
-def clip_name(number: int, spot: Mapping[str, Any]) -> str:
-    """Return a file's name such as `0001_h1_12m34s_Goal.mp4`, whatever the label holds."""
-    minutes, seconds = divmod(int(spot["timestamp_s"]), 60)
-    label = re.sub(r"[^\w-]+", "_", spot["label"]).strip("_")[:MAX_LABEL_LETTERS] or "event"
-    return f"{number:04d}_h{spot['half']}_{minutes:02d}m{seconds:02d}s_{label}.mp4"
+def clip_names(spots: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a file's name a spot, such as `Goal_h1_12m34s.mp4`, whatever the labels hold.
+
+    Spots of one label within a second are told apart by a number: `Goal_h1_12m34s_2.mp4`.
+    """
+    names, taken = [], Counter()
+    for spot in spots:
+        minutes, seconds = divmod(int(spot["timestamp_s"]), 60)
+        label = re.sub(r"[^\w-]+", "_", spot["label"]).strip("_")[:MAX_LABEL_LETTERS] or "event"
+        name = f"{label}_h{spot['half']}_{minutes:02d}m{seconds:02d}s"
+        # some file systems do not tell capitals apart
+        taken[name.casefold()] += 1
+        number = taken[name.casefold()]
+        names.append(f"{name}.mp4" if number == 1 else f"{name}_{number}.mp4")
+    return names
 
 
 def write_clips(

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
     from comedian.conversion.averaging import average_models
     from comedian.hub.model_record import record_of_average
-    from comedian.inference.spotter import load_model
+    from comedian.inference.torch_model import load_model
 
     first, *others = map(str, args.checkpoints)
     model, processor = load_model(first, "cpu")

@@ -39,16 +39,16 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from comedian.soccernet.annotations import read_results
-    from comedian.video.clips import clip_name, segment_of, write_clips, write_reel
+    from comedian.video.clips import clip_names, segment_of, write_clips, write_reel
 
     spots = sorted(read_results(args.events), key=lambda spot: (spot["half"], spot["timestamp_s"]))
     if unknown := set(args.labels or ()) - {spot["label"] for spot in spots}:
         known = ", ".join(sorted({spot["label"] for spot in spots}))
         raise InputError(f"--labels: `{args.events}` has no {sorted(unknown)[0]!r}; it has {known}")
-    # numbered before the choice, so that an event's clip has one name
+    # named before the choice, so that an event's clip has one name
     segments = {
-        clip_name(number, spot): segment_of(spot, args.videos, args.before, args.after)
-        for number, spot in enumerate(spots, 1)
+        name: segment_of(spot, args.videos, args.before, args.after)
+        for name, spot in zip(clip_names(spots), spots, strict=True)
         if spot["score"] >= args.min_score and (not args.labels or spot["label"] in args.labels)
     }
     if not segments:

@@ -8,6 +8,7 @@ Several processes: `accelerate launch examples/distill.py --config recipe.yaml .
 import argparse
 
 from comedian.cli.recipe_arguments import add_arguments as add_arguments
+from comedian.cli.recipe_arguments import hide_short_bars
 
 
 def run(args: argparse.Namespace) -> None:
@@ -17,6 +18,7 @@ def run(args: argparse.Namespace) -> None:
     from comedian.training.distill import distill
     from comedian.training.recipe import load_recipe
 
+    hide_short_bars()
     recipe = load_recipe(args.config, args.overrides)
     distill(recipe, resume=not args.restart)
     PartialState().print(f"the backbone is in {recipe.training['output_dir']}")

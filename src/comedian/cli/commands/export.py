@@ -1,11 +1,17 @@
-"""Write a model as graphs that run without Python or transformers.
+"""Write a model as graphs that run without PyTorch and transformers.
 
-OUTPUT_DIR gets `spatial_encoder` (tubelets to tokens) and `temporal_encoder` (windows of tokens to scores), `spotting.json`
-with all settings, and `postprocessing_comedian.py`, which makes spots of scores with NumPy alone.
+OUTPUT_DIR gets `spatial_encoder` (tubelets to tokens) and `temporal_encoder` (windows of tokens to scores). The formats onnx
+and torch-export are for programs of your own: `spotting.json` holds all settings, and `postprocessing_comedian.py` makes
+spots of scores with NumPy alone. The format openvino is for CPUs: OUTPUT_DIR is a model for `comedian spot --model` and
+`comedian extract-features --model`.
+
+With --int8, the spatial encoder is quantised with frames of MATCHES, and scored on their validation split before and after.
 """
 
 import argparse
 from pathlib import Path
+
+from comedian.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,20 +20,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="new or empty folder")
     parser.add_argument(
         "--format",
-        choices=("onnx", "torch-export"),
+        choices=("onnx", "torch-export", "openvino"),
         default="onnx",
-        help="onnx for ONNX Runtime (needs `pip install comedian[export]`), torch-export for `torch.export.load`; "
-        "default: onnx",
+        help="onnx for ONNX Runtime (needs `pip install comedian[export]`), torch-export for `torch.export.load`, openvino "
+        "for `comedian spot` on CPUs (needs `pip install comedian[openvino]`); default: onnx",
+    )
+    quantization = parser.add_argument_group("int8, for the format openvino")
+    quantization.add_argument("--int8", action="store_true", help="quantise the spatial encoder, see --calibrate")
+    quantization.add_argument(
+        "--calibrate",
+        metavar="MATCHES",
+        type=Path,
+        help="folder of matches in SoccerNet's layout, with videos, labels and splits",
+    )
+    quantization.add_argument(
+        "--split", metavar="NAME", help="split of MATCHES whose frames set the ranges of int8; default: train"
+    )
+    quantization.add_argument(
+        "--max-loss",
+        metavar="POINTS",
+        type=float,
+        help="points of tight average-mAP that int8 may lose on validation, else nothing is written; default: 0.5",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Export, and say what was written."""
-    from comedian.conversion.export import export_model
-    from comedian.conversion.model_folder import check_output_dir
-    from comedian.inference.spotter import load_model
+    _check(args)
+    if args.format == "openvino":
+        _export_openvino(args)
+    else:
+        from comedian.conversion.export import export_model
+        from comedian.conversion.model_folder import check_output_dir
+        from comedian.inference.torch_model import load_model
 
-    check_output_dir(args.output_dir)
-    export_model(*load_model(args.model, "cpu"), args.output_dir, args.format)
+        check_output_dir(args.output_dir)
+        export_model(*load_model(args.model, "cpu"), args.output_dir, args.format)
     for path in sorted(args.output_dir.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that do not fit."""
+    if args.int8 and args.format != "openvino":
+        raise InputError("--int8 is for --format openvino; add it, or leave out --int8")
+    if args.int8 and args.calibrate is None:
+        raise InputError("--int8 needs frames: give a folder of matches with --calibrate MATCHES")
+    given = {"calibrate": args.calibrate, "split": args.split, "max-loss": args.max_loss}
+    for name in (name for name, value in given.items() if value is not None and not args.int8):
+        raise InputError(f"--{name} is for --int8; add it, or leave out --{name}")
+    if args.max_loss is not None and not 0 <= args.max_loss <= 100:
+        raise InputError(f"--max-loss {args.max_loss:g}: give points of average-mAP, 0 to 100")
+
+
+def _export_openvino(args: argparse.Namespace) -> None:
+    """Export for OpenVINO, and print what int8 costs."""
+    from comedian.conversion.openvino_export import MAX_LOSS, Quantization, export_openvino
+
+    quantization = None
+    if args.int8:
+        max_loss = MAX_LOSS if args.max_loss is None else args.max_loss
+        quantization = Quantization(args.calibrate, args.split or "train", max_loss)
+    scores = export_openvino(args.model, args.output_dir, quantization)
+    if scores:
+        print(f"validation, tight average-mAP: {scores['before']:.2f} before int8, {scores['after']:.2f} after")

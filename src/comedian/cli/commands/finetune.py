@@ -6,6 +6,11 @@
 The first lays the videos out, decodes them once, keeps some for validation, trains, and chooses a threshold a label; the
 model is in RUN/model. The CSV has the columns video,label,time_s; other formats are those of `comedian data convert`.
 
+    comedian finetune --videos VIDEOS --events MORE.csv --continue-from RUN --output RUN_2
+
+goes on with added labels: from the model of RUN, with the same matches for validation, decoding new videos only. MORE.csv
+holds the former labels and the added ones.
+
 Any field of the recipe, its sections `model`, `data` and `training`, can be overridden, in both:
 `--training.num_train_epochs 3 --model.overrides.fps 5`. Given again, the same command resumes an
 interrupted run from its last checkpoint, and leaves a finished one as it is; with other settings or data it needs --restart.
@@ -18,7 +23,7 @@ from pathlib import Path
 from comedian.cli import recipe_arguments
 
 NEEDED_OF_VIDEOS = ("videos", "events", "model", "output")
-OPTIONS_OF_VIDEOS = ("validation_share", "seed")
+OPTIONS_OF_VIDEOS = ("validation_share", "seed", "continue_from")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe_arguments.add_arguments(parser, required=False)
     parser.add_argument("--videos", metavar="DIR", type=Path, help="folder of videos, in place of a recipe")
     parser.add_argument("--events", metavar="FILE", type=Path, help="their events")
-    parser.add_argument("--model", metavar="START", help="folder or Hub repository of the model to start from")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--model", metavar="START", help="folder or Hub repository of the model to start from")
+    start.add_argument(
+        "--continue-from",
+        metavar="RUN",
+        type=Path,
+        help="the output of a former `finetune --videos`: start from its model and keep its matches for validation",
+    )
     parser.add_argument("--output", metavar="RUN", type=Path, help="where everything goes")
     parser.add_argument(
         "--validation-share", type=float, help="of the videos, where FILE tells no split (default: 0.2)"
@@ -44,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
     if args.config and given:
         option = next(iter(given)).replace("_", "-")
         raise InputError(f"`--{option}` does not go with `--config`; give a recipe, or videos and their events")
+    if args.continue_from and not args.config:
+        given["model"] = str(args.continue_from / "model")
     if not args.config and (missing := [name for name in NEEDED_OF_VIDEOS if name not in given]):
         raise InputError(
             f"`--{missing[0]}` is missing; give --videos, --events, --model and --output, or --config RECIPE"
@@ -51,6 +65,10 @@ def run(args: argparse.Namespace) -> None:
 
     from accelerate import PartialState
 
+    from comedian.evaluation.reported_events import lines_of, read_reported
+    from comedian.hub.model_card import CURVE_FILE_NAME
+
+    recipe_arguments.hide_short_bars()
     if args.config:
         from comedian.training.finetune import finetune
         from comedian.training.recipe import load_recipe
@@ -65,4 +83,11 @@ def run(args: argparse.Namespace) -> None:
     for metric, values in scores.items():
         tell(f"validation average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
     model = recipe.training["output_dir"]
+    if counted := read_reported(Path(model)):
+        tell("\n" + "\n".join(lines_of(*counted)) + "\n")
+    tell(f"the learning curve is in {Path(model) / CURVE_FILE_NAME}")
     tell(f"the model is in {model}; try it:  comedian spot VIDEO --model {model} --output events.json")
+    if args.videos:
+        tell(f"correct what it finds:  comedian label VIDEO --model {model} --suggest 20 --output label.html")
+        words = f"--videos {args.videos} --events EVENTS --continue-from {args.output} --output NEW_RUN"
+        tell(f"and train on that too:  comedian finetune {words}")

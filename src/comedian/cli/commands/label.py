@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from comedian.errors import printable
+    from comedian.inference.many_videos import name_videos
     from comedian.report.label import write_label_page
     from comedian.soccernet.labels import read_label_list
     from comedian.video.decoding import probe
@@ -91,23 +92,6 @@ def run(args: argparse.Namespace) -> None:
     for copy in copies:
         print(f"{copy}: a copy that browsers play")
     print(f"{args.output}: {len(videos)} videos, {len(events)} events; open it in a browser")
-
-
-def name_videos(paths: list[Path]) -> dict[str, Path]:
-    """Return name -> video; the names are relative to the folder that holds all of them, as `--videos FOLDER` takes them.
-
-    Raises:
-        InputError: a video does not exist, or is given twice.
-    """
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"`{path}` does not exist or is not a file; give videos")
-    folder = os.path.commonpath([path.absolute().parent for path in paths])
-    names = [Path(os.path.relpath(path.absolute(), folder)).as_posix() for path in paths]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"`{name}` is given twice; give each video once")
-    return dict(zip(names, paths, strict=True))
 
 
 def events_of_file(path: Path, videos: dict[str, Path]) -> tuple[list, tuple[str, ...]]:

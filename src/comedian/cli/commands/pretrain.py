@@ -8,6 +8,7 @@ Several processes: `accelerate launch examples/pretrain.py --config recipe.yaml 
 import argparse
 
 from comedian.cli.recipe_arguments import add_arguments as add_arguments
+from comedian.cli.recipe_arguments import hide_short_bars
 
 
 def run(args: argparse.Namespace) -> None:
@@ -17,6 +18,7 @@ def run(args: argparse.Namespace) -> None:
     from comedian.training.pretrain import pretrain
     from comedian.training.recipe import load_recipe
 
+    hide_short_bars()
     recipe = load_recipe(args.config, args.overrides)
     pretrain(recipe, resume=not args.restart)
     PartialState().print(f"the spatial encoder is in {recipe.training['output_dir']}")

@@ -1,9 +1,12 @@
 """Find the events of one or more videos.
 
-VIDEO is one video, or the videos of the halves of one match in order. Videos that are named as SoccerNet names halves
-(`1_224p.mkv`) are the halves of their names, of the match that their folder is called. The events go to the terminal and,
-in SoccerNet's `results_spotting.json` form, to --output. Reported are those whose score reaches the threshold that was
-chosen for their label in training.
+VIDEO is a video, a folder of videos or a pattern such as `"videos/*.mp4"`. Several videos are spotted one by one: --output
+is then a folder with one file of events a video, and the same command again spots only the videos that are missing. With
+--match they are the parts of one match, in order. Videos that are named as SoccerNet names halves (`1_224p.mkv`) and lie
+in one folder are the halves of their names, of the match that their folder is called.
+
+The events go to the terminal and, in SoccerNet's `results_spotting.json` form, to --output. Reported are those whose score
+reaches the threshold that was chosen for their label in training.
 
 A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
 server, with every candidate as the metric wants them. Where --save-scores was given, the same command resumes after an
@@ -16,16 +19,20 @@ event is printed as a line of JSON as soon as it is final. Ctrl-C ends the strea
 import argparse
 import sys
 from collections.abc import Sequence
+from glob import glob, has_magic
 from pathlib import Path
 
-from comedian.errors import InputError
+from comedian.errors import InputError, printable
 from comedian.files import make_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the words of `comedian spot`."""
     parser.add_argument(
-        "videos", metavar="VIDEO", nargs="*", help="videos (half 1, half 2, ...), or one folder of matches"
+        "videos", metavar="VIDEO", nargs="*", help="videos, one folder of videos, or one folder of matches"
+    )
+    parser.add_argument(
+        "--match", action="store_true", help="the videos are the parts of one match, in order: half 1, half 2, ..."
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -42,7 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         type=Path,
-        help="a .json, or a .zip with one a match; default: events.json, for a folder results.zip",
+        help="a .json, or a .zip with one a match; of several videos, a folder with a .json each; default: events.json, of "
+        "several videos the folder events, of a folder of matches results.zip",
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="of several videos: spot all of them anew where --output holds events of other settings",
     )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write the events as CSV too")
     parser.add_argument("--save-scores", metavar="FOLDER", type=Path, help="keep the raw scores of each half")
@@ -125,8 +138,13 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(
                 f"`{video}` is an address; download the video first, or add --live to read it as a stream"
             )
-    args.videos = [Path(video) for video in args.videos]
+    args.videos = _expand(args.videos)
     is_folder = len(args.videos) == 1 and args.videos[0].is_dir()
+    if not args.scores and (named := _videos_of_their_own(args, is_folder)):
+        return _run_many(args, named)
+    if args.restart:
+        raise InputError("--restart is of several videos that are spotted one by one; leave it out")
+
     from comedian.sharing import is_main_process
 
     output = args.output or Path("results.zip" if is_folder else "events.json")
@@ -177,8 +195,93 @@ def run(args: argparse.Namespace) -> None:
     if args.report:
         _write_report(args, video_id, halves, events, config, annotations)
     print("\n".join(_table_lines(events)))
-    _tell_default_threshold(args, config)
+    _tell_quality(args, config)
     print(f"{output}: {len(events)} events", file=sys.stderr)
+
+
+def _expand(words: Sequence[str]) -> list[Path]:
+    """Return the paths, and for a pattern, which some shells pass on as it is, what it stands for."""
+    paths = []
+    for word in words:
+        if Path(word).exists() or not has_magic(word):
+            paths.append(Path(word))
+        elif found := sorted(glob(word, recursive=True)):
+            paths += map(Path, found)
+        else:
+            raise InputError(f"nothing matches `{word}`; mend the pattern, or name the videos")
+    return paths
+
+
+def _videos_of_their_own(args: argparse.Namespace, is_folder: bool) -> dict[str, Path] | None:
+    """Return name -> video where each is spotted on its own; None for the parts of one match, or a folder of matches."""
+    from comedian.inference.many_videos import find_videos, name_videos
+    from comedian.soccernet.layout import are_named_halves, find_label_file, find_matches
+
+    if is_folder:
+        root, matches = args.videos[0], find_matches(args.videos[0])
+        videos = find_videos(root)
+        # names such as `1.mp4` may be anybody's: these are halves in a match's own folder
+        is_root_alone = matches == ["."] and not find_label_file(root) and not are_named_halves(videos)
+        if args.match:
+            raise InputError("--match takes the videos of one match; name them in order")
+        if matches and not is_root_alone:
+            if loose := [video for video in videos if video.parent.relative_to(root).as_posix() not in matches]:
+                named = ", ".join(video.relative_to(root).as_posix() for video in loose[:5])
+                more = f" and {len(loose) - 5} more" if len(loose) > 5 else ""
+                print(f"left out, not halves of a match: {printable(named)}{more}", file=sys.stderr)
+            return None
+        return name_videos(videos, root) if videos else None
+    if len(args.videos) < 2 or args.match or any(video.is_dir() for video in args.videos):
+        return None
+    return None if are_named_halves(args.videos) else name_videos(args.videos)
+
+
+def _run_many(args: argparse.Namespace, videos: dict[str, Path]) -> None:
+    """Spot each video on its own, and say in a line what came of each."""
+    output = args.output or Path("events")
+    _check_many(args, len(videos), output)
+
+    from comedian.inference.many_videos import ManyVideos, check_folder, spot_videos
+
+    check_folder(output)
+    spotter = _load(args)
+    _tell_unreachable(args.threshold, spotter.config)
+    config = _with_settings(spotter.config, args.nms_type, args.nms_window)
+    run = ManyVideos(videos, output, args.keep_all, args.threshold, args.save_scores, args.save_windows)
+    spotted = spot_videos(run, spotter, config, args.restart)
+    _tell_quality(args, config)
+    kept = f", {spotted.num_kept} of them spotted before" if spotted.num_kept else ""
+    print(f"{output}: {spotted.num_found} events in {len(spotted.files)} videos{kept}", file=sys.stderr)
+    for name, reason in spotted.failed.items():
+        print(f"{printable(name)} was left out: {reason}", file=sys.stderr)
+    if spotted.failed:
+        raise InputError(
+            f"{len(spotted.failed)} of {len(videos)} videos could not be spotted, see above; the events of the others "
+            f"are in `{output}`"
+        )
+
+
+def _check_many(args: argparse.Namespace, count: int, output: Path) -> None:
+    """Refuse at once what would otherwise fail after the work."""
+    parts = "add --match if they are the parts of one match"
+    for option in ("csv", "report", "report_labels", "tolerance"):
+        if getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is of one match, and the {count} videos are spotted one by one; {parts}")
+    if output.suffix in (".json", ".zip"):
+        raise InputError(f"--output {output}: {count} videos have a file of events each; give a folder, or {parts}")
+    _check_options(args)
+    if args.split:
+        raise InputError(f"--split {args.split}: only a folder of matches has splits")
+    from comedian.sharing import num_launched
+
+    if args.shard or num_launched() > 1:
+        raise InputError(
+            f"the {count} videos are spotted one by one, by one process; leave out --shard and `accelerate launch`, or give "
+            "a folder of matches"
+        )
+    for folder in filter(None, (output, args.save_scores)):
+        make_folder(folder)
 
 
 def _models_to_choose() -> str:
@@ -216,9 +319,17 @@ def _tell_unreachable(threshold: float | str | None, config) -> None:
             )
 
 
-def _tell_default_threshold(args: argparse.Namespace, config) -> None:
-    """Say from which score events are reported, where neither the model nor the user does."""
-    from comedian.models.configuration_comedian import DEFAULT_THRESHOLD
+def _tell_quality(args: argparse.Namespace, config) -> None:
+    """Say from which score events are reported, where neither the model nor the user does, and of which labels most err."""
+    from comedian.inference.settings import weak_labels
+    from comedian.models.settings_comedian import DEFAULT_THRESHOLD
+
+    if not args.keep_all and args.threshold is None and (weak := weak_labels(config)):
+        print(
+            f"the model is weak: on validation, fewer than half of the reported events were right of {', '.join(weak)}; "
+            "--threshold precision=0.5 leaves out what is mostly wrong",
+            file=sys.stderr,
+        )
 
     if config.label_thresholds is None and not args.keep_all and args.threshold is None:
         print(
@@ -230,9 +341,12 @@ def _tell_default_threshold(args: argparse.Namespace, config) -> None:
 
 def _run_live(args: argparse.Namespace) -> None:
     """Print the events of a stream as they become final, and write those files that were asked for."""
-    if args.scores or args.save_scores or args.save_windows or args.split or args.report:
+    if args.shard:
+        raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
+    if args.scores or args.save_scores or args.save_windows or args.split or args.report or args.match or args.restart:
         raise InputError(
-            "--live takes no --scores, --save-scores, --save-windows, --split or --report; leave them out"
+            "--live takes no --scores, --save-scores, --save-windows, --split, --report, --match or --restart; leave them "
+            "out"
         )
     if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
         raise InputError("--live takes one file, one address or -; name it before --model")
@@ -251,7 +365,7 @@ def _run_live(args: argparse.Namespace) -> None:
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.keep_all, threshold=args.threshold)
     if models.hears:
         print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
-    _tell_default_threshold(args, models.config)
+    _tell_quality(args, models.config)
     print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:
@@ -263,8 +377,7 @@ def _run_live(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
     """Refuse at once what would otherwise fail after the work."""
-    if args.look_ahead is not None:
-        raise InputError("--look-ahead is of --live; add --live or leave it out")
+    _check_options(args)
     if args.model and not args.videos:
         raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
     if args.scores and (args.save_scores or args.split or args.flip or (args.videos and not args.report)):
@@ -281,7 +394,6 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError(f"--split {args.split}: only a folder of matches has splits")
     if args.shard and not (is_folder and args.save_scores):
         raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
-    _check_threshold(args.threshold)
     if output.suffix not in (".json", ".zip"):
         raise InputError(f"--output {output}: give a name that ends in .json or .zip")
     if is_folder and output.suffix != ".zip":
@@ -294,10 +406,17 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         if path.is_dir():
             raise InputError(f"`{path}` is a folder; give a file's name")
         make_folder(path.parent)
-    if args.save_windows is not None and not args.save_scores:
-        raise InputError(f"--save-windows {args.save_windows:g}: say with --save-scores FOLDER where to keep them")
     if args.save_scores:
         make_folder(args.save_scores)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Check what does not depend on whether the videos are one match."""
+    if args.look_ahead is not None:
+        raise InputError("--look-ahead is of --live; add --live or leave it out")
+    _check_threshold(args.threshold)
+    if args.save_windows is not None and not args.save_scores:
+        raise InputError(f"--save-windows {args.save_windows:g}: say with --save-scores FOLDER where to keep them")
 
 
 def _check_threshold(threshold: float | str | None) -> None:

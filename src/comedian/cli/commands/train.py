@@ -42,15 +42,20 @@ def run(args: argparse.Namespace) -> None:
     """Train and print the scores."""
     from accelerate import PartialState
 
+    from comedian.cli.recipe_arguments import hide_short_bars
+    from comedian.evaluation.reported_events import lines_of, read_reported
     from comedian.training.recipe import DataSection
     from comedian.training.train_all import Run, overrides_of_stages, train_all
 
+    hide_short_bars()
     data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=args.splits)
     overrides = overrides_of_stages(args.overrides, args.seed)
     scores = train_all(Run(args.recipe_dir, args.output, data, overrides, args.restart), args.stages)
     for split, metrics in scores.items():
         for metric, values in metrics.items():
             PartialState().print(f"{split} average-mAP {metric}: {100 * values['a_mAP']:.2f} %")
+    if counted := read_reported(args.output / "finetune"):
+        PartialState().print("\n" + "\n".join(lines_of(*counted)) + "\n")
     PartialState().print(
         f"the model is in {args.output / 'finetune'}, its learning curve in {args.output / 'curves.svg'}"
     )

@@ -88,8 +88,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _outdated(folder: Path) -> list[Path]:
-    """Scores and predictions beside a model, of other settings than it has now."""
-    return [*sorted(folder.glob("*_scores.json")), *sorted(folder.glob("predictions_*.zip"))]
+    """Scores, counts and predictions beside a model, of other settings than it has now."""
+    patterns = ("*_scores.json", "*_reported.json", "predictions_*.zip")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def _lines(tuned, labels: Sequence[str]) -> list[str]:

@@ -2,6 +2,9 @@ const halfOf = new Map(data.halves.map((half) => [half.half, half]));
 const hasTruth = data.truths !== null;
 const RESULTS = { hit: "hit", alarm: "false alarm", miss: "miss" };
 const SUBTITLE_S = 3;
+const LEAD_S = 3; // an event is played from so long before
+const MAX_TICKS = 8; // in the part of a timeline that is seen
+const TICK_STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
 const partName = (half) => (data.halves.length > 1 ? `Half ${half}` : "Video");
 const hue = (label) => ((label * 137.5 + 250) % 360).toFixed(1);
@@ -26,6 +29,7 @@ function resultOf(item) {
 // ---- video ----
 const video = find("video"), note = find("video-note");
 let current = null; // the half in the player
+let shown_s = null; // time of the frame on screen, on the player's clock
 // a player's clock begins with the first stream; the page's, with the first picture
 const inPlayer = (half, time_s) => time_s + (half.video?.offset_s ?? 0);
 
@@ -37,24 +41,44 @@ function tellProblem() {
 function showHalf(half) {
   if (half === current) return;
   current = half;
+  shown_s = null;
   note.textContent = "";
   video.src = half.video.src;
+  video.playbackRate = Number(find("speed").value);
   for (const button of find("halves").children) button.ariaPressed = String(Number(button.value) === half.half);
   movePlayhead();
 }
+const playhead_s = () => video.currentTime - inPlayer(current, 0);
 function movePlayhead() {
   for (const head of document.querySelectorAll(".playhead")) {
     head.hidden = Number(head.dataset.half) !== current.half;
-    head.style.setProperty("--at", percent(video.currentTime - inPlayer(current, 0), current.duration_s));
+    head.style.setProperty("--at", percent(playhead_s(), current.duration_s));
   }
+  if (!video.paused) centre(current, playhead_s());
 }
-function seek(half, time_s) {
+function seek(half, time_s, plays = false) {
   if (!half.video) return;
   const isNew = half !== current;
   showHalf(half);
-  const place_s = inPlayer(half, time_s);
-  if (!isNew && video.readyState) video.currentTime = place_s;
-  else video.addEventListener("loadedmetadata", () => { video.currentTime = place_s; }, { once: true });
+  const go = () => {
+    video.currentTime = inPlayer(half, time_s);
+    // a browser may refuse, or the next click come first
+    if (plays) video.play()?.catch(() => {});
+  };
+  if (!isNew && video.readyState) go();
+  else video.addEventListener("loadedmetadata", go, { once: true });
+}
+function watchFrames() {
+  video.requestVideoFrameCallback?.((_, frame) => {
+    shown_s = frame.mediaTime;
+    watchFrames();
+  });
+}
+function stepFrames(count) {
+  video.pause();
+  const here_s = shown_s !== null && !video.seeking && Math.abs(shown_s - video.currentTime) < 1 ? shown_s : video.currentTime;
+  // into the middle of the frame, or rounding shows another
+  video.currentTime = Math.max(0, here_s + (count + 0.5) / current.video.fps);
 }
 video.addEventListener("error", tellProblem);
 // sound alone: the picture's format is unknown to the browser
@@ -69,7 +93,9 @@ function select(item) {
   const top = item.row.offsetTop - (list.clientHeight - item.row.offsetHeight) / 2;
   list.scrollTo({ top, behavior: "instant" });
   rove(item);
-  seek(halfOf.get(item.half), item.timestamp_s);
+  const half = halfOf.get(item.half);
+  if (!half.video) centre(half, item.timestamp_s);
+  seek(half, Math.max(0, item.timestamp_s - LEAD_S), true);
 }
 // one mark of each timeline can be reached with Tab, the others from it with the arrow keys
 function rove(item) {
@@ -98,9 +124,12 @@ function makeRow(item) {
     make("td", {}, ...picture), make("td", {}, name, ...result), make("td", {}, button), make("td", { className: "number" }, score));
   return item.row;
 }
-function makeMark(item, half) {
-  // a spot lies on its label's curve; what was missed, near the foot
-  const depth = item.score === null ? "0.8" : (1 - Math.min(item.score, 1)).toFixed(3);
+const curveOf = (half, label) => Uint8Array.from(atob(half.curves[label]), (letter) => letter.charCodeAt(0));
+function makeMark(item, half, curve) {
+  // a spot lies on its label's curve, which suppression and calibration do not change; what was missed, near the foot
+  const place = Math.max(0, Math.min((item.timestamp_s - half.curve_begin_s) / half.curve_step_s, curve.length - 1));
+  const [low, high] = [curve[Math.floor(place)], curve[Math.ceil(place)]];
+  const depth = item.score === null ? "0.8" : (1 - (low + (high - low) * (place % 1)) / 255).toFixed(3);
   item.mark = make("button", {
     type: "button", className: `mark ${resultOf(item)}`, title: describe(item), ariaLabel: describe(item), tabIndex: -1,
     style: { "--at": percent(item.timestamp_s, half.duration_s), "--depth": depth },
@@ -109,8 +138,7 @@ function makeMark(item, half) {
   item.mark.item = item;
   return item.mark;
 }
-function makeCurve(half, label) {
-  const bytes = Uint8Array.from(atob(half.curves[label]), (letter) => letter.charCodeAt(0));
+function makeCurve(half, bytes) {
   const end = half.curve_begin_s + half.curve_step_s * (bytes.length - 1);
   const points = Array.from(bytes, (value, index) => `${(half.curve_begin_s + half.curve_step_s * index).toFixed(2)} ${255 - value}`);
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -123,13 +151,14 @@ function makeCurve(half, label) {
   return svg;
 }
 function makeLane(half, label) {
-  const track = make("div", { className: "track" }, makeCurve(half, label));
+  const curve = curveOf(half, label);
+  const track = make("div", { className: "track" }, makeCurve(half, curve));
   for (const item of items) {
     if (item.half !== half.half || item.label !== label) continue;
     if (item.score === null) {
       track.append(make("span", { className: "truth", style: { "--at": percent(item.timestamp_s, half.duration_s) } }));
     }
-    track.append(makeMark(item, half));
+    track.append(makeMark(item, half, curve));
   }
   track.addEventListener("click", (event) => {
     const { left, width } = track.getBoundingClientRect();
@@ -138,15 +167,35 @@ function makeLane(half, label) {
   const name = make("div", { className: "name", title: data.labels[label] }, data.labels[label]);
   return make("div", { className: "lane of-label", style: { "--hue": hue(label) }, "data-label": label }, name, track);
 }
-function makeTimeline(half) {
-  const step_s = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600].find((step) => half.duration_s / step <= 8) ?? 7200;
-  const ticks = make("div", { className: "ticks", ariaHidden: "true" });
+const zoom = () => Number(find("zoom").value);
+function drawTicks(half) {
+  const step_s = TICK_STEPS_S.find((step) => half.duration_s / zoom() / step <= MAX_TICKS) ?? TICK_STEPS_S.at(-1);
+  half.ticks.replaceChildren();
   for (let time_s = 0; time_s < half.duration_s; time_s += step_s) {
-    ticks.append(make("span", { style: { "--at": percent(time_s, half.duration_s) } }, clock(time_s)));
+    half.ticks.append(make("span", { style: { "--at": percent(time_s, half.duration_s) } }, clock(time_s)));
   }
-  const strip = make("div", { className: "strip" }, ...data.labels.map((_, label) => makeLane(half, label)), ticks,
+}
+// the middle of the part that is seen, beside the names of the lanes
+const middle = (half) => (half.lanes.clientWidth - half.ticks.offsetLeft) / 2;
+function centre(half, time_s) {
+  if (zoom() > 1) half.lanes.scrollLeft = half.ticks.offsetWidth * time_s / half.duration_s - middle(half);
+}
+function changeZoom() {
+  const centres_s = data.halves.map((half) =>
+    half === current ? playhead_s() : half.duration_s * (half.lanes.scrollLeft + middle(half)) / half.ticks.offsetWidth);
+  find("timelines").style.setProperty("--zoom", zoom());
+  data.halves.forEach((half, index) => {
+    drawTicks(half);
+    centre(half, centres_s[index]);
+  });
+}
+function makeTimeline(half) {
+  half.ticks = make("div", { className: "ticks", ariaHidden: "true" });
+  drawTicks(half);
+  const strip = make("div", { className: "strip" }, ...data.labels.map((_, label) => makeLane(half, label)), half.ticks,
     make("div", { className: "playhead", "data-half": half.half, hidden: true }));
   const lanes = make("div", { className: "lanes", role: "group", ariaLabel: `Timeline, ${partName(half.half)}`, "aria-describedby": "help" }, strip);
+  half.lanes = lanes;
   lanes.addEventListener("keydown", step);
   return make("div", { className: "half" }, ...(data.halves.length > 1 ? [make("h3", {}, partName(half.half))] : []), lanes);
 }
@@ -283,7 +332,21 @@ const wholeMatch = [
 find("exports").append(...[...wholeMatch, ...data.halves.flatMap(exportsOf)].map(([name, action]) =>
   make("button", { type: "button", onclick: action }, name)));
 find("score").addEventListener("input", filter);
-find("zoom").addEventListener("change", () => find("timelines").style.setProperty("--zoom", find("zoom").value));
+find("zoom").addEventListener("change", changeZoom);
+find("speed").addEventListener("change", () => { video.playbackRate = Number(find("speed").value); });
+for (const button of document.querySelectorAll("[data-frames]")) {
+  button.addEventListener("click", () => stepFrames(Number(button.dataset.frames)));
+}
+for (const button of document.querySelectorAll("[data-move]")) {
+  button.addEventListener("click", () => { video.currentTime = Math.max(0, video.currentTime + Number(button.dataset.move)); });
+}
+document.addEventListener("keydown", (event) => {
+  const steps = { ",": -1, ".": 1 };
+  if (!(event.key in steps) || !current || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+  event.preventDefault();
+  stepFrames(steps[event.key]);
+});
+watchFrames();
 filter();
 const playable = data.halves.filter((half) => half.video);
 find("player").hidden = !playable.length;

@@ -1,0 +1,92 @@
+"""What inference reads of a model's `config.json`, for models that run without torch."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassClassValidationError
+
+from comedian.models.settings_comedian import MERGES, NMS_TYPES, ComedianSettings, as_list
+
+
+@strict
+@dataclass
+class InferenceConfig(ComedianSettings):
+    """The fields of `ComedianConfig` that inference reads, with the same defaults, properties and checks.
+
+    Raises:
+        StrictDataclassError: a field of the wrong type, or an invalid combination.
+    """
+
+    spatial_hidden_size: int = 192
+    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
+    image_size: int | list[int] | tuple[int, ...] = (224, 224)
+    tubelet_size: int = 2
+    num_frames: int = 128
+    fps: float | int = 2.0
+    scores_per_token: int = 1
+    offset_radius_s: float | int | None = None
+    sound: bool = False
+    window_stride_s: float | int | None = None
+    edge_trim_s: float | int | None = None
+    merge: str = "max"
+    nms_type: str = "soft"
+    nms_window_s: float | int | list[float | int] = 10.0
+    nms_threshold: float | int = 0.001
+    nms_min_weight: float | int = 0.0
+    label_thresholds: list[float | int] | None = None
+    label_calibration: list[list[float | int]] | None = None
+    label_curves: list[list[list[float | int]]] | None = None
+    label_num_events: list[int] | None = None
+    class_weights: list[list[float | int]] | None = None
+    id2label: dict | None = None
+    # of the architecture and of training: kept, as scores on disk hold the whole configuration
+    other_fields: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        try:
+            self.spatial_depths, self.image_size = as_list(self.spatial_depths), as_list(self.image_size)
+            if len(self.image_size) == 1:
+                self.image_size = self.image_size * 2
+            labels = {0: "LABEL_0", 1: "LABEL_1"} if self.id2label is None else self.id2label
+            self.id2label = {int(index): label for index, label in labels.items()}
+        except (TypeError, ValueError) as error:
+            raise StrictDataclassClassValidationError(validator="fields", cause=error) from error
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> "InferenceConfig":
+        """Build from the content of a `config.json`."""
+        names = {item.name for item in fields(cls)} - {"other_fields"}
+        known = {name: value for name, value in config_dict.items() if name in names}
+        return cls(**known, other_fields={name: config_dict[name] for name in config_dict.keys() - known.keys()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, those of the architecture too, as [`from_dict`] takes them."""
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "other_fields"}
+        return copy.deepcopy(self.other_fields | own)
+
+    def to_json_string(self) -> str:
+        """Return all fields as the content of a `config.json`."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of the classifier."""
+        return len(self.id2label)
+
+    def validate_settings(self):
+        """Refuse what `ComedianConfig` refuses of these fields."""
+        self._check_numbers()
+        self._check_choice("merge", MERGES)
+        self._check_choice("nms_type", NMS_TYPES)
+        self._check_positive("spatial_hidden_size tubelet_size num_frames fps scores_per_token")
+        self._check_largest(
+            ("spatial_hidden_size", "spatial_depths", "image_size", "num_frames", "fps", "scores_per_token")
+        )
+        self._check_window()
+        self._check_output()
+        self._check_inference()
+        self._check_labels()

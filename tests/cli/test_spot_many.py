@@ -1,0 +1,142 @@
+"""`comedian spot` of several videos, each on its own: a folder, a pattern, or names."""
+
+import json
+import shutil
+
+import pytest
+
+from comedian.cli.main import main
+from comedian.events.formats import read_events
+from comedian.inference import spotter
+from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from testing_utils import tiny_config
+from video_factory import write_video
+
+LABELS = ["Goal", "Corner"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, and videos of different lengths: two in a folder, one in a folder of that."""
+    folder = tmp_path_factory.mktemp("many")
+    config = tiny_config(initializer_range=0.5, id2label=dict(enumerate(LABELS)), label_thresholds=[0.3, 0.4])
+    ComedianForActionSpotting(config).save_pretrained(folder / "model")
+    ComedianVideoProcessor(size={"height": 16, "width": 16}).save_pretrained(folder / "model")
+    for name, num_frames in (("a.mkv", 160), ("b.mp4", 200), ("deep/c.mkv", 180)):
+        write_video(folder / "videos" / name, num_frames=num_frames, fps=10)
+    return folder
+
+
+@pytest.fixture
+def spot(folder, tmp_path, monkeypatch, capsys):
+    """Run the command in a new folder; returns exit code, output, and the videos that were decoded."""
+    monkeypatch.chdir(tmp_path)
+    decoded = []
+    iter_frames = spotter.iter_frames
+    monkeypatch.setattr(
+        spotter,
+        "iter_frames",
+        lambda path, *words, **named: decoded.append(path) or iter_frames(path, *words, **named),
+    )
+
+    def run(*words, model=folder / "model"):
+        decoded.clear()
+        code = main(["spot", *map(str, words), "--model", str(model)])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err, sorted(path.name for path in decoded)
+
+    return run
+
+
+def results(path):
+    return json.loads(path.read_text())
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_each_video_of_a_folder_has_its_own_events(spot, folder, tmp_path):
+    code, printed, _ = spot(folder / "videos", "--output", "found")
+    assert code == 0 and "3 videos" in printed
+    assert files_of(tmp_path / "found") == ["a.json", "b.json", "deep/c.json", "spot.json"]
+    for name in ("a.mkv", "b.mp4", "deep/c.mkv"):
+        assert spot(folder / "videos" / name, "--output", "one.json")[0] == 0
+        together = results((tmp_path / "found" / name).with_suffix(".json"))
+        assert together["predictions"] == results(tmp_path / "one.json")["predictions"] != []
+        # so that the files are read as labels of these videos
+        assert together["UrlLocal"] == name
+        [video] = read_events((tmp_path / "found" / name).with_suffix(".json")).videos
+        assert video.name == name and (folder / "videos" / video.name).is_file()
+
+
+def test_again_only_what_is_missing_is_done(spot, folder, tmp_path):
+    videos = shutil.copytree(folder / "videos", tmp_path / "videos")
+    (videos / "deep/c.mkv").rename(tmp_path / "c.mkv")
+    assert spot("videos")[2] == ["a.mkv", "b.mp4"]
+    (tmp_path / "c.mkv").rename(videos / "deep/c.mkv")
+    code, printed, decoded = spot("videos")
+    assert (code, decoded) == (0, ["c.mkv"]) and "2 of them spotted before" in printed
+    before = {path: path.read_bytes() for path in (tmp_path / "events").rglob("*.json")}
+    # a pattern of these videos, quoted or on Windows, goes on in the same folder
+    assert spot("videos/**/*.m*")[2] == []
+    (tmp_path / "events/a.json").unlink()
+    write_video(videos / "b.mp4", num_frames=120, fps=10)
+    assert spot("videos")[2] == ["a.mkv", "b.mp4"]
+    changed = [path.name for path, content in before.items() if path.read_bytes() != content]
+    assert sorted(changed) == ["b.json", "spot.json"]
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [(["--threshold", "0.5"], "threshold"), (["--nms-window", "3"], "nms_window_s"), (["--keep-all"], "keep_all")],
+)
+def test_events_of_other_settings_are_not_mixed(spot, folder, tmp_path, words, named):
+    assert spot(folder / "videos")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "events").rglob("*.json")}
+    code, printed, decoded = spot(folder / "videos", *words)
+    assert code == 2 and f"other settings ({named})" in printed and "`--restart`" in printed and decoded == []
+    assert all(path.read_bytes() == content for path, content in before.items())
+    code, _, decoded = spot(folder / "videos", *words, "--restart")
+    assert (code, len(decoded)) == (0, 3) and before[tmp_path / "events/a.json"] != (
+        tmp_path / "events/a.json"
+    ).read_bytes()
+
+
+def test_a_broken_video_does_not_keep_the_others(spot, folder, tmp_path):
+    (tmp_path / "bad.mkv").write_bytes(b"no video")
+    code, printed, _ = spot("bad.mkv", folder / "videos/a.mkv", folder / "videos/b.mp4")
+    [last] = [line for line in printed.splitlines() if line.startswith("comedian spot:")]
+    assert code == 2 and "1 of 3 videos" in last and "bad.mkv was left out" in printed
+    assert [name.rpartition("/")[2] for name in files_of(tmp_path / "events")] == ["a.json", "b.json", "spot.json"]
+
+
+def test_parts_of_a_match_are_said_so(spot, folder, tmp_path):
+    videos = [folder / "videos/a.mkv", folder / "videos/b.mp4"]
+    assert spot(*videos, "--match", "--output", "match.json")[0] == 0
+    assert {event["half"] for event in results(tmp_path / "match.json")["predictions"]} == {"1", "2"}
+    assert spot(*videos)[0] == 0 and files_of(tmp_path / "events") == ["a.json", "b.json", "spot.json"]
+
+
+def test_names_of_halves_in_a_folder(spot, folder, tmp_path):
+    """`1.mp4` is anybody's name in a folder of videos, and that of a half where a match has its own folder."""
+    for name in ("1.mkv", "2.mkv"):
+        for place in ("loose", "root/match"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "videos/a.mkv", tmp_path / place / name)
+    assert spot("loose")[0] == 0 and files_of(tmp_path / "events") == ["1.json", "2.json", "spot.json"]
+    shutil.copy(folder / "videos/a.mkv", tmp_path / "root/trailer.mkv")
+    code, printed, _ = spot("root")
+    assert code == 0 and (tmp_path / "results.zip").is_file()
+    assert "left out, not halves of a match: trailer.mkv" in printed
+
+
+def test_videos_of_one_name_and_raw_scores(spot, folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for suffix in (".mkv", ".ts"):
+        shutil.copy(folder / "videos/a.mkv", tmp_path / f"videos/a{suffix}")
+    assert spot("videos", "--save-scores", "scores")[0] == 0
+    assert files_of(tmp_path / "events") == ["a.mkv.json", "a.ts.json", "spot.json"]
+    shutil.rmtree(tmp_path / "events")
+    code, _, decoded = spot("videos", "--save-scores", "scores")
+    assert (code, decoded) == (0, []) and len(files_of(tmp_path / "events")) == 3
