@@ -35,7 +35,7 @@ ARROWS = {
     "report": {"evaluation", "inference", "events", "soccernet", "video", "models"},
 }
 ARROWS["cli"] = set(ARROWS)
-SHARED = {"errors", "files", "hub_errors"}
+SHARED = {"errors", "files", "hub_errors", "sharing"}
 # room -> the one file of another room that it may import inside functions: what sound is, is told once, on the Hub too
 LEAVES = {"video": "comedian.models.sound_comedian"}
 

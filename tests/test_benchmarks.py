@@ -65,6 +65,24 @@ def test_the_published_form_of_a_model_gives_the_same_scores(run, fused_attentio
         torch.testing.assert_close(published(pixels).logits, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_the_table_of_the_cluster_follows_from_the_measured_rates(run, capsys):
+    run("cluster", [])
+    page = (FOLDER.parent / "guides" / "how_to" / "cluster.md").read_text()
+    assert capsys.readouterr().out in page, "run `cluster.py --page examples/guides/how_to/cluster.md`"
+
+
+def test_hours_are_of_the_process_with_the_most_halves(run):
+    run("cluster", [])
+    make_table = sys.modules["cluster"].make_table
+    rates = [
+        "| a 45-minute half, ViViT-T, from file to events | 4x, 100x real time | 9 s, 30x real time | 147.1 s | **3.4** |",
+        "| `comedian prepare` | 150x real time, 40 MB a half | **100x, 10 MB** | 168x, 98.4 MB | 1.7 |",
+    ]
+    row = next(line for line in make_table("\n".join(rates)).splitlines() if "season | 380 | 16" in line)
+    # 760 halves on 16 processes: 48 on the busiest, 36 hours; 5 400 tokens of 17 labels a half
+    assert row == "| a league's season | 380 | 16 | 0.36 | 1.2 | 7.6 GB | 140 MB |"
+
+
 def test_every_benchmark_is_in_the_table():
     text = (FOLDER / "README.md").read_text()
     assert [name for name in NAMES if f"{name}.py" not in text] == []

@@ -28,7 +28,7 @@ HEAD = {"projector_sizes": [8, 6], "queue_size": 16}
 def folders(tmp_path_factory):
     """A recipe folder with every stage, and a data set."""
     folder = tmp_path_factory.mktemp("pipeline")
-    root = write_matches(folder / "root")
+    root = write_matches(folder / "root", with_test=True)
     recipes = folder / "recipes"
     training = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "base_learning_rate": 0.05}
     training |= {"use_cpu": True, "disable_tqdm": True, "seed": 3}
@@ -58,6 +58,10 @@ def folders(tmp_path_factory):
 def command(folders, output, *words) -> list[str]:
     recipes, root = map(str, folders)
     return ["train", recipes, "--data", root, "--labels", f"{root}/labels.txt", "--output", str(output), *words]
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +117,11 @@ def test_the_teacher_saw_the_training_split_alone_and_so_did_the_bank(trained):
 
 def test_it_ends_with_scores_and_curves(trained, capsys):
     scores = json.loads((trained / "scores.json").read_text())
-    # the model's labels and thresholds are the fine-tuned ones, and there is no test split here
-    assert list(scores) == ["validation"]
-    assert scores == {"validation": json.loads((trained / "finetune" / "validation_scores.json").read_text())}
+    # the model's labels and thresholds are the fine-tuned ones
+    assert scores == {
+        split: json.loads((trained / "finetune" / f"{split}_scores.json").read_text())
+        for split in ("validation", "test")
+    }
     picture = ElementTree.fromstring((trained / "curves.svg").read_text())
     assert "pretrain + distill" in "".join(picture.itertext())
     model = ComedianForActionSpotting.from_pretrained(trained / "finetune")
@@ -135,16 +141,22 @@ def test_what_is_done_is_not_done_again(folders, trained, tmp_path):
 
 
 def test_two_processes_run_the_stages_as_one(folders, trained, tmp_path):
-    """Half the batch each: the same scores, and every file written once."""
+    """Half the batch each: the same scores, and every file written once. They share decoding, features and both scorings."""
     halved = [f"--{stage}.training.per_device_train_batch_size=2" for stage in ("teacher", *STAGES)]
-    words = command(folders, tmp_path / "run", "--frames", str(trained / "frames"), *halved)
+    words = command(folders, tmp_path / "run", *halved)
     words = launch("-m", "comedian.cli.main", *words)
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("the model is in") == 1
     one, two = (json.loads((output / "scores.json").read_text()) for output in (trained, tmp_path / "run"))
-    for metric in ("tight", "loose"):
-        assert one["validation"][metric]["a_mAP"] == pytest.approx(two["validation"][metric]["a_mAP"], abs=1e-3)
+    for split in ("validation", "test"):
+        for metric in ("tight", "loose"):
+            assert one[split][metric]["a_mAP"] == pytest.approx(two[split][metric]["a_mAP"], abs=1e-3)
+    for folder in ("frames", "features_reduced"):
+        one, two = (files_of(output / folder) for output in (trained, tmp_path / "run"))
+        assert one.keys() == two.keys()
+        # features are those of the teacher, whose weights are equal up to the order of sums
+        assert folder != "frames" or one == two
 
 
 def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from comedian.evaluation.calibration import Judged, judge_spots
@@ -10,6 +12,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import aver
 from comedian.inference.scoring import SpottingModel, encode_half, score_half, spots_of_half
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.samples.datasets import HalfDataset
+from comedian.sharing import balanced_shares
 from comedian.soccernet.annotations import prediction_of
 
 READ_FRAMES = 64
@@ -37,6 +40,23 @@ def score_halves(
         sound = halves[index].sound() if model.config.sound else None
         scores[index] = score_half(model, encode_half(model, _frames(halves, index)), sound)
     return scores
+
+
+def score_halves_together(
+    model: SpottingModel,
+    halves: HalfDataset,
+    progress: bool = True,
+) -> dict[int, np.ndarray]:
+    """Score all halves, divided over the processes of `accelerate` by their lengths; see [`score_halves`].
+
+    Returns:
+        Index of a half -> scores float32 `(num_steps, num_labels)`, of all halves and on every process.
+    """
+    state = PartialState()
+    lengths = [halves.num_frames(index) for index in range(len(halves))]
+    mine = balanced_shares(lengths, state.num_processes)[state.process_index]
+    scores = score_halves(model, halves, mine, progress and state.is_main_process)
+    return dict(gather_object(list(scores.items()))) if state.num_processes > 1 else scores
 
 
 def _frames(halves: HalfDataset, index: int) -> Iterator[np.ndarray]:

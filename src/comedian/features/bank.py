@@ -19,6 +19,7 @@ from tqdm import tqdm
 from comedian.errors import InputError
 from comedian.files import atomic_write_tensors, existing
 from comedian.models.time_grid_comedian import TIME_EPSILON_S
+from comedian.sharing import SharedWork, is_main_process
 from comedian.video.frame_store import same_source, source_of
 
 FORMAT = "comedian-feature-bank-1"
@@ -305,6 +306,11 @@ class FeatureJob:
     header: FeatureHeader
     compute: Callable[[], np.ndarray]
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Match and half."""
+        return self.video_id, self.half
+
 
 @dataclass
 class FillReport:
@@ -313,14 +319,19 @@ class FillReport:
     Attributes:
         done: halves written now.
         skipped: halves that existed already.
+        elsewhere: halves that other processes wrote meanwhile.
     """
 
     done: list[tuple[str, int]] = field(default_factory=list)
     skipped: list[tuple[str, int]] = field(default_factory=list)
+    elsewhere: list[tuple[str, int]] = field(default_factory=list)
 
 
 def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progress: bool = True) -> FillReport:
-    """Compute and write the halves that a bank does not yet contain with the same header and dtype.
+    """Compute and write the halves that a bank does not yet contain with the same header and dtype, the longest first.
+
+    Any number of processes may fill one bank at the same time: they share the halves, and each returns when all are done
+    (see [`SharedWork`]).
 
     Args:
         bank: the folder; created if missing.
@@ -336,17 +347,22 @@ def fill_bank(bank: str | Path, jobs: Sequence[FeatureJob], dtype: str, *, progr
     bank, report = Path(bank), FillReport()
     if jobs:
         _check_kind(bank, jobs[0].header)
-    for job in tqdm(jobs, unit="half", disable=not progress):
-        path = features_path(bank, job.video_id, job.half)
-        if _is_fresh(path, job.header, dtype):
-            report.skipped.append((job.video_id, job.half))
-            continue
-        # delete the old features first: they must not be read if this run is interrupted
-        path.unlink(missing_ok=True)
-        with np.errstate(over="ignore"):  # write_features raises the error
-            features = job.compute().astype(dtype)
-        write_features(path, features, job.header)
-        report.done.append((job.video_id, job.half))
+
+    def path_of(job: FeatureJob) -> Path:
+        return features_path(bank, job.video_id, job.half)
+
+    longest_first = sorted(jobs, key=lambda job: -job.header.duration_s)
+    with SharedWork(longest_first, path_of, lambda job: _is_fresh(path_of(job), job.header, dtype)) as work:
+        report.skipped = sorted(job.key for job in work.there)
+        for job in tqdm(work, total=len(work.pending), unit="half", disable=not (progress and is_main_process())):
+            path = path_of(job)
+            # delete the old features first: they must not be read if this run is interrupted
+            path.unlink(missing_ok=True)
+            with np.errstate(over="ignore"):  # write_features raises the error
+                features = job.compute().astype(dtype)
+            write_features(path, features, job.header)
+            report.done.append(job.key)
+        report.elsewhere = sorted(job.key for job in work.elsewhere)
     return report
 
 

@@ -18,6 +18,7 @@ from comedian.inference.scoring import WINDOWS_PER_BATCH, FrameEncoder, encode_h
 from comedian.inference.torch_model import TorchEncoder
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 from comedian.models.time_grid_comedian import token_timestamps_s
+from comedian.sharing import Shard, length_of_video
 from comedian.soccernet.layout import find_halves, find_matches
 from comedian.video.decoding import iter_frames, probe
 from comedian.video.frame_store import source_of
@@ -169,16 +170,18 @@ def extract_features(
     extractor: Extractor,
     *,
     video_ids: Sequence[str] | None = None,
+    shard: Shard | None = None,
     dtype: str = "float16",
     progress: bool = True,
 ) -> FillReport:
-    """Extract the features of every half under `root`; halves that are in the bank already are skipped.
+    """Extract the features of every half under `root`, shared by all processes that do; see [`fill_bank`].
 
     Args:
         root: the data set's folder, in SoccerNet's layout.
         bank: the bank's folder; made when missing.
         extractor: see `load_extractor`.
         video_ids: only these matches, see `matches_of_splits`; all by default.
+        shard: only this fixed share of the halves, by the bytes of their videos.
         dtype: `float16` or `float32`.
         progress: show a bar.
 
@@ -186,13 +189,19 @@ def extract_features(
         InputError: there are no videos, one cannot be decoded, or the bank holds features of another kind.
     """
     root = Path(root)
-    jobs = [
-        FeatureJob(video_id, half, _header(extractor, video), partial(extractor, video))
+    halves = [
+        (video_id, half, video)
         for video_id in (find_matches(root) if video_ids is None else video_ids)
         for half, video in find_halves(root / video_id).items()
     ]
-    if not jobs:
+    if not halves:
         raise InputError(f"no videos under `{root}`; they lie in SoccerNet's layout, such as `match/1_224p.mkv`")
+    if shard is not None:
+        halves = shard.of(halves, lambda found: length_of_video(found[2]))
+    jobs = [
+        FeatureJob(video_id, half, _header(extractor, video), partial(extractor, video))
+        for video_id, half, video in halves
+    ]
     return fill_bank(bank, jobs, dtype, progress=progress)
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank, FeatureJob, FillReport, HalfFeatures, fill_bank
 from comedian.files import atomic_write_tensors, comparable
+from comedian.sharing import alone_at
 
 FORMAT = "comedian-feature-reduction-1"
 FILE_NAME = "reduction.safetensors"
@@ -75,6 +76,8 @@ def reduce_features(
 ) -> FillReport:
     """Fit a reduction on some matches of a bank and write all its halves, reduced; resumes where it stopped.
 
+    Of several processes one fits, and all share the writing; see [`fill_bank`].
+
     Args:
         bank: the bank's folder.
         output: the reduced bank's folder; created if missing. The reduction is saved in it as `reduction.safetensors`.
@@ -90,12 +93,13 @@ def reduce_features(
     found = _open_unreduced(bank, output)
     halves = _halves_of(found, video_ids)
     fit, path = _fit_hash(halves, dim), Path(output) / FILE_NAME
-    if path.exists():
-        reduction = load_reduction(path)
-        _check_same(reduction, fit, output)
-    else:
-        reduction = fit_reduction(halves, dim, progress=progress)
-        save_reduction(path, reduction)
+    if not path.exists():
+        _check_dim(halves, dim)
+        with alone_at(path):
+            if not path.exists():
+                save_reduction(path, fit_reduction(halves, dim, progress=progress))
+    reduction = load_reduction(path)
+    _check_same(reduction, fit, output)
     return _write_reduced(found, output, reduction, dtype, progress)
 
 
@@ -134,12 +138,7 @@ def fit_reduction(halves: Collection[HalfFeatures], dim: int, *, progress: bool 
     Raises:
         InputError: `dim` is below 1, or greater than the width or the number of features.
     """
-    width, num_features = next(iter(halves)).dim, sum(half.num_features for half in halves)
-    if not 1 <= dim <= min(width, num_features):
-        raise InputError(
-            f"a PCA of {dim} values cannot be fitted on {num_features} features of {width} values; "
-            f"give a dim from 1 to {min(width, num_features)}"
-        )
+    width, num_features = _check_dim(halves, dim)
     mean, covariance = mean_and_covariance(tqdm(_chunks(halves), unit="chunk", disable=not progress), width)
     scale = np.sqrt(covariance.diagonal())
     scale[scale == 0] = 1.0  # the sum of a chunk of equal float32 values is exact in float64, and so is its mean
@@ -229,6 +228,17 @@ def _open_unreduced(bank: str | Path, output: str | Path) -> FeatureBank:
 def _check_same(found: Reduction, fit: str, output: str | Path) -> None:
     if found.fit != fit:
         raise InputError(f"`{output}` has another reduction ({found.description}); give another folder")
+
+
+def _check_dim(halves: Collection[HalfFeatures], dim: int) -> tuple[int, int]:
+    """Return the width and the number of all features, from which `dim` components can be fitted; else `InputError`."""
+    width, num_features = next(iter(halves)).dim, sum(half.num_features for half in halves)
+    if not 1 <= dim <= min(width, num_features):
+        raise InputError(
+            f"a PCA of {dim} values cannot be fitted on {num_features} features of {width} values; "
+            f"give a dim from 1 to {min(width, num_features)}"
+        )
+    return width, num_features
 
 
 def _halves_of(bank: FeatureBank, video_ids: Collection[str]) -> list[HalfFeatures]:

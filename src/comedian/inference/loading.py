@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from comedian.errors import InputError
+from comedian.sharing import local_rank
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
 _NOT_HASHED = ("_name_or_path", "transformers_version")
@@ -35,13 +36,22 @@ def name_with_hash(name: str, digest: str) -> str:
 def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
     """Move a model to a device; by default to an accelerator, where there is one.
 
+    Processes that were launched together on one machine each take another of its accelerators.
+
     Raises:
         InputError: the device cannot be used.
     """
     try:
-        return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        return model.to(device or _default_device())
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device `{device}` cannot be used: {str(error).splitlines()[0]}; try `cpu`") from error
+
+
+def _default_device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return torch.device("cpu")
+    return torch.device(accelerator.type, local_rank() % torch.accelerator.device_count())
 
 
 def loading_error(name: str, error: Exception) -> InputError:

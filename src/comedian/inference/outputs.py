@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from comedian.files import atomic_path, atomic_write_text
+from comedian.sharing import alone_at
 from comedian.soccernet.annotations import (
     OFFICIAL_HALF_LENGTH_MS,
     OFFICIAL_HALVES,
@@ -44,6 +45,8 @@ def num_outside_official_limits(spots: Iterable[Mapping[str, Any]]) -> int:
 def write_results_zip(path: str | Path, matches: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
     """Write the spots of matches as SoccerNet's challenge server takes them: `<video_id>/results_spotting.json` each."""
     with (
+        # jobs that shared the work end together
+        alone_at(Path(path)),
         atomic_path(path) as partial,
         TemporaryDirectory() as scratch,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,

@@ -9,6 +9,7 @@ window before they were merged, too: `window_scores`, `window_starts` and, of a 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from comedian.inference.scoring import WindowScores
 from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
 from comedian.models.settings_comedian import ComedianSettings
+from comedian.sharing import Shard, SharedWork, is_main_process, length_of_video, num_launched
 from comedian.soccernet.layout import MAX_HALVES
 from comedian.video.decoding import iter_frames
 from comedian.video.frame_store import source_of
@@ -273,10 +275,13 @@ def score_matches(
     folder: str | Path | None = None,
     progress: bool = False,
     window_stride_s: float | None = None,
+    shard: Shard | None = None,
 ) -> MatchScores:
     """Score the videos of matches, but for those that a folder of scores has from the same models and videos already.
 
-    Every video is opened before the first is scored, so that a broken one is told at once.
+    Every video is opened before the first is scored, so that a broken one is told at once. Any number of processes may save
+    to one folder at the same time: they share the halves, the longest first, and each returns all scores when all are there
+    (see [`SharedWork`]).
 
     Args:
         spotter: the models.
@@ -284,21 +289,57 @@ def score_matches(
         folder: where to save the scores of each half as soon as they are there.
         progress: show a bar with the speed: of halves for several matches, else of seconds of video.
         window_stride_s: save the scores of windows so many seconds apart, too.
+        shard: only this fixed share of the halves, by the bytes of their videos.
 
     Returns:
         Scores by match and half.
 
     Raises:
-        InputError: a video cannot be decoded.
+        InputError: a video cannot be decoded, or processes that were launched together have no folder to share scores in.
     """
     halves = [(video_id, half, path) for video_id, videos in matches.items() for half, path in videos.items()]
-    found = {} if folder is None else _saved(spotter, halves, folder, window_stride_s)
-    pending = [entry for entry in halves if entry[:2] not in found]
+    found: dict[tuple[str, int], np.ndarray] = {}
+    if folder is None and num_launched() > 1:
+        raise InputError(
+            f"{num_launched()} processes share halves by their saved scores; add --save-scores FOLDER, which all of them see"
+        )
+
+    def is_saved(entry: tuple[str, int, Path]) -> bool:
+        scores = _saved(spotter, entry, folder, window_stride_s)
+        if scores is not None:
+            found[entry[:2]] = scores
+        return scores is not None
+
+    if folder is None:
+        begun = nullcontext(halves)
+    else:
+        # one share of one is all, the longest first
+        halves = (shard or Shard(1, 1)).of(halves, lambda entry: length_of_video(entry[2]))
+        begun = SharedWork(halves, lambda entry: score_path(folder, *entry[:2]), is_saved)
+    with begun as work:
+        _score_each(spotter, work, found, folder, progress and is_main_process(), window_stride_s)
+    scores = {
+        video_id: {half: found[video_id, half] for half in videos if (video_id, half) in found}
+        for video_id, videos in matches.items()
+    }
+    return {video_id: of_match for video_id, of_match in scores.items() if of_match}
+
+
+def _score_each(
+    spotter: ActionSpotter,
+    work: Sequence[tuple[str, int, Path]] | SharedWork[tuple[str, int, Path]],
+    found: dict[tuple[str, int], np.ndarray],
+    folder: str | Path | None,
+    progress: bool,
+    window_stride_s: float | None,
+) -> None:
+    """Score halves into `found` and the folder."""
+    pending = list(work.pending if isinstance(work, SharedWork) else work)
     for _, _, path in pending:
         _check_video(path)
-    several = len(matches) > 1
+    several = len({video_id for video_id, _, _ in pending}) > 1
     begin_s, scored_s = time.perf_counter(), 0.0
-    bar = tqdm(pending, "halves", unit="half", disable=not (progress and several))
+    bar = tqdm(work, "halves", len(pending), unit="half", disable=not (progress and several))
     for video_id, half, path in bar:
         bar_of_half, windows = progress and not several, None
         if window_stride_s is None:
@@ -314,7 +355,6 @@ def score_matches(
             save_scores(folder, scored)
         scored_s += len(scores) / spotter.config.score_rate
         bar.set_postfix_str(f"{scored_s / (time.perf_counter() - begin_s):.0f}x real time")
-    return {video_id: {half: found[video_id, half] for half in videos} for video_id, videos in matches.items()}
 
 
 def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | None) -> dict:
@@ -323,22 +363,17 @@ def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | No
 
 
 def _saved(
-    spotter: ActionSpotter,
-    halves: Sequence[tuple[str, int, Path]],
-    folder: str | Path,
-    window_stride_s: float | None,
-) -> dict[tuple[str, int], np.ndarray]:
-    """The scores in `folder` that scoring these halves again would give."""
-    found = {}
-    for video_id, half, path in halves:
-        try:
-            scored = load_scores(score_path(folder, video_id, half))
-            # more than what is asked for will do
-            if scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint:
-                found[video_id, half] = scored.scores
-        except (InputError, FileNotFoundError):
-            continue
-    return found
+    spotter: ActionSpotter, entry: tuple[str, int, Path], folder: str | Path, window_stride_s: float | None
+) -> np.ndarray | None:
+    """The scores in `folder` that scoring a half again would give, where it has them."""
+    video_id, half, path = entry
+    try:
+        scored = load_scores(score_path(folder, video_id, half))
+        # more than what is asked for will do
+        fits = scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint
+    except (InputError, FileNotFoundError):
+        return None
+    return scored.scores if fits else None
 
 
 def check_owners(folder: str | Path, matches: Matches) -> None:

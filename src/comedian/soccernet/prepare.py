@@ -3,8 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -14,6 +14,7 @@ from threading import Thread
 from tqdm import tqdm
 
 from comedian.errors import InputError
+from comedian.sharing import POLL_S, Shard, SharedWork, cores_of_process, is_main_process, length_of_video
 from comedian.soccernet.layout import find_halves, find_matches
 from comedian.video.decoding import iter_frames
 from comedian.video.frame_store import (
@@ -36,6 +37,7 @@ class PrepareReport:
     Attributes:
         done: halves written now.
         skipped: halves that were there already.
+        elsewhere: halves that other processes wrote meanwhile.
         bad: one line for each video left out, with its name.
         damaged: one line for each video that was kept though a part of it is missing, with its name.
         silent: halves of videos without an audio track, where sound was asked for.
@@ -46,6 +48,7 @@ class PrepareReport:
 
     done: list[tuple[str, int]] = field(default_factory=list)
     skipped: list[tuple[str, int]] = field(default_factory=list)
+    elsewhere: list[tuple[str, int]] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     silent: list[tuple[str, int]] = field(default_factory=list)
@@ -68,6 +71,10 @@ class _Job:
     settings: StoreSettings
     sound: bool
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.video_id, self.half
+
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -83,6 +90,8 @@ def prepare(
     store: str | Path,
     settings: StoreSettings,
     *,
+    video_ids: Sequence[str] | None = None,
+    shard: Shard | None = None,
     sound: bool = False,
     workers: int | None = None,
     skip_bad: bool = False,
@@ -91,14 +100,19 @@ def prepare(
     """Decode every half under `root` once into a frame store.
 
     Halves that are there already and whose video has not changed (see `same_source`) are left as they are, so
-    an interrupted run goes on where it stopped. Workers are spawned: a script calls this under `if __name__ == "__main__"`.
+    an interrupted run goes on where it stopped. Any number of processes may prepare one store at the same time: they share
+    the halves, the longest first, and each returns when all halves are done (see [`SharedWork`]). Workers are spawned: a
+    script calls this under `if __name__ == "__main__"`.
 
     Args:
         root: the data set's folder, in SoccerNet's layout.
         store: the store's folder; made when missing.
         settings: rate, size and quality.
+        video_ids: only these matches, see `matches_of_splits`; all by default.
+        shard: only this fixed share of the halves, by the bytes of their videos.
         sound: keep the spectrograms of the audio tracks too, also for halves that are there already.
-        workers: processes, one half each at a time; None for one a core, 1 for none beside this one.
+        workers: processes, one half each at a time; None for one a core, of those launched together on one machine each its
+            part of the cores; 1 for none beside this one.
         skip_bad: leave out videos that cannot be decoded and name them in the report, instead of raising.
         progress: show a bar.
 
@@ -111,24 +125,27 @@ def prepare(
     root, store = Path(root), Path(store)
     jobs = [
         _Job(video_id, half, path, half_path(store, video_id, half), settings, sound)
-        for video_id in find_matches(root)
+        for video_id in (find_matches(root) if video_ids is None else video_ids)
         for half, path in find_halves(root / video_id).items()
     ]
     if not jobs:
         raise InputError(f"no videos under `{root}`; they lie in SoccerNet's layout, such as `match/1_224p.mkv`")
     claim_store(store, settings)
-    report = PrepareReport(skipped=[(job.video_id, job.half) for job in jobs if _is_fresh(job)])
-    todo = [job for job in jobs if (job.video_id, job.half) not in set(report.skipped)]
-    with tqdm(total=len(jobs), initial=len(report.skipped), unit="half", disable=not progress) as bar:
-        for outcome in _run(todo, min(workers or os.cpu_count() or 1, len(todo))):
-            _add(report, outcome, skip_bad)
-            report.elapsed_s = time.monotonic() - began_s
-            bar.set_postfix_str(f"{report.times_real_time:.0f}x real time", refresh=False)
-            bar.update()
+    # one share of one is all, the longest first
+    jobs = (shard or Shard(1, 1)).of(jobs, lambda job: length_of_video(job.video_path))
+    with SharedWork(jobs, lambda job: job.destination, _is_fresh) as work:
+        report = PrepareReport(skipped=sorted(job.key for job in work.there))
+        show = progress and is_main_process()
+        with tqdm(total=len(jobs), initial=len(work.there), unit="half", disable=not show) as bar:
+            for outcome in _run(work, min(workers or cores_of_process(), len(work.pending))):
+                _add(report, outcome, skip_bad)
+                report.elapsed_s = time.monotonic() - began_s
+                bar.set_postfix_str(f"{report.times_real_time:.0f}x real time", refresh=False)
+                bar.update(len(work.there) + len(work.elsewhere) + len(report.done) + len(report.bad) - bar.n)
+        report.elsewhere = sorted(job.key for job in work.elsewhere)
     if sound:
-        report.silent = [
-            key for key in report.done + report.skipped if open_half(half_path(store, *key)).sound() is None
-        ]
+        halves = report.done + report.skipped + report.elsewhere
+        report.silent = [key for key in halves if open_half(half_path(store, *key)).sound() is None]
     return report
 
 
@@ -143,15 +160,27 @@ def _has_frames(job: _Job) -> bool:
         return False
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[_Outcome]:
+def _run(work: SharedWork[_Job], workers: int) -> Iterator[_Outcome]:
     """Yield outcomes as they come."""
     if workers <= 1:
-        yield from map(_prepare_half, jobs)
+        yield from map(_prepare_half, work)
         return
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    running: dict[Future[_Outcome], _Job] = {}
     try:
-        for future in as_completed([pool.submit(_prepare_half, job) for job in jobs]):
-            yield future.result()
+        while True:
+            while len(running) < workers and (job := work.take()) is not None:
+                running[pool.submit(_prepare_half, job)] = job
+            if running:
+                waits_for_others = work.pending and len(running) < workers
+                done, _ = wait(running, POLL_S if waits_for_others else None, FIRST_COMPLETED)
+                for future in done:
+                    work.finish(running.pop(future))
+                    yield future.result()
+            elif work.pending:
+                time.sleep(POLL_S)
+            else:
+                return
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -197,7 +226,7 @@ def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
             raise InputError(f"{outcome.error}; or leave it out with `--skip-bad`")
         report.bad.append(outcome.error)
         return
-    report.done.append((outcome.job.video_id, outcome.job.half))
+    report.done.append(outcome.job.key)
     report.damaged.extend(outcome.damage)
     report.size_bytes += outcome.size_bytes
     report.footage_s += outcome.footage_s

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from huggingface_hub import CommitInfo
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from comedian.evaluation.spotting_evaluator import (
     average_map_of,
     flatten_scores,
     judge_spots_of_halves,
-    score_halves,
+    score_halves_together,
     spots_of_halves,
 )
 from comedian.files import atomic_write_text
@@ -271,12 +270,9 @@ class SpottingTrainer(StageTrainer):
         model = self._average or self.whole_model()
         training = model.training
         model.eval()
-        mine = range(self.args.process_index, len(halves), self.args.world_size)
-        progress = not self.args.disable_tqdm and self.is_world_process_zero()
-        scores = score_halves(TorchModel(model, self.processing_class), halves, mine, progress)
+        torch_model = TorchModel(model, self.processing_class)
+        scores = score_halves_together(torch_model, halves, not self.args.disable_tqdm)
         model.train(training)
-        if self.args.world_size > 1:
-            scores = dict(gather_object(list(scores.items())))
         return spots_of_halves(scores, halves, self.model.config)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import PartialState
 
 from comedian.errors import InputError, suggest
-from comedian.evaluation.spotting_evaluator import average_map_of, score_halves, spots_of_halves
+from comedian.evaluation.spotting_evaluator import average_map_of, score_halves_together, spots_of_halves
 from comedian.features.extraction import extract_features, load_extractor
 from comedian.features.published import import_features
 from comedian.features.reduction import reduce_features
@@ -192,7 +192,8 @@ def train_all(run: Run, stages: Sequence[str] | None = None) -> dict[str, dict]:
     if run.data.frames is None:
         frames = run.output / "frames"
         run.data = replace(run.data, frames=str(frames))
-        on_main_process(lambda: prepare(root, frames, plan.frames, sound=plan.sound))
+        prepare(root, frames, plan.frames, sound=plan.sound)
+        PartialState().wait_for_everyone()
     if "distill" in stages:
         run.data = replace(run.data, features=str(bank_of(run, plan.features)))
     checkpoint = None
@@ -256,35 +257,40 @@ def bank_of(run: Run, source: FeatureSource | None) -> Path:
 
 
 def make_features(run: Run, source: FeatureSource) -> None:
-    """Make the feature bank of the training split, and reduce it."""
-    root, model, teacher = folder_of(run.data, "root"), source.model, run.output / TEACHER
+    """Make the feature bank of the training split, and reduce it; all processes share the halves."""
+    root, model = folder_of(run.data, "root"), source.model
     if source.teacher is not None:
-        model = str(teacher)
+        model = str(run.output / TEACHER)
         start = None if source.teacher_start is None else run.output / source.teacher_start
         PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
     bank, reduced = run.output / "features", run.output / "features_reduced"
+    video_ids = matches_of_splits(Path(root), ["train"], run.data.splits)
 
     PartialState().print(f"-- features for `distill` -> {bank}")
 
-    def fill() -> None:
-        video_ids = matches_of_splits(Path(root), ["train"], run.data.splits)
-        facts = {"source": asdict(source), "teacher": source.teacher and hash_weights(teacher), "train": video_ids}
+    def begin() -> None:
+        facts = {
+            "source": asdict(source),
+            "teacher": source.teacher and hash_weights(run.output / TEACHER),
+            "train": video_ids,
+        }
         facts["videos"] = {
             f"{video_id}/{half}": content_of(video)
             for video_id in video_ids
             for half, video in find_halves(Path(root) / video_id).items()
         }
         _begin_features(run, bank, facts)
-        if source.published is not None:
-            import_features(root, bank, source.published, video_ids=video_ids)
-        else:
-            extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
-            extract_features(root, bank, extractor, video_ids=video_ids)
-        if source.dim is not None:
-            reduce_features(bank, reduced, source.dim, video_ids)
 
-    on_main_process(fill)
+    on_main_process(begin)
+    if source.published is not None:
+        import_features(root, bank, source.published, video_ids=video_ids)
+    else:
+        extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
+        extract_features(root, bank, extractor, video_ids=video_ids)
+    if source.dim is not None:
+        reduce_features(bank, reduced, source.dim, video_ids)
+    PartialState().wait_for_everyone()
 
 
 def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
@@ -337,7 +343,7 @@ def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
     """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
     folder = run.output / "finetune"
-    model = TorchModel(*load_model(str(folder), "cpu"))
+    model = TorchModel(*load_model(str(folder), PartialState().device))
     scores = {}
     # the stage has scored validation itself, unless `comedian tune` has removed what its settings changed
     if (folder / "validation_scores.json").is_file():
@@ -348,7 +354,7 @@ def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
         except InputError:
             # no test split, or one without labels
             continue
-        spots = spots_of_halves(score_halves(model, halves, range(len(halves))), halves, model.config)
+        spots = spots_of_halves(score_halves_together(model, halves), halves, model.config)
         scores[split] = average_map_of(spots, halves)
         on_main_process(partial(write_scores, folder, split, scores[split], spots, halves))
 

@@ -39,6 +39,7 @@ from av.video.reformatter import VideoReformatter
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, existing
+from comedian.sharing import alone_at
 from comedian.video.sound_files import open_sound, sound_path
 
 MAGIC = b"COMEFRM1"
@@ -417,11 +418,12 @@ def _read_settings(store: Path) -> StoreSettings:
 def claim_store(store: Path, settings: StoreSettings) -> None:
     """Create the store with these settings, or check that an existing one has them."""
     path = store / "store.json"
-    if path.exists():
-        if (found := _read_settings(store)) != settings:
-            raise InputError(
-                f"`{store}` was prepared with {found}, requested are {settings}; give another folder or the same settings"
-            )
-        return
-    content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
-    atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+    if not path.exists():
+        content = {"format": STORE_FORMAT, "version": STORE_VERSION, "settings": asdict(settings)}
+        with alone_at(path):
+            if not path.exists():
+                atomic_write_text(path, json.dumps(content, indent=2) + "\n")
+    if (found := _read_settings(store)) != settings:
+        raise InputError(
+            f"`{store}` was prepared with {found}, requested are {settings}; give another folder or the same settings"
+        )

@@ -2,7 +2,8 @@
 
 BANK holds one file a half, with the rate and the time of its features. NAME_OR_DIR is one of our own models (a feature a
 token, from the window in which the token is most central), or any video or image model of transformers (a feature every
---hop-s seconds, from the clip around it). Run it again to go on after an interruption.
+--hop-s seconds, from the clip around it). Run it again to resume after an interruption. Several processes with the same
+command, on one machine or many with a shared file system, share the work; `accelerate launch` starts them.
 """
 
 import argparse
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="frames a second (default: what fills a video model's clip, else 2)")
     parser.add_argument("--hop-s", type=float, metavar="SECONDS", help="from one feature to the next (default: 1)")
     parser.add_argument("--split", nargs="+", metavar="NAME", help="only the matches of these splits")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="with --model: only share I of N, such as 1/4; for jobs that run separately"
+    )
     parser.add_argument("--batch-size", type=int, help="clips or windows at once (default: 16)")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
     parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
@@ -34,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fill the bank and print what was done."""
+    from comedian.sharing import Shard, is_main_process
     from comedian.soccernet.splits import matches_of_splits
 
+    shard = Shard.parse(args.shard) if args.shard else None
     video_ids = matches_of_splits(Path(args.root), args.split)
     if args.published:
         report = _import(args, video_ids)
@@ -51,13 +57,19 @@ def run(args: argparse.Namespace) -> None:
             device=args.device,
             trust_remote_code=args.trust_remote_code,
         )
-        report = extract_features(args.root, args.bank, extractor, video_ids=video_ids, dtype=args.dtype)
+        report = extract_features(args.root, args.bank, extractor, video_ids=video_ids, shard=shard, dtype=args.dtype)
+    if not is_main_process():
+        return
 
     from comedian.features.bank import FeatureBank
 
+    elsewhere = f"{len(report.elsewhere)} done by other processes, " if report.elsewhere else ""
+    if not (report.done or report.skipped or report.elsewhere):
+        print(f"--shard {args.shard}: there are fewer halves than shares, and this share has none")
+        return
     first = FeatureBank(args.bank).first
     print(
-        f"halves: {len(report.done)} done, {len(report.skipped)} there already; "
+        f"halves: {len(report.done)} done, {elsewhere}{len(report.skipped)} there already; "
         f"{first.dim} values, {first.fps:g} features a second, the first at {first.offset_s:g} s"
     )
 
@@ -65,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def _import(args: argparse.Namespace, video_ids: list[str]):
     from comedian.features.published import import_features
 
-    names = ("clip_s", "fps", "hop_s", "batch_size", "device")
+    names = ("clip_s", "fps", "hop_s", "batch_size", "device", "shard")
     given = [name for name in names if getattr(args, name) is not None] + [
         "trust_remote_code"
     ] * args.trust_remote_code

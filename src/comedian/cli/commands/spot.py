@@ -9,8 +9,8 @@ The events go to the terminal and, in SoccerNet's `results_spotting.json` form, 
 reaches the threshold that was chosen for their label in training.
 
 A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
-server, with every candidate as the metric wants them. Where --save-scores was given, the same command goes on after an
-interruption.
+server, with every candidate as the metric wants them. Where --save-scores was given, the same command resumes after an
+interruption, and several processes with the same command, on one machine or many with a shared file system, share the work.
 
 With --live, VIDEO is a file, the address of a stream (rtsp://, http://, udp://, ...) or - for what is piped in, and each
 event is printed as a line of JSON as soon as it is final. Ctrl-C ends the stream.
@@ -112,6 +112,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --report-labels: full width of the window in which an event is a hit; default: 5",
     )
     parser.add_argument("--split", metavar="NAME", help="of a folder: only the matches of this split")
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="of a folder, with --save-scores: only score share I of N, such as 1/4; for jobs that run separately",
+    )
     parser.add_argument("--live", action="store_true", help="print events while the video goes on")
     parser.add_argument(
         "--look-ahead",
@@ -139,6 +144,9 @@ def run(args: argparse.Namespace) -> None:
         return _run_many(args, named)
     if args.restart:
         raise InputError("--restart is of several videos that are spotted one by one; leave it out")
+
+    from comedian.sharing import is_main_process
+
     output = args.output or Path("results.zip" if is_folder else "events.json")
     _check(args, is_folder, output)
     annotations = _annotations(args.report_labels)
@@ -149,6 +157,15 @@ def run(args: argparse.Namespace) -> None:
         _tell_unreachable(args.threshold, config)
     else:
         scores, config = _score(args, is_folder)
+        if args.shard:
+            halves = sum(map(len, scores.values()))
+            print(
+                f"{args.save_scores}: the {halves} halves of share {args.shard} are scored; when all shares are, the same "
+                "command without --shard writes the results"
+            )
+            return
+    if not is_main_process():
+        return
     config = _with_settings(config, args.nms_type, args.nms_window)
 
     from comedian.inference.outputs import num_outside_official_limits, write_csv, write_results_zip
@@ -256,6 +273,13 @@ def _check_many(args: argparse.Namespace, count: int, output: Path) -> None:
     _check_options(args)
     if args.split:
         raise InputError(f"--split {args.split}: only a folder of matches has splits")
+    from comedian.sharing import num_launched
+
+    if args.shard or num_launched() > 1:
+        raise InputError(
+            f"the {count} videos are spotted one by one, by one process; leave out --shard and `accelerate launch`, or give "
+            "a folder of matches"
+        )
     for folder in filter(None, (output, args.save_scores)):
         make_folder(folder)
 
@@ -317,6 +341,8 @@ def _tell_quality(args: argparse.Namespace, config) -> None:
 
 def _run_live(args: argparse.Namespace) -> None:
     """Print the events of a stream as they become final, and write those files that were asked for."""
+    if args.shard:
+        raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
     if args.scores or args.save_scores or args.save_windows or args.split or args.report or args.match or args.restart:
         raise InputError(
             "--live takes no --scores, --save-scores, --save-windows, --split, --report, --match or --restart; leave them "
@@ -366,6 +392,8 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError("give one folder alone, or videos")
     if args.split and not is_folder:
         raise InputError(f"--split {args.split}: only a folder of matches has splits")
+    if args.shard and not (is_folder and args.save_scores):
+        raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
     if output.suffix not in (".json", ".zip"):
         raise InputError(f"--output {output}: give a name that ends in .json or .zip")
     if is_folder and output.suffix != ".zip":
@@ -406,12 +434,16 @@ def _score(args: argparse.Namespace, is_folder: bool):
         matches = dict([match_of_videos(args.videos)])
 
     from comedian.inference.score_files import check_owners, score_matches
+    from comedian.sharing import Shard
 
+    shard = Shard.parse(args.shard) if args.shard else None
     if args.save_scores:
         check_owners(args.save_scores, matches)
     spotter = _load(args)
     _tell_unreachable(args.threshold, spotter.config)
-    scores = score_matches(spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows)
+    scores = score_matches(
+        spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows, shard=shard
+    )
     return scores, spotter.config
 
 
