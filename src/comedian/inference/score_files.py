@@ -9,7 +9,6 @@ window before they were merged, too: `window_scores`, `window_starts` and, of a 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,25 +303,37 @@ def score_matches(
             f"{num_launched()} processes share halves by their saved scores; add --save-scores FOLDER, which all of them see"
         )
 
+    if folder is None:
+        _score_each(spotter, halves, found, None, progress, window_stride_s)
+    else:
+        with _shared_halves(spotter, halves, found, folder, window_stride_s, shard) as work:
+            _score_each(spotter, work, found, folder, progress and is_main_process(), window_stride_s)
+    scores = {
+        video_id: {half: found[video_id, half] for half in videos if (video_id, half) in found}
+        for video_id, videos in matches.items()
+    }
+    return {video_id: of_match for video_id, of_match in scores.items() if of_match}
+
+
+def _shared_halves(
+    spotter: ActionSpotter,
+    halves: Sequence[tuple[str, int, Path]],
+    found: dict[tuple[str, int], np.ndarray],
+    folder: str | Path,
+    window_stride_s: float | None,
+    shard: Shard | None,
+) -> SharedWork[tuple[str, int, Path]]:
+    """Return the halves of a shard, the longest first, to share with other processes; saved scores go into `found`."""
+
     def is_saved(entry: tuple[str, int, Path]) -> bool:
         scores = _saved(spotter, entry, folder, window_stride_s)
         if scores is not None:
             found[entry[:2]] = scores
         return scores is not None
 
-    if folder is None:
-        begun = nullcontext(halves)
-    else:
-        # one share of one is all, the longest first
-        halves = (shard or Shard(1, 1)).of(halves, lambda entry: length_of_video(entry[2]))
-        begun = SharedWork(halves, lambda entry: score_path(folder, *entry[:2]), is_saved)
-    with begun as work:
-        _score_each(spotter, work, found, folder, progress and is_main_process(), window_stride_s)
-    scores = {
-        video_id: {half: found[video_id, half] for half in videos if (video_id, half) in found}
-        for video_id, videos in matches.items()
-    }
-    return {video_id: of_match for video_id, of_match in scores.items() if of_match}
+    # one share of one is all
+    shared = (shard or Shard(1, 1)).of(halves, lambda entry: length_of_video(entry[2]))
+    return SharedWork(shared, lambda entry: score_path(folder, *entry[:2]), is_saved)
 
 
 def _score_each(

@@ -158,9 +158,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         scores, config = _score(args, is_folder)
         if args.shard:
-            halves = sum(map(len, scores.values()))
+            num_halves = sum(map(len, scores.values()))
             print(
-                f"{args.save_scores}: the {halves} halves of share {args.shard} are scored; when all shares are, the same "
+                f"{args.save_scores}: the {num_halves} halves of share {args.shard} are scored; when all shares are, the same "
                 "command without --shard writes the results"
             )
             return
@@ -174,8 +174,8 @@ def run(args: argparse.Namespace) -> None:
 
     if output.suffix == ".zip":
         spots = {
-            video_id: spots_of_match(halves, config, keep_all=True, threshold=args.threshold)
-            for video_id, halves in scores.items()
+            video_id: spots_of_match(of_match, config, keep_all=True, threshold=args.threshold)
+            for video_id, of_match in scores.items()
         }
         write_results_zip(output, spots)
         if outside := num_outside_official_limits(spot for of_match in spots.values() for spot in of_match):
