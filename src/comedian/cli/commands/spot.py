@@ -160,8 +160,8 @@ def run(args: argparse.Namespace) -> None:
         if args.shard:
             num_halves = sum(map(len, scores.values()))
             print(
-                f"{args.save_scores}: the {num_halves} halves of share {args.shard} are scored; when all shares are, the same "
-                "command without --shard writes the results"
+                f"{args.save_scores}: the {num_halves} halves of share {args.shard} are scored; when all shares are, the "
+                "same command without --shard writes the results"
             )
             return
     if not is_main_process():
