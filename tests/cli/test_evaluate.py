@@ -174,7 +174,7 @@ def test_labels_of_different_names_are_all_scored(roots, tmp_path, capsys):
     assert json.loads((tmp_path / "s.json").read_text()) == expected()
     told = capsys.readouterr().err
     assert (
-        "different names: 1 from Labels-mine.json, 1 from Labels-v2.json, 1 from Labels.json; all are scored" in told
+        "different names: 1 from Labels-mine.json, 1 from Labels-v2.json, 1 from Labels.json; all of them are scored" in told
     )
 
 
@@ -381,7 +381,7 @@ def test_sets_are_named_by_their_files_or_else_their_paths(roots, tmp_path):
     [
         (["--names", "a"], "--names: 1 names for 2 PREDICTIONS"),
         (["--names", "a", "a"], "`a` names two of PREDICTIONS"),
-        (["--videos", "root"], "--videos root: it is for the report"),
+        (["--videos", "root"], "--videos root: it applies to the report only"),
         (["--tolerance", "2"], "--tolerance 2.0: it applies to the report only"),
         (["--report", "r", "--tolerance", "0"], "--tolerance 0: give seconds above 0, at most 60"),
         (["--report", "r", "--tolerance", "61"], "--tolerance 61"),
