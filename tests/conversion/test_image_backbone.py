@@ -140,7 +140,7 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
         ("giant",): "`use_swiglu_ffn` True",
         ("empty",): "neither checkpoints",
         ("nowhere",): "does not exist",
-        ("vit", "--spatial-heads", "3"): "--spatial-heads is for the authors' files",
+        ("vit", "--spatial-heads", "3"): "--spatial-heads applies to the authors' checkpoints only",
         ("vit", "--tubelet-size", "0"): "--tubelet-size 0",
         ("vit", "--image-size", "33", "32"): "multiple of `patch_size`",
         ("vit", "--fps", "0"): "`fps` is 0",

@@ -386,15 +386,15 @@ def test_one_file_is_of_one_video_and_a_folder_of_many(tmp_path, capsys):
     assert files == ["cup/final/1.xml", "cup/final/2.xml", "friday.mp4.xml"]
     assert main(["data", "convert", str(tmp_path / "out"), str(tmp_path / "b.csv")]) == 0
     assert sorted((tmp_path / "b.csv").read_text().splitlines()) == sorted((rows.replace(",3,", ",3.0,")).splitlines())
-    assert "left out" not in capsys.readouterr().err
+    assert "omitted" not in capsys.readouterr().err
     assert main(["data", "convert", str(tmp_path / "out"), str(tmp_path / "b.csv"), "--video", "x"]) == 2
     assert "it has events of 2 videos; remove `--video`" in capsys.readouterr().err
     # a name that the file's own name does not keep
     one = str(tmp_path / "out/friday.mp4.xml")
     assert main(["data", "convert", one, str(tmp_path / "monday.xml"), "--to", "sportscode"]) == 0
-    assert "no place for it: the video's name" in capsys.readouterr().err
+    assert "cannot store it: the video's name" in capsys.readouterr().err
     assert main(["data", "convert", one, str(tmp_path / "friday.xml"), "--to", "sportscode"]) == 0
-    assert "left out" not in capsys.readouterr().err
+    assert "omitted" not in capsys.readouterr().err
 
 
 def test_the_commands_take_what_a_file_does_not_say(tmp_path, capsys):
