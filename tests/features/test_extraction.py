@@ -264,7 +264,7 @@ def test_settings_of_processors(settings, expected):
      ({"do_center_crop": True, "crop_size": {"shortest_edge": 8}}, "shortest_edge")],
 )  # fmt: skip
 def test_processors_that_do_more(settings, found):
-    with pytest.raises(InputError, match=f"the processor of `x` asks for .*{found}.*not supported"):
+    with pytest.raises(InputError, match=f"the processor of `x` uses .*{found}.*not supported"):
         pretrained_extractor._preprocessing("x", settings)
 
 
@@ -284,7 +284,7 @@ def videomae(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"fps": 4.0}, "takes clips of 4 frames, and 4 s at 4 fps are 16; give an fps of 1"),
+        ({"fps": 4.0}, "takes clips of 4 frames, but 4 s at 4 fps are 16; give an fps of 1"),
         ({"clip_s": 0.0}, "`clip_s` is 0.0; give a number above 0"),
         ({"hop_s": math.nan}, "`hop_s` is nan; give a number above 0"),
         ({"fps": -1.0}, "`fps` is -1.0; give a number above 0"),
@@ -318,7 +318,7 @@ def test_models_that_cannot_be_had(tmp_path, videomae):
     with pytest.raises(InputError, match="cannot be loaded"):
         load_extractor(str(tmp_path / "ours"))
     text = BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
-    with pytest.raises(InputError, match="is a BertModel, which takes more than pictures"):
+    with pytest.raises(InputError, match="is a BertModel, which has other inputs than images"):
         load_extractor(save(text, tmp_path / "bert"))
 
 
@@ -353,7 +353,7 @@ def test_a_model_without_a_processor(tmp_path):
 
 def test_frames_that_the_model_does_not_take(tmp_path, video):
     name = save(ViTModel(ViTConfig(**SMALL)), tmp_path / "vit", **(VIT | {"size": {"height": 24, "width": 24}}))
-    with pytest.raises(InputError, match=r"does not take \[10, 3, 24, 24\] pixels: Input image size"):
+    with pytest.raises(InputError, match=r"does not accept pixels of shape \[10, 3, 24, 24\]: Input image size"):
         load_extractor(name)(video)
     cropped = VIT | {"do_resize": False, "do_center_crop": True, "crop_size": {"height": 64, "width": 16}}
     name = save(VideoMAEModel(VideoMAEConfig(num_frames=4, **SMALL)), tmp_path / "mae", **cropped)
@@ -392,7 +392,7 @@ def test_other_weights_need_another_bank(tmp_path):
     torch.manual_seed(1)
     save_ours(tmp_path / "model")
     extractor = load_extractor(str(tmp_path / "model"))
-    with pytest.raises(InputError, match="holds features of source .*; give another folder"):
+    with pytest.raises(InputError, match="contains features with source .*; give another folder"):
         extract_features(root, tmp_path / "bank", extractor, video_ids=["league/one"], progress=False)
 
 

@@ -164,7 +164,7 @@ def test_a_model_of_model_init_is_frozen_too(tmp_path):
     ids=lambda settings: next(iter(settings)),
 )
 def test_settings_without_effect_are_refused_by_name(settings, tmp_path):
-    with pytest.raises(ValueError, match=f"`{next(iter(settings))}`.*leave it out"):
+    with pytest.raises(ValueError, match=f"`{next(iter(settings))}`.*remove it"):
         SpottingConfig(output_dir=str(tmp_path), **settings)
 
 

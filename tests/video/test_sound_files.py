@@ -138,7 +138,7 @@ def test_windows_carry_the_sound_of_their_tokens(root, tmp_path):
 
 def test_a_store_without_any_sound_is_told(root, tmp_path):
     prepared(root, tmp_path / "store")
-    with pytest.raises(InputError, match="`comedian prepare` again with `--sound`"):
+    with pytest.raises(InputError, match="rerun `comedian prepare` with `--sound`"):
         halves_of(tmp_path / "store").check_sound()
     prepared(root, tmp_path / "store", sound=True)
     halves_of(tmp_path / "store").check_sound()
