@@ -217,7 +217,7 @@ class Claims:
     """The claims that this process holds, each a file beside a result.
 
     A claim that is taken over stays, and the new owner makes the next one, `<result>.claim.1`, `.claim.2`, ...: of several
-    that find an owner gone, `O_EXCL` lets one alone make it, and nobody deletes another's. The last one counts.
+    that find an owner gone, `O_EXCL` lets one alone make it, and no process deletes another's. The last one counts.
     """
 
     def __init__(self):

@@ -174,7 +174,8 @@ def test_labels_of_different_names_are_all_scored(roots, tmp_path, capsys):
     assert json.loads((tmp_path / "s.json").read_text()) == expected()
     told = capsys.readouterr().err
     assert (
-        "different names: 1 from Labels-mine.json, 1 from Labels-v2.json, 1 from Labels.json; all of them are scored" in told
+        "different names: 1 from Labels-mine.json, 1 from Labels-v2.json, 1 from Labels.json; all of them are scored"
+        in told
     )
 
 

@@ -316,7 +316,7 @@ def test_what_cannot_be_run(folder, video, tmp_path, capsys, monkeypatch):
     assert "run on the CPU" in refuse("spot", video, "--model", graphs, "--device", "cuda")
     assert "OpenVINO graphs" in refuse("export", graphs, tmp_path / "new")
     assert "--int8 needs frames" in refuse("export", graphs, tmp_path / "new", "--format", "openvino", "--int8")
-    assert "--split is for --int8" in refuse("export", graphs, tmp_path / "new", "--split", "train")
+    assert "--split requires --int8" in refuse("export", graphs, tmp_path / "new", "--split", "train")
     broken = shutil.copytree(graphs, tmp_path / "broken")
     (broken / "spatial_encoder.xml").write_text("<net/>")
     assert "export the model again" in refuse("spot", video, "--model", broken)

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from comedian.models import ComedianForActionSpotting
+from comedian.models.encoders_comedian import is_bfloat16_fast
 from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
 from match_factory import write_recipe, write_stage_data
@@ -88,7 +90,9 @@ def test_a_config_trains_as_shipped(name, data, tmp_path):
         expected[asked] = losses_of(tmp_path / asked / "output")
     assert losses == pytest.approx(expected[precision], rel=5e-3)
     assert all(math.isfinite(loss) for loss in losses)
-    assert precision == "no" or losses != pytest.approx(expected["no"], rel=1e-6)
+    # a CPU without bfloat16 instructions trains in float32
+    rounded = precision != "no" and is_bfloat16_fast(torch.device("cpu"))
+    assert (losses != pytest.approx(expected["no"], rel=1e-6)) == rounded
     ComedianForActionSpotting.from_pretrained(tmp_path / "output")
 
 
