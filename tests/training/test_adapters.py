@@ -44,7 +44,7 @@ from testing_utils import tiny_config
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.adapters
 
-GUIDE = Path(__file__).parents[2] / "examples" / "guides" / "how_to" / "train.md"
+GUIDE = Path(__file__).parents[2] / "examples" / "guides" / "how_to" / "lora.md"
 FEATURE_DIM = 6
 PRETRAINING = {"pretrain": ComedianForContrastivePretraining, "distill": ComedianForFeatureDistillation}
 each_pretraining = pytest.mark.parametrize("stage", PRETRAINING)
