@@ -188,8 +188,8 @@ def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcess
 @contextmanager
 def _unreported() -> Iterator[None]:
     """Have OpenVINO and NNCF send no statistics of use, which they do except in CI, and for which they wait when
-    offline."""
-    before = os.environ.get("CI")
+    offline. Their converter sets the level of the root logger, which is restored."""
+    before, level = os.environ.get("CI"), logging.getLogger().level
     os.environ["CI"] = "true"
     try:
         yield
@@ -197,6 +197,7 @@ def _unreported() -> Iterator[None]:
         del os.environ["CI"]
         if before is not None:
             os.environ["CI"] = before
+        logging.getLogger().setLevel(level)
 
 
 def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
