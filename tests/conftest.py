@@ -1,6 +1,5 @@
 """Tests run offline and leave nothing in the user's Hugging Face caches."""
 
-import logging
 import os
 import tempfile
 
@@ -31,9 +30,6 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-    # libraries of export change it for good, and a test that reads warnings would see none
-    logging.getLogger().setLevel(logging.WARNING)
-    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

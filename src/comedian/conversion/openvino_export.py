@@ -188,8 +188,8 @@ def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcess
 @contextmanager
 def _unreported() -> Iterator[None]:
     """Have OpenVINO and NNCF send no statistics of use, which they do except in CI, and for which they wait when
-    offline. Their converter sets the level of the root logger, which is restored."""
-    before, level = os.environ.get("CI"), logging.getLogger().level
+    offline."""
+    before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
         yield
@@ -197,7 +197,6 @@ def _unreported() -> Iterator[None]:
         del os.environ["CI"]
         if before is not None:
             os.environ["CI"] = before
-        logging.getLogger().setLevel(level)
 
 
 def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
@@ -225,7 +224,8 @@ def quantize(folder: Path, config: Any, batches: list[np.ndarray]) -> None:
     import nncf
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
+    # the logger alone: `nncf.set_log_level` also changes handlers that others have attached to it
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     is_transformer = config.spatial_encoder != "convolutional"
     graph = nncf.quantize(
         openvino.Core().read_model(folder / f"{SPATIAL_GRAPH}.xml"),
