@@ -62,11 +62,14 @@ def local_rank() -> int:
     return _of_environment(_LOCAL_RANK_VARIABLES, 0)
 
 
+def available_cores() -> int:
+    """Cores of this machine that its processes may use: those of the job, on a cluster that limits them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores_of_process() -> int:
     """Cores of this machine for this process, at least 1: those launched together on one machine divide them."""
-    # those that a job of a cluster was given, where the system can tell
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, _of_environment(_LOCAL_SIZE_VARIABLES, 1)))
+    return max(1, available_cores() // max(1, _of_environment(_LOCAL_SIZE_VARIABLES, 1)))
 
 
 def _of_environment(names: Sequence[str], default: int) -> int:

@@ -15,6 +15,7 @@ from comedian.errors import InputError
 from comedian.inference.inference_config import InferenceConfig
 from comedian.inference.model_names import FoundModel
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
+from comedian.sharing import cores_of_process
 
 try:
     import openvino
@@ -45,7 +46,7 @@ class OpenVinoModel:
     def __init__(self, graphs: Mapping[str, Path], config: InferenceConfig, name: str):
         self.graphs, self.config, self.name = dict(graphs), config, name
         self.tubelets_per_batch = TUBELETS_PER_BATCH
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        num_cores = cores_of_process()
         self.num_streams = min(num_cores, MAX_WORKERS)
         self.decoder_threads = max(1, num_cores // 4)
         self._core = _openvino().Core()
@@ -76,8 +77,7 @@ class OpenVinoModel:
         if frames.shape[1:3] != config.frame_size:
             height, width = config.frame_size
             raise InputError(
-                f"`{self.name}` takes frames of {height} x {width} pixels, not {frames.shape[1]} x "
-                f"{frames.shape[2]}; scale "
+                f"`{self.name}` takes frames of {height} x {width} pixels, not {frames.shape[1]} x {frames.shape[2]}; scale "
                 "them first, as `iter_frames` does"
             )
         tubelets = frames.reshape(-1, config.tubelet_size, *frames.shape[1:])

@@ -1,6 +1,5 @@
 """What a run of a trainer really was, for the model card."""
 
-import os
 import platform
 import time
 from dataclasses import MISSING, fields
@@ -16,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from comedian.hub.model_record import StageRecord
 from comedian.samples.datasets import HalfDataset
+from comedian.sharing import available_cores
 
 PACKAGES = ("comedian", "torch", "transformers", "datasets", "accelerate")
 # beginnings of the names of settings that concern the machine or what is written, not the model
@@ -107,9 +107,7 @@ def describe_hardware(device: torch.device, world_size: int) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = (
-            f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores of {_cpu()}"
-        )
+        name = f"{available_cores()} cores of {_cpu()}"
     return name if world_size == 1 else f"{world_size} processes, each on {name}"
 
 
