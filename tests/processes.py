@@ -10,7 +10,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CPU_PROCESSES = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
 
 
 def launch(*words, config: Path = CPU_PROCESSES) -> list[str]:

@@ -4,7 +4,6 @@ Run as a script in a fresh interpreter that cannot import `comedian`: `python -I
 """
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -107,7 +106,5 @@ if __name__ == "__main__":
         pass
     else:
         sys.exit("`comedian` can be imported")
-    # as many as the tests have, see conftest.py: sums are the same to the last bit
-    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
     folder = Path(sys.argv[1])
     (folder / "report.json").write_text(json.dumps(load_everything(folder)))

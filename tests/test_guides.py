@@ -72,7 +72,6 @@ ENVIRONMENT = {
     "HF_TOKEN": TOKEN,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
-    "OMP_NUM_THREADS": "1",
 }
 
 

@@ -1,5 +1,6 @@
 """The `comedian` command from a process that has imported everything already: a fork a command, not seconds of imports.
 
+`comedian finetune --videos` trains two epochs of few windows here, as the pages' recipes do; all else is as shipped.
 `python warm_comedian.py SOCKET` serves; `python warm_comedian.py SOCKET run WORDS...` runs one command there, with its own
 folder, environment, standard streams and exit code.
 """
@@ -27,8 +28,11 @@ def serve(address: str) -> None:
         "evaluation.soccernet_average_map.soccernet_average_map",
         "inference.score_files",
         "training.train_all",
+        "training.finetune_videos",
     ):
         importlib.import_module(f"comedian.{name}")
+    finetune_videos = sys.modules["comedian.training.finetune_videos"]
+    finetune_videos.TRAINING["num_train_epochs"], finetune_videos.MIN_WINDOWS = 2, 4
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.partial")

@@ -99,7 +99,8 @@ def test_graphs_equal_the_model(folder, name):
     for found, expected in zip(graphs.score(windows, None), model.score(windows, None), strict=True):
         assert (found is None) == (expected is None)
         if expected is not None:
-            np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+            # displacements reach from -1.5 to 1.5 s, scores from 0 to 1
+            np.testing.assert_allclose(found, expected, atol=TOLERANCE * (3 if expected.min() < 0 else 1))
     assert (graphs.score(windows, None)[1] is not None) == (name == "viswin")
 
 

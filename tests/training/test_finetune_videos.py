@@ -11,7 +11,7 @@ from comedian.cli.main import main
 from comedian.evaluation.reported_events import lines_of, read_reported
 from comedian.models import ComedianForActionSpotting
 from comedian.training.base_trainer import build_processor
-from comedian.training.finetune_videos import VideoRun, finetune_videos
+from comedian.training.finetune_videos import TRAINING, VideoRun, finetune_videos
 from comedian.training.recipe import ModelSection, load_recipe
 from comedian.training.stage import build_model, load_config
 from comedian.video.frame_store import open_half, source_of
@@ -115,6 +115,20 @@ def test_one_command_from_videos_to_a_model_and_on(own, tmp_path, capsys):
     assert load_recipe(model / "recipe.yaml").training["learning_rate"] == 1e-3
 
 
+def test_without_options_it_trains_with_the_settings_that_are_shipped(own, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main(words_of(own, output)) == 0
+    assert "epoch 20 of 20: loss " in capsys.readouterr().out
+    ran = load_recipe(output / "model" / "recipe.yaml").training
+    num_halves = sum(len(list((output / "matches" / name).glob("*.m*"))) for name in matches_of(output, "train"))
+    expected = TRAINING | {"windows_per_half": -(-24 // num_halves), "seed": 0}
+    assert ran == expected | {"output_dir": str(output / "model")}
+
+
+def matches_of(output, split):
+    return json.loads((output / "matches" / "splits.json").read_text())[split]
+
+
 @pytest.fixture(scope="module")
 def former(own, tmp_path_factory):
     """A finished run."""
@@ -214,7 +228,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
     assert "omitted, because the events do not list them: cup/1.mkv, cup/2.mkv, cup/3.mkv" in told[0]
     assert json.loads((run.matches / "splits.json").read_text()) == {"train": ["one"], "validation": ["two"]}
     assert (run.matches / "labels.txt").read_text() == "red\nblue\n"
-    assert (recipe.training["learning_rate"], recipe.training["windows_per_half"]) == (3e-3, 12)
+    assert (recipe.training["learning_rate"], recipe.training["windows_per_half"]) == (3e-3, 24)
     # three hours
     hours = type("Info", (), {"duration_s": 3 * 3600.0})
     monkeypatch.setattr("comedian.training.finetune_videos.probe", lambda path: hours)

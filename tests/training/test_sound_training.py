@@ -41,15 +41,6 @@ SCHEDULE = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For models so small, threads cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")

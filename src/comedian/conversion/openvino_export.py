@@ -131,6 +131,8 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
         for graph, converted in _converted(model, processor):
             _save(converted, folder / graph)
         _write_config(model, folder, {"precision": "bfloat16", "weights": weights})
+        # every CPU runs the folder: graphs that are right in bfloat16 may be wrong in float32
+        _check_equal(_load(folder, float32=True), TorchModel(model, processor))
         before = _load(folder)
         _check_equal(before, TorchModel(model, processor))
         if quantization is not None:
@@ -254,8 +256,8 @@ def _write_config(model: ComedianForActionSpotting, folder: Path, facts: dict[st
     atomic_write_text(folder / CONFIG_FILE_NAME, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def _load(folder: Path) -> OpenVinoModel:
-    return load_openvino_model(find_model(str(folder)))
+def _load(folder: Path, float32: bool = False) -> OpenVinoModel:
+    return load_openvino_model(find_model(str(folder)), float32=float32)
 
 
 def _matches(quantization: Quantization) -> tuple[list[Path], dict[str, dict[int, Path]]]:

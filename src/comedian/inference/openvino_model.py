@@ -38,19 +38,20 @@ class OpenVinoModel:
         graphs: graph -> its `.xml`, with its `.bin` beside it.
         config: the model's.
         name: what to call it in messages.
+        float32: compute in float32 also where bfloat16 is fast.
 
     Raises:
         InputError: OpenVINO is not installed, or a graph cannot be read.
     """
 
-    def __init__(self, graphs: Mapping[str, Path], config: InferenceConfig, name: str):
+    def __init__(self, graphs: Mapping[str, Path], config: InferenceConfig, name: str, float32: bool = False):
         self.graphs, self.config, self.name = dict(graphs), config, name
         self.tubelets_per_batch = TUBELETS_PER_BATCH
         num_cores = cores_of_process()
         self.num_streams = min(num_cores, MAX_WORKERS)
         self.decoder_threads = max(1, num_cores // 4)
         self._core = _openvino().Core()
-        fast = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        fast = not float32 and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._options = {
             # a stream of its own threads for each batch: two of one thread beat one of two
             "NUM_STREAMS": self.num_streams,
@@ -153,12 +154,13 @@ class _Graph:
         return [size.get_length() if size.is_static else -1 for size in shape]
 
 
-def load_openvino_model(found: FoundModel, device: Any = None) -> OpenVinoModel:
+def load_openvino_model(found: FoundModel, device: Any = None, float32: bool = False) -> OpenVinoModel:
     """Load a model that `find_models` found.
 
     Args:
         found: a folder, or a repository, of `comedian export --format openvino`.
         device: `None` or `cpu`.
+        float32: compute in float32 also where bfloat16 is fast.
 
     Raises:
         InputError: another device, a missing file or package, or a graph or configuration that cannot be read.
@@ -180,7 +182,7 @@ def load_openvino_model(found: FoundModel, device: Any = None) -> OpenVinoModel:
             lacking = GRAPH_SUFFIXES[0 if graph is None else 1]
             raise InputError(f"`{found.name}` lacks {name}{lacking}; export the model again")
         graphs[name] = graph
-    return OpenVinoModel(graphs, config, found.name)
+    return OpenVinoModel(graphs, config, found.name, float32)
 
 
 def cache_folder() -> Path | None:

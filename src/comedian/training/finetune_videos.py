@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ TRAINING = {
     "base_learning_rate": None,
     "learning_rate": 2e-4,
 }
-MIN_WINDOWS_PER_HALF = 12
+# windows of an epoch, however short the videos are
+MIN_WINDOWS = 24
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def finetune_videos(
     if stored.model_type != ComedianConfig.model_type:
         raise InputError(f"`{run.model}` is a {stored.model_type} model, not comedian")
     # before the work: what is overridden, which the frames may depend on
-    asked = make_recipe(_sections(run, windows_per_half=MIN_WINDOWS_PER_HALF), Path.cwd(), overrides)
+    asked = make_recipe(_sections(run, windows_per_half=1), Path.cwd(), overrides)
     check_settings(asked.training, SpottingConfig)
     config = effective_config(stored, ModelSection(overrides=asked.model.overrides))
     on_main_process(lambda: _prepare(run, config, resume, tell))
@@ -260,8 +262,8 @@ def _windows_per_half(run: VideoRun, config: ComedianConfig) -> int:
         for video_id in matches_of_splits(run.matches, ["train"])
         for video in find_halves(run.matches / video_id).values()
     ]
-    windows = round(sum(durations_s) / len(durations_s) / (config.num_frames / config.fps))
-    return max(windows, MIN_WINDOWS_PER_HALF)
+    as_long = round(sum(durations_s) / len(durations_s) / (config.num_frames / config.fps))
+    return max(as_long, ceil(MIN_WINDOWS / len(durations_s)))
 
 
 def _sections(run: VideoRun, windows_per_half: int) -> dict[str, dict]:
