@@ -27,7 +27,7 @@ from comedian.training.stage import load_halves
 
 MINUTE_S = 60
 FIRST_HALVES, NEW_MINUTES = 4, 20
-WINDOWS_PER_MINUTE, FIRST_EPOCHS, MORE_EPOCHS = 2, 30, 12
+WINDOWS_PER_MINUTE, FIRST_EPOCHS, MORE_EPOCHS = 2, 20, 8
 BATCH_SIZE = 4
 METRICS = ("tight", "loose", "at1")
 
