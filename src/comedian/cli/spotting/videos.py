@@ -1,0 +1,61 @@
+"""Which videos the arguments of `comedian spot` name: those of a pattern, of a folder, of matches."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from glob import glob, has_magic
+from pathlib import Path
+
+from comedian.errors import InputError, printable
+
+
+def expand_patterns(words: Sequence[str]) -> list[Path]:
+    """Return the paths, and for a pattern, which some shells pass on as it is, what it stands for."""
+    paths = []
+    for word in words:
+        if Path(word).exists() or not has_magic(word):
+            paths.append(Path(word))
+        elif found := sorted(glob(word, recursive=True)):
+            paths += map(Path, found)
+        else:
+            raise InputError(f"nothing matches `{word}`; mend the pattern, or name the videos")
+    return paths
+
+
+def separate_videos(args: argparse.Namespace, is_folder: bool) -> dict[str, Path] | None:
+    """Return name -> video where each is spotted on its own; None for the parts of one match, or a folder of matches."""
+    from comedian.inference.many_videos import find_videos, name_videos
+    from comedian.soccernet.layout import are_named_halves, find_label_file, find_matches
+
+    if is_folder:
+        root, matches = args.videos[0], find_matches(args.videos[0])
+        videos = find_videos(root)
+        # names such as `1.mp4` may be anybody's: these are halves in a match's own folder
+        is_root_alone = matches == ["."] and not find_label_file(root) and not are_named_halves(videos)
+        if args.match:
+            raise InputError("--match takes the videos of one match; name them in order")
+        if matches and not is_root_alone:
+            if loose := [video for video in videos if video.parent.relative_to(root).as_posix() not in matches]:
+                named = ", ".join(video.relative_to(root).as_posix() for video in loose[:5])
+                more = f" and {len(loose) - 5} more" if len(loose) > 5 else ""
+                print(f"left out, not halves of a match: {printable(named)}{more}", file=sys.stderr)
+            return None
+        return name_videos(videos, root) if videos else None
+    if len(args.videos) < 2 or args.match or any(video.is_dir() for video in args.videos):
+        return None
+    return None if are_named_halves(args.videos) else name_videos(args.videos)
+
+
+def matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
+    """Return video_id -> half -> video, of the split or of the whole folder."""
+    from comedian.soccernet.layout import find_halves
+    from comedian.soccernet.splits import matches_of_splits
+
+    video_ids = matches_of_splits(root, None if split is None else [split])
+    matches = {video_id: find_halves(root / video_id) for video_id in video_ids}
+    without_video = [video_id for video_id, videos in matches.items() if not videos]
+    if len(without_video) == len(matches):
+        raise InputError(f"`{root}` holds no match with a video; videos are named such as `1_224p.mkv`")
+    if without_video:
+        print(f"left out, without video: {', '.join(without_video)}", file=sys.stderr)
+    return {video_id: videos for video_id, videos in matches.items() if videos}
