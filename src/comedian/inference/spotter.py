@@ -187,11 +187,11 @@ class ActionSpotter:
             frames = _frames(video, self.config.fps, size, models[0].decoder_threads, progress)
             tokens = encode_half_with_models(models, frames)
             encoded += zip(models, tokens, strict=True)
-        sound = read_sound(str(video)) if self.hears else None
+        sound = read_sound(str(video)) if self.uses_sound else None
         return [(model, tokens, sound if model.config.sound else None) for model, tokens in encoded]
 
     @property
-    def hears(self) -> bool:
+    def uses_sound(self) -> bool:
         """Whether a model takes the audio track."""
         return any(model.config.sound for model in self.models)
 

@@ -1,19 +1,19 @@
 """Find the events of one or more videos.
 
-VIDEO is a video, a folder of videos or a pattern such as `"videos/*.mp4"`. Several videos are spotted one by one: --output
-is then a folder with one file of events a video, and the same command again spots only the videos that are missing. With
---match they are the parts of one match, in order. Videos that are named as SoccerNet names halves (`1_224p.mkv`) and lie
-in one folder are the halves of their names, of the match that their folder is called.
+VIDEO is a video, a folder of videos or a pattern such as `"videos/*.mp4"`. The events are printed and written to --output as
+SoccerNet's `results_spotting.json`. An event is reported if its score reaches the threshold that training chose for its
+label.
 
-The events go to the terminal and, in SoccerNet's `results_spotting.json` form, to --output. Reported are those whose score
-reaches the threshold that was chosen for their label in training.
+Several videos are spotted one by one: --output is a folder with one file of events per video, and rerunning the command
+spots only the missing videos. With --match, they are the parts of one match, in order. Videos in one folder that are named
+like SoccerNet's halves (`1_224p.mkv`) are the halves of one match, which is named after the folder.
 
-A folder in SoccerNet's layout instead of VIDEO gives a zip with the results of all its matches, ready for the challenge
-server, with every candidate as the metric wants them. Where --save-scores was given, the same command resumes after an
-interruption, and several processes with the same command, on one machine or many with a shared file system, share the work.
+A folder of matches in SoccerNet's layout gives a zip with the results of all matches, ready for the challenge server. It
+contains every candidate, as the metric needs them. With --save-scores, rerunning the command resumes an interrupted run,
+and several processes with the same command, on one machine or many with a shared file system, share the work.
 
-With --live, VIDEO is a file, the address of a stream (rtsp://, http://, udp://, ...) or - for what is piped in, and each
-event is printed as a line of JSON as soon as it is final. Ctrl-C ends the stream.
+With --live, VIDEO is a file, the address of a stream (rtsp://, http://, udp://, ...) or - for standard input. Each event is
+printed as a line of JSON when it is final. Ctrl-C ends the stream.
 """
 
 import argparse
@@ -23,11 +23,13 @@ from comedian.cli.spotting.models import models_to_choose
 from comedian.cli.spotting.videos import expand_patterns, separate_videos
 from comedian.errors import InputError
 
+EXAMPLE = "comedian spot match.mp4 --model demo --output events.json --report events.html"
+
 
 def run(args: argparse.Namespace) -> None:
     """Spot a live source, videos one by one, or matches."""
     if not args.model and not args.scores:
-        raise InputError(f"no model was named with --model; {models_to_choose()}")
+        raise InputError(f"no model is given with --model; {models_to_choose()}")
     if args.live:
         from comedian.cli.spotting.live import run_live
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
         return spot_separately(args, videos)
     if args.restart:
-        raise InputError("--restart is of several videos that are spotted one by one; leave it out")
+        raise InputError("--restart applies only to several videos that are spotted one by one; remove it")
 
     from comedian.cli.spotting.matches import spot_matches
 

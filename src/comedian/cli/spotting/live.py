@@ -21,18 +21,21 @@ from comedian.inference.streaming import StreamingSpotter
 from comedian.soccernet.annotations import write_results
 from comedian.video.live import live_frames
 
+# options that need a whole video
+NOT_LIVE = "scores match split save_scores save_windows restart report report_labels tolerance shard".split()
+
 
 def run_live(args: argparse.Namespace) -> None:
-    """Print the events of a stream as they become final, and write those files that were asked for."""
-    if args.shard:
-        raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
-    if args.scores or args.save_scores or args.save_windows or args.split or args.report or args.match or args.restart:
-        raise InputError(
-            "--live takes no --scores, --save-scores, --save-windows, --split, --report, --match or --restart; leave them "
-            "out"
-        )
+    """Print the events of a stream as they become final, then write `--output` and `--csv`.
+
+    Raises:
+        InputError: an invalid option, or a stream that cannot be decoded.
+    """
+    for name in NOT_LIVE:
+        if getattr(args, name) not in (None, False):
+            raise InputError(f"--{name.replace('_', '-')} cannot be combined with --live; remove one of them")
     if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
-        raise InputError("--live takes one file, one address or -; name it before --model")
+        raise InputError("--live needs one file, one address or -; give it before --model")
     check_threshold(args.threshold)
     for path in filter(None, (args.output, args.csv)):
         make_folder(path.parent)
@@ -41,10 +44,10 @@ def run_live(args: argparse.Namespace) -> None:
     models.config = with_suppression(models.config, args.nms_type, args.nms_window)
     print_unreachable(args.threshold, models.config)
     spotter = StreamingSpotter(models, look_ahead_s=args.look_ahead, keep_all=args.keep_all, threshold=args.threshold)
-    if models.hears:
-        print("--live hears nothing: models with sound go by the pictures alone", file=sys.stderr)
+    if models.uses_sound:
+        print("--live reads no audio track: models with an audio branch use the frames only", file=sys.stderr)
     print_quality(args, models.config)
-    print(f"an event is told some {spotter.latency_s:g} s of video later", file=sys.stderr)
+    print(f"an event is printed about {spotter.latency_s:g} s of video after it", file=sys.stderr)
     events = spot_live(args.videos[0], spotter)
     if args.output:
         write_results(args.output, Path(args.videos[0]).stem, events)
@@ -54,7 +57,10 @@ def run_live(args: argparse.Namespace) -> None:
 
 
 def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
-    """Spot a source to its end, or to the first Ctrl-C, printing one line of JSON per event; return the events.
+    """Spot a source to its end, or to the first Ctrl-C, and print one line of JSON per event.
+
+    Returns:
+        The events, in the order in which they were printed.
 
     Raises:
         InputError: no frame of the source can be decoded.
@@ -63,7 +69,7 @@ def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
     height, width = config.frame_size
     bar = tqdm(desc="live", unit="s of video", bar_format=BAR_FORMAT_WITHOUT_TOTAL)
 
-    def tell(spots: list[dict]) -> None:
+    def report(spots: list[dict]) -> None:
         for spot in spots:
             # above the bar, where both go to one terminal
             tqdm.write(json.dumps(spot), file=sys.stdout)
@@ -72,9 +78,9 @@ def spot_live(source: str, spotter: StreamingSpotter) -> list[dict]:
 
     with bar, _first_interrupt(stopped.set):
         for frame in live_frames(source, config.fps, (height, width), stopped):
-            tell(spotter.push([frame]))
+            report(spotter.push([frame]))
             bar.update(1 / config.fps)
-        tell(spotter.finish())
+        report(spotter.finish())
     return events
 
 

@@ -11,7 +11,15 @@ from comedian.files import make_folder
 
 
 def spot_separately(args: argparse.Namespace, videos: dict[str, Path]) -> None:
-    """Spot each video on its own, and say in a line what came of each."""
+    """Spot each video on its own, and print one line per video.
+
+    Args:
+        args: the command-line arguments.
+        videos: name -> video.
+
+    Raises:
+        InputError: an invalid option, or a video that cannot be spotted; raised after the others are spotted.
+    """
     output = args.output or Path("events")
     _check_many(args, len(videos), output)
 
@@ -24,10 +32,10 @@ def spot_separately(args: argparse.Namespace, videos: dict[str, Path]) -> None:
     run = ManyVideos(videos, output, args.keep_all, args.threshold, args.save_scores, args.save_windows)
     spotted = spot_videos(run, spotter, config, args.restart)
     print_quality(args, config)
-    kept = f", {spotted.num_kept} of them spotted before" if spotted.num_kept else ""
+    kept = f", {spotted.num_kept} of them from an earlier run" if spotted.num_kept else ""
     print(f"{output}: {spotted.num_found} events in {len(spotted.files)} videos{kept}", file=sys.stderr)
     for name, reason in spotted.failed.items():
-        print(f"{printable(name)} was left out: {reason}", file=sys.stderr)
+        print(f"{printable(name)} is omitted: {reason}", file=sys.stderr)
     if spotted.failed:
         raise InputError(
             f"{len(spotted.failed)} of {len(videos)} videos could not be spotted, see above; the events of the others "
@@ -36,22 +44,24 @@ def spot_separately(args: argparse.Namespace, videos: dict[str, Path]) -> None:
 
 
 def _check_many(args: argparse.Namespace, count: int, output: Path) -> None:
-    """Refuse at once what would otherwise fail after the work."""
+    """Raise `InputError` before any work for options that do not apply to several videos."""
     parts = "add --match if they are the parts of one match"
     for option in ("csv", "report", "report_labels", "tolerance"):
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
-            raise InputError(f"--{name} is of one match, and the {count} videos are spotted one by one; {parts}")
+            raise InputError(f"--{name} applies to one match, and the {count} videos are spotted one by one; {parts}")
     if output.suffix in (".json", ".zip"):
-        raise InputError(f"--output {output}: {count} videos have a file of events each; give a folder, or {parts}")
+        raise InputError(
+            f"--output {output}: each of the {count} videos has its own file of events; give a folder, or {parts}"
+        )
     check_options(args)
     if args.split:
-        raise InputError(f"--split {args.split}: only a folder of matches has splits")
+        raise InputError(f"--split {args.split}: only a folder of matches has splits; remove --split")
     from comedian.sharing import num_launched
 
     if args.shard or num_launched() > 1:
         raise InputError(
-            f"the {count} videos are spotted one by one, by one process; leave out --shard and `accelerate launch`, or give "
+            f"the {count} videos are spotted one by one, by one process; remove --shard and `accelerate launch`, or give "
             "a folder of matches"
         )
     for folder in filter(None, (output, args.save_scores)):

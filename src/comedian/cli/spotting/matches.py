@@ -37,8 +37,8 @@ def spot_matches(args: argparse.Namespace, is_folder: bool) -> None:
         if args.shard:
             num_halves = sum(map(len, scores.values()))
             print(
-                f"{args.save_scores}: the {num_halves} halves of share {args.shard} are scored; when all shares are, the "
-                "same command without --shard writes the results"
+                f"{args.save_scores}: the {num_halves} halves of share {args.shard} are scored; after all shares, run the "
+                "same command without --shard to write the results"
             )
             return
     if not is_main_process():
@@ -62,7 +62,7 @@ def _write_zip(args: argparse.Namespace, scores: dict, config, output: Path) -> 
     write_results_zip(output, spots)
     if outside := num_outside_official_limits(spot for of_match in spots.values() for spot in of_match):
         print(
-            f"{output}: {outside} candidates are outside two halves of 120 minutes; SoccerNet's scorer leaves them out",
+            f"{output}: {outside} candidates are outside two halves of 120 minutes; SoccerNet's scorer omits them",
             file=sys.stderr,
         )
     print(f"{output}: {sum(map(len, spots.values()))} candidates in {len(spots)} matches")
@@ -75,7 +75,7 @@ def _write_match(args: argparse.Namespace, scores: dict, config, annotations, ou
     from comedian.soccernet.annotations import write_results
 
     if len(scores) > 1:
-        raise InputError(f"the scores are of {len(scores)} matches; give --output FILE.zip")
+        raise InputError(f"the scores are for {len(scores)} matches; give --output FILE.zip")
     [(video_id, halves)] = scores.items()
     events = spots_of_match(halves, config, keep_all=args.keep_all, threshold=args.threshold)
     write_results(output, video_id, events)
@@ -89,35 +89,37 @@ def _write_match(args: argparse.Namespace, scores: dict, config, annotations, ou
 
 
 def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
-    """Refuse at once what would otherwise fail after the work."""
+    """Raise `InputError` before any work for options that contradict each other."""
     check_options(args)
     if args.model and not args.videos:
-        raise InputError("no video was given; name the videos before --model, or use --scores FOLDER")
+        raise InputError("no video is given; list the videos before --model, or use --scores FOLDER")
     if args.scores and (args.save_scores or args.split or args.flip or (args.videos and not args.report)):
         raise InputError(
-            "--scores takes no --save-scores, --split or --flip, and videos only for the page of --report; leave them out"
+            "--scores excludes --save-scores, --split and --flip, and videos without --report; remove them"
         )
     if not args.report and (args.report_labels or args.tolerance is not None):
-        raise InputError("--report-labels and --tolerance belong to a page; name it with --report FILE")
+        raise InputError("--report-labels and --tolerance require --report FILE; add it")
     if args.tolerance is not None and not 0 < args.tolerance < float("inf"):
-        raise InputError(f"--tolerance {args.tolerance}: give seconds, more than 0")
+        raise InputError(f"--tolerance {args.tolerance}: give seconds above 0")
     if not is_folder and any(video.is_dir() for video in args.videos):
-        raise InputError("give one folder alone, or videos")
+        raise InputError("a folder cannot be combined with other videos; give only the folder, or only videos")
     if args.split and not is_folder:
-        raise InputError(f"--split {args.split}: only a folder of matches has splits")
+        raise InputError(f"--split {args.split}: only a folder of matches has splits; remove --split")
     if args.shard and not (is_folder and args.save_scores):
-        raise InputError(f"--shard {args.shard}: shares are of a folder of matches, with --save-scores FOLDER")
+        raise InputError(f"--shard {args.shard}: requires a folder of matches and --save-scores FOLDER")
     if output.suffix not in (".json", ".zip"):
         raise InputError(f"--output {output}: give a name that ends in .json or .zip")
     if is_folder and output.suffix != ".zip":
-        raise InputError(f"--output {output}: the results of a folder are a .zip; for a .json name a match's videos")
+        raise InputError(
+            f"--output {output}: the results of a folder of matches are a .zip; for a .json list the videos of a match"
+        )
     if args.csv and output.suffix == ".zip":
-        raise InputError(f"--csv {args.csv}: a table is of one match; leave it out for a .zip")
+        raise InputError(f"--csv {args.csv}: a table is for one match; remove --csv for a .zip")
     if args.report and output.suffix == ".zip":
-        raise InputError(f"--report {args.report}: a page is of one match; leave it out for a .zip")
+        raise InputError(f"--report {args.report}: a page is for one match; remove --report for a .zip")
     for path in filter(None, (output, args.csv, args.report)):
         if path.is_dir():
-            raise InputError(f"`{path}` is a folder; give a file's name")
+            raise InputError(f"`{path}` is a folder; give the name of a file")
         make_folder(path.parent)
     if args.save_scores:
         make_folder(args.save_scores)
@@ -147,7 +149,7 @@ def _score(args: argparse.Namespace, is_folder: bool):
 
 
 def _annotations(path: Path | None):
-    """Read the labels at once, so that a broken file is told before the work."""
+    """Read the labels first, so that an error in the file is reported before the work."""
     from comedian.soccernet.annotations import read_annotations
 
     return read_annotations(path) if path else None
@@ -160,7 +162,7 @@ def _write_report(
     from comedian.soccernet.layout import match_of_videos
 
     if args.videos and len(args.videos) != len(halves):
-        raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give the video of each half, or none")
+        raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give one video per half, or none")
     videos = match_of_videos(args.videos)[1] if args.videos else {}
     if videos.keys() != halves.keys():
         videos = dict(zip(sorted(halves), args.videos))

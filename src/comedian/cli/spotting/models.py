@@ -9,11 +9,11 @@ from comedian.errors import InputError
 
 
 def models_to_choose() -> str:
-    """Say in one line which models there are: those in folders nearby, the newest first, and the published ones."""
+    """Return one line that lists models: those in folders nearby, newest first, and the published ones."""
     from comedian.inference.model_names import models_nearby
 
     found = models_nearby(Path.cwd())
-    nearby = f"found here, the newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
+    nearby = f"found here, newest first: {', '.join(f'`{path}`' for path in found)}; " if found else ""
     repository = "juliendenize/COMEDIAN-ViViT-tiny"
     return (
         f"{nearby}in a clone of the repository, `--model demo` (`examples/demo/model`); published weights for soccer "
@@ -22,7 +22,11 @@ def models_to_choose() -> str:
 
 
 def load_models(args: argparse.Namespace):
-    """Load the models, with the settings that were asked for."""
+    """Load the models of `--model`, with `--settings`.
+
+    Raises:
+        InputError: a model or the settings cannot be loaded, or they do not match.
+    """
     from comedian.inference.settings import read_settings
     from comedian.inference.spotter import ActionSpotter
 
@@ -34,7 +38,11 @@ def load_models(args: argparse.Namespace):
 
 
 def with_suppression(config, nms_type: str | None, nms_window: Sequence[str] | None):
-    """Return the settings with the suppression that was asked for."""
+    """Return the configuration with `--nms-type` and `--nms-window`.
+
+    Raises:
+        InputError: an unknown label, or an invalid number of seconds.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     fields = config.to_dict()
@@ -58,7 +66,7 @@ def _nms_window_s(words: Sequence[str], config) -> float | list[float]:
     for word in words:
         label, _, seconds = word.rpartition("=")
         if label not in windows_s:
-            raise InputError(f"--nms-window {word}: no label {label!r}; known: {', '.join(windows_s)}")
+            raise InputError(f"--nms-window {word}: unknown label {label!r}; known labels: {', '.join(windows_s)}")
         windows_s[label] = _seconds(seconds)
     return list(windows_s.values())
 
@@ -71,37 +79,41 @@ def _seconds(word: str) -> float:
 
 
 def print_unreachable(threshold: float | str | None, config) -> None:
-    """Say which labels a target of precision or recall leaves out, and why; refuse one that cannot be."""
+    """Print the labels without events at a target such as `precision=0.9`, and the reason.
+
+    Raises:
+        InputError: an invalid target, or a model without curves of precision and recall.
+    """
     from comedian.inference.spotter import labels_with_too_few_events, thresholds_at
 
     if isinstance(threshold, str):
         limits = thresholds_at(threshold, config)
         too_few = labels_with_too_few_events(threshold, config)
-        left_out = [label for label, limit in zip(config.label_names, limits) if limit == float("inf")]
-        if missed := [label for label in left_out if label not in too_few]:
-            print(f"left out, as {threshold} was not reached on validation: {', '.join(missed)}", file=sys.stderr)
-        if too_few := [label for label in left_out if label in too_few]:
+        omitted = [label for label, limit in zip(config.label_names, limits) if limit == float("inf")]
+        if missed := [label for label in omitted if label not in too_few]:
+            print(f"omitted, because {threshold} was not reached on validation: {', '.join(missed)}", file=sys.stderr)
+        if too_few := [label for label in omitted if label in too_few]:
             print(
-                f"left out, as validation has too few events to show {threshold}: {', '.join(too_few)}",
+                f"omitted, because validation has too few events to measure {threshold}: {', '.join(too_few)}",
                 file=sys.stderr,
             )
 
 
 def print_quality(args: argparse.Namespace, config) -> None:
-    """Say from which score events are reported, where neither the model nor the user does, and of which labels most err."""
+    """Print the labels whose events are mostly wrong, and the default threshold if neither model nor user sets one."""
     from comedian.inference.settings import weak_labels
     from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
     if not args.keep_all and args.threshold is None and (weak := weak_labels(config)):
         print(
-            f"the model is weak: on validation, fewer than half of the reported events were right of {', '.join(weak)}; "
-            "--threshold precision=0.5 leaves out what is mostly wrong",
+            f"the model is weak: on validation, fewer than half of the reported events were correct for {', '.join(weak)}; "
+            "--threshold precision=0.5 omits them",
             file=sys.stderr,
         )
 
     if config.label_thresholds is None and not args.keep_all and args.threshold is None:
         print(
-            f"the model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on; "
-            "--threshold SCORE sets another, `comedian tune` chooses one a label on matches with labels",
+            f"the model has no thresholds: events with a score of at least {DEFAULT_THRESHOLD} are reported; "
+            "--threshold SCORE sets another, `comedian tune` chooses one per label on matches with labels",
             file=sys.stderr,
         )

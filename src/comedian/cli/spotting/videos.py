@@ -1,4 +1,4 @@
-"""Which videos the arguments of `comedian spot` name: those of a pattern, of a folder, of matches."""
+"""The videos that the arguments of `comedian spot` name: files, patterns, folders of videos, folders of matches."""
 
 import argparse
 import sys
@@ -10,7 +10,11 @@ from comedian.errors import InputError, printable
 
 
 def expand_patterns(words: Sequence[str]) -> list[Path]:
-    """Return the paths, and for a pattern, which some shells pass on as it is, what it stands for."""
+    """Return the paths; a pattern, which some shells pass on unchanged, is replaced by the files that match it.
+
+    Raises:
+        InputError: no file matches a pattern.
+    """
     paths = []
     for word in words:
         if Path(word).exists() or not has_magic(word):
@@ -18,27 +22,27 @@ def expand_patterns(words: Sequence[str]) -> list[Path]:
         elif found := sorted(glob(word, recursive=True)):
             paths += map(Path, found)
         else:
-            raise InputError(f"nothing matches `{word}`; mend the pattern, or name the videos")
+            raise InputError(f"no file matches the pattern `{word}`; correct the pattern, or list the videos")
     return paths
 
 
 def separate_videos(args: argparse.Namespace, is_folder: bool) -> dict[str, Path] | None:
-    """Return name -> video where each is spotted on its own; None for the parts of one match, or a folder of matches."""
+    """Return name -> video, for videos that are spotted one by one; None for one match or a folder of matches."""
     from comedian.inference.many_videos import find_videos, name_videos
     from comedian.soccernet.layout import are_named_halves, find_label_file, find_matches
 
     if is_folder:
         root, matches = args.videos[0], find_matches(args.videos[0])
         videos = find_videos(root)
-        # names such as `1.mp4` may be anybody's: these are halves in a match's own folder
+        # names such as `1.mp4` are common: they are halves only if the folder is a match's
         is_root_alone = matches == ["."] and not find_label_file(root) and not are_named_halves(videos)
         if args.match:
-            raise InputError("--match takes the videos of one match; name them in order")
+            raise InputError("--match needs the videos of one match, not a folder; list them in order")
         if matches and not is_root_alone:
             if loose := [video for video in videos if video.parent.relative_to(root).as_posix() not in matches]:
                 named = ", ".join(video.relative_to(root).as_posix() for video in loose[:5])
                 more = f" and {len(loose) - 5} more" if len(loose) > 5 else ""
-                print(f"left out, not halves of a match: {printable(named)}{more}", file=sys.stderr)
+                print(f"omitted, because they are not halves of a match: {printable(named)}{more}", file=sys.stderr)
             return None
         return name_videos(videos, root) if videos else None
     if len(args.videos) < 2 or args.match or any(video.is_dir() for video in args.videos):
@@ -47,7 +51,11 @@ def separate_videos(args: argparse.Namespace, is_folder: bool) -> dict[str, Path
 
 
 def matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path]]:
-    """Return video_id -> half -> video, of the split or of the whole folder."""
+    """Return video_id -> half -> video, for the split or for the whole folder.
+
+    Raises:
+        InputError: the split does not exist, or no match has a video.
+    """
     from comedian.soccernet.layout import find_halves
     from comedian.soccernet.splits import matches_of_splits
 
@@ -55,7 +63,7 @@ def matches_of_folder(root: Path, split: str | None) -> dict[str, dict[int, Path
     matches = {video_id: find_halves(root / video_id) for video_id in video_ids}
     without_video = [video_id for video_id, videos in matches.items() if not videos]
     if len(without_video) == len(matches):
-        raise InputError(f"`{root}` holds no match with a video; videos are named such as `1_224p.mkv`")
+        raise InputError(f"`{root}` contains no match with a video; name the videos like `1_224p.mkv`")
     if without_video:
-        print(f"left out, without video: {', '.join(without_video)}", file=sys.stderr)
+        print(f"omitted, because they have no video: {', '.join(without_video)}", file=sys.stderr)
     return {video_id: videos for video_id, videos in matches.items() if videos}
