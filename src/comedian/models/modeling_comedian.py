@@ -530,6 +530,22 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             return None
         return self.config.offset_radius_s * self.offset_head(self.dropout(temporal_tokens)).tanh()
 
+    def score_windows(self, spatial_tokens: Tensor, sound: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Score windows of spatial tokens.
+
+        Args:
+            spatial_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): at most a window.
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): see
+                [`fuse_sound`].
+
+        Returns:
+            Scores of shape `(batch_size, num_tokens * logits_per_token, num_labels)`, in [0, 1], and displacements in
+            seconds, `(batch_size, num_tokens, num_labels)`, or `None`; float32.
+        """
+        temporal_tokens = self.fuse_sound(self.encode_temporal(spatial_tokens), sound)
+        offsets_s = self.predict_offsets_s(temporal_tokens)
+        return self.classify(temporal_tokens).float().sigmoid(), None if offsets_s is None else offsets_s.float()
+
     def compute_spotting_loss(
         self,
         logits: Tensor,
