@@ -116,9 +116,10 @@ def test_remote_code_does_not_ask_for_the_class_of_a_configuration(path):
             assert "Config" not in ast.unparse(node.args[1]), ast.unparse(node)
 
 
-def test_configuration_fields_are_validated():
+@pytest.mark.parametrize("name", ["configuration", "settings"])
+def test_configuration_fields_are_validated(name):
     """`@strict` skips annotations that are strings."""
-    source = (PACKAGE / "models" / "configuration_comedian.py").read_text(encoding="utf-8")
+    source = (PACKAGE / "models" / f"{name}_comedian.py").read_text(encoding="utf-8")
     assert not any(name.startswith("__future__") for name in imports_of(source))
 
 

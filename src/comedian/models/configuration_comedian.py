@@ -269,20 +269,15 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         "backbone_config": AutoConfig,
     }
 
+    # fields that inference reads are those of `ComedianSettings`
     spatial_encoder: str = "vivit"
-    spatial_hidden_size: int = 192
-    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
     spatial_num_heads: int | list[int] | tuple[int, ...] = (3,)
     spatial_window_size: int = 7
     temporal_depth: int = 6
     temporal_num_heads: int = 3
     temporal_convolutions: int = 0
     temporal_kernel_size: int = 5
-    image_size: int | list[int] | tuple[int, ...] = (224, 224)
     patch_size: int = 16
-    tubelet_size: int = 2
-    num_frames: int = 128
-    fps: float | int = 2.0
     num_channels: int = 3
     mlp_ratio: float | int = 4.0
     hidden_act: str = "gelu"
@@ -294,26 +289,11 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
     temporal_mask_ratio: float | int = 0.25
     initializer_range: float = 0.02
     classifier_prior: float | None = None
-    scores_per_token: int = 1
-    offset_radius_s: float | int | None = None
     offset_loss_weight: float | int = 1.0
-    sound: bool = False
     sound_hidden_size: int = 128
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
-    class_weights: list[list[float | int]] | None = None
-    window_stride_s: float | int | None = None
-    edge_trim_s: float | int | None = None
-    merge: str = "max"
-    nms_type: str = "soft"
-    nms_window_s: float | int | list[float | int] = 10.0
-    nms_threshold: float | int = 0.001
-    nms_min_weight: float | int = 0.0
-    label_thresholds: list[float | int] | None = None
-    label_calibration: list[list[float | int]] | None = None
-    label_curves: list[list[list[float | int]]] | None = None
-    label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
     backbone: str | None = None
