@@ -278,14 +278,17 @@ def test_shares_where_there_is_nothing_to_share(data, tmp_path, capsys):
     root, model, _ = data
     videos = [shutil.copy(root / f"one/{half}_224p.mkv", tmp_path / f"part{half}.mkv") for half in (1, 2)]
     for command, message in (
-        (["spot", root, "--model", model, "--shard", "1/2"], "--shard 1/2: shares are of a folder of matches"),
+        (["spot", root, "--model", model, "--shard", "1/2"], "--shard 1/2: requires a folder of matches"),
         (
             ["spot", root / "one/1_224p.mkv", "--model", model, "--save-scores", tmp_path, "--shard", "1/2"],
             "--shard 1/2",
         ),
         (["spot", *videos, "--model", model, "--shard", "1/2"], "the 2 videos are spotted one by one, by one process"),
-        (["spot", videos[0], "--model", model, "--live", "--shard", "1/2"], "--shard 1/2: shares are of a folder"),
-        (["extract-features", root, tmp_path / "bank", "--from", "baidu", "--shard", "1/2"], "--shard is for --model"),
+        (["spot", videos[0], "--model", model, "--live", "--shard", "1/2"], "--shard cannot be combined with --live"),
+        (
+            ["extract-features", root, tmp_path / "bank", "--from", "baidu", "--shard", "1/2"],
+            "--shard requires --model",
+        ),
         (["prepare", root, tmp_path / "frames", "--shard", "3/2"], "--shard 3/2: give I/N"),
     ):
         assert main([str(word) for word in command]) == 2

@@ -1,6 +1,15 @@
 """What several tests need."""
 
+import pytest
+import torch
+
 from comedian.models import ComedianConfig
+
+
+def compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have models run as on a CPU without instructions for bfloat16."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
 
 
 def tiny_config(**overrides) -> ComedianConfig:

@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from comedian.conversion.openvino_export import calibration_frames, export_openvino, quantize
 from comedian.inference.scoring import encode_half, score_half
-from comedian.inference.torch_model import TorchModel, autocast
+from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.pipeline_comedian import autocast
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS
 from comedian.video.decoding import iter_frames
 

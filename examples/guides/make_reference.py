@@ -5,14 +5,13 @@ python examples/guides/make_reference.py
 
 import argparse
 import ast
-import importlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import comedian
-from comedian.cli.main import COMMANDS
+from comedian.cli.main import COMMANDS, build_command_parser
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parents[1] / "src" / "comedian"
@@ -147,25 +146,25 @@ def commands_page() -> str:
     """The page of the commands: what `--help` says."""
     parts = ["# commands"]
     for name, about in COMMANDS.items():
-        module = importlib.import_module(f"comedian.cli.commands.{name.replace('-', '_')}")
-        parser = argparse.ArgumentParser(add_help=False)
-        module.add_arguments(parser)
-        parts += [f"## comedian {name}", f"*{about}*", escape(inspect.cleandoc(module.__doc__))]
-        parts += argument_parts(parser, f"comedian {name}")
+        parser = build_command_parser(name)
+        parts += [f"## comedian {name}", f"*{about}*", *argument_parts(parser)]
     return "\n\n".join(parts) + "\n"
 
 
-def argument_parts(parser: argparse.ArgumentParser, command: str) -> Iterator[str]:
-    """Yield the list of a command's arguments, and a section for each sub-command."""
+def argument_parts(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield a command's description, its arguments by group, its example, and a section for each sub-command."""
+    yield escape(inspect.cleandoc(parser.description))
     nested = (argparse._SubParsersAction, argparse._HelpAction)
-    if lines := [f"- {argument_line(each, parser)}" for each in parser._actions if not isinstance(each, nested)]:
-        yield "\n".join(lines)
+    for group in parser._action_groups:
+        lines = [f"- {argument_line(each, parser)}" for each in group._group_actions if not isinstance(each, nested)]
+        if lines:
+            yield f"**{group.title}**\n\n" + "\n".join(lines)
+    yield "**example**\n\n```bash\n" + inspect.cleandoc(parser.epilog.partition("\n")[2]) + "\n```"
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, sub_parser in action.choices.items():
-                yield f"### {command} {name}"
-                yield escape(sub_parser.description)
-                yield from argument_parts(sub_parser, f"{command} {name}")
+            for sub_parser in action.choices.values():
+                yield f"### {sub_parser.prog}"
+                yield from argument_parts(sub_parser)
 
 
 def argument_line(action: argparse.Action, parser: argparse.ArgumentParser) -> str:

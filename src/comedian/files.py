@@ -1,4 +1,4 @@
-"""Files: results appear whole or not at all, and broken input is named in one line."""
+"""Files: results are written atomically, and errors in input files are reported in one line."""
 
 import errno
 import json
@@ -14,17 +14,17 @@ import yaml
 
 from comedian.errors import InputError
 
-# Deeper nesting is no file of ours, and would take Python's recursion further on.
+# No file of this package is nested deeper, and Python's recursion is limited.
 MAX_DEPTH = 50
-# what Linux, macOS and Windows take for one part of a path
+# maximum length of one part of a path on Linux, macOS and Windows
 MAX_NAME_BYTES = 255
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `1e-3` is a number, which YAML 1.1 takes for a text, and `no` a text, which it takes for false.
+    """Scalars of YAML 1.2: `1e-3` is a number and `no` is a string; in YAML 1.1 they are a string and false.
 
-    Without aliases, by which a short file can hold any amount.
+    Aliases are refused: with them, a short file can expand to any size.
     """
 
     _depth = 0
@@ -55,9 +55,9 @@ _Loader.add_implicit_resolver(
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield `<name>.partial` beside `path`; it takes `path`'s place when the block ends, and goes when the block raises.
+    """Yield `<name>.partial` beside `path`; it replaces `path` when the block ends, and is deleted when the block raises.
 
-    The folder is made if need be.
+    The folder is created if missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make a folder, unless it is there, and make sure that files can be written to it: before the work, not after it.
+    """Create a folder if it is missing, and check that files can be written to it.
 
     Raises:
-        InputError: it cannot be made or written.
+        InputError: the folder cannot be created or written.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -84,15 +84,15 @@ def make_folder(folder: str | Path) -> None:
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path` atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def atomic_write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write NumPy arrays as safetensors to `path`, whole or not at all; equal content is equal bytes.
+    """Write NumPy arrays as safetensors to `path` atomically; equal content gives equal bytes.
 
-    The library orders the metadata anew in every process.
+    The metadata is sorted, because the library orders it differently in every process.
     """
     from safetensors.numpy import save
 
@@ -120,7 +120,7 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"`{path}` is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except ValueError as error:  # a zero byte in the name
-        raise InputError(f"{str(path)!r} is no name of a file: {error}") from error
+        raise InputError(f"{str(path)!r} is not a valid file name: {error}") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -136,7 +136,7 @@ def parse_json(text: str, name: str) -> Any:
     """Parse the JSON of a file called `name`.
 
     Raises:
-        InputError: it is no JSON, is nested too deep, or holds half a character, which no file can be written with.
+        InputError: it is not JSON, is nested too deep, or contains half of a surrogate pair, which UTF-8 cannot encode.
     """
     try:
         content = json.loads(text)
@@ -145,12 +145,14 @@ def parse_json(text: str, name: str) -> Any:
     except (ValueError, RecursionError) as error:  # an integer of 5,000 digits is a plain ValueError
         raise InputError(f"`{name}` is not valid JSON: {error}") from error
     if _is_deeper(content, MAX_DEPTH):
-        raise InputError(f"`{name}` is nested more than {MAX_DEPTH} deep; that is no file of ours")
+        raise InputError(
+            f"`{name}` is nested more than {MAX_DEPTH} levels deep; files of this package are not: give another file"
+        )
     return content
 
 
 def _is_deeper(content: Any, depth: int) -> bool:
-    """Whether lists and objects lie in each other more than `depth` deep."""
+    """Whether lists and objects are nested more than `depth` levels deep."""
     if not isinstance(content, list | dict):
         return False
     return depth == 0 or any(
@@ -159,7 +161,7 @@ def _is_deeper(content: Any, depth: int) -> bool:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML 1.2 scalars, lists and mappings without aliases; `yaml.YAMLError` where it is none."""
+    """Parse YAML 1.2 scalars, lists and mappings without aliases; raises `yaml.YAMLError` for anything else."""
     try:
         return yaml.load(text, _Loader)
     except ValueError as error:  # such as the 31st of February, or an integer of 5,000 digits
@@ -175,34 +177,34 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return parse_yaml(read_text(path))
     except yaml.YAMLError as error:
-        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); mend it") from None
+        raise InputError(f"`{path}` is not YAML ({' '.join(str(error).split())}); correct it") from None
 
 
 def inside(root: str | Path, relative: str) -> Path:
     """Return `root / relative`, for a `relative` that comes from a file and may not lead out of `root`.
 
-    The check is on the name alone: a link that somebody placed in `root` is followed.
+    Only the name is checked: links in `root` are followed.
 
     Raises:
-        InputError: `relative` is absolute or climbs with `..`, or is no name that a file system takes.
+        InputError: `relative` is absolute, contains `..`, or is not a valid file name.
     """
     name = PureWindowsPath(relative)  # knows both kinds of separator
     if name.anchor or ".." in name.parts or "\0" in relative:
         raise InputError(f"{relative!r} leads out of `{root}`; give a path relative to it, without `..`")
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.parts):
-        raise InputError(f"{relative[:40]!r}... is longer than a file's name can be; give a shorter one")
+        raise InputError(f"{relative[:40]!r}... is too long for a file name; give a shorter one")
     return Path(root) / relative
 
 
 def comparable(name: str) -> str:
-    """Return the form in which names are compared: Unicode NFC. macOS and its zips write letters with accents as NFD."""
+    """Return the Unicode NFC form of a name, to compare names. macOS and its zip files write accented letters as NFD."""
     return unicodedata.normalize("NFC", name)
 
 
 def existing(root: str | Path, relative: str) -> Path:
-    """Return `root / relative` as it is spelled on disk, where names that differ in Unicode normalisation are one.
+    """Return `root / relative` as it is spelled on disk, regardless of Unicode normalisation.
 
-    Where there is no such file or folder, the path as it is given.
+    If there is no such file or folder, the path is returned as given.
 
     Raises:
         InputError: see [`inside`].
@@ -226,7 +228,7 @@ def existing(root: str | Path, relative: str) -> Path:
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield the folders under `root`, itself included, with the names of their files.
 
-    Links are followed, but not into a folder that they lie in; hidden folders are passed over.
+    Links are followed, but not to a folder that contains them; hidden folders are skipped.
     """
     for folder, subfolders, file_names in os.walk(root, followlinks=True):
         here = Path(folder)

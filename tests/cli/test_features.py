@@ -77,7 +77,7 @@ def test_the_kinds_offered_are_those_known():
 )  # fmt: skip
 def test_options_of_models_only(root, tmp_path, capsys, options, named):
     assert run("extract-features", root, tmp_path / "bank", "--from", "baidu", *options) == 2
-    assert f"--{named} is for --model; leave it out with --from" in capsys.readouterr().err
+    assert f"--{named} requires --model; remove it for --from" in capsys.readouterr().err
 
 
 def test_options_of_other_models_only(root, model, tmp_path, capsys):

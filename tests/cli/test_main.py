@@ -50,7 +50,7 @@ def test_unknown_command_and_argument_exit_with_2(capsys):
 def test_a_reader_that_goes_is_no_error(tmp_path):
     """As `comedian evaluate ... | head -1`, with more to print than a pipe holds."""
     code = "import sys; from comedian.cli import main as m; import types\n"
-    code += "many = types.SimpleNamespace(add_arguments=lambda p: None, run=lambda a: print('x' * 1_000_000))\n"
+    code += "many = types.SimpleNamespace(EXAMPLE='', add_arguments=lambda p: None, run=lambda a: print('x' * 1_000_000))\n"
     code += "m.importlib.import_module = lambda name: many; sys.exit(m.main(['spot']))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.read(10)

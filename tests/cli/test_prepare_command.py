@@ -43,7 +43,7 @@ def test_skip_bad_exits_with_one(root, tmp_path, capsys):
     (root / "match/2_224p.mkv").write_bytes(b"no video")
     assert prepare(root, tmp_path / "store", "--skip-bad") == 1
     printed = capsys.readouterr()
-    assert "bad, left out: " in printed.err and "match/2_224p.mkv" in printed.err
+    assert "bad, omitted: " in printed.err and "match/2_224p.mkv" in printed.err
     assert "1 done, 0 there already, 1 bad" in printed.out
     assert FrameStore(tmp_path / "store").halves == [("match", 1)]
 

@@ -132,7 +132,7 @@ def test_probabilities_and_targets_of_a_calibrated_model(spot, videos, tmp_path)
     model = save_model(tmp_path / "model", **fields)
     spotter_of = spotter.ActionSpotter.from_pretrained(model)
     code, out, err = spot(videos[0], "--threshold", "precision=0.9", "--save-scores", "scores", model=model)
-    assert code == 0 and f"left out, as precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
+    assert code == 0 and f"omitted, because precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
     events = spotter_of(videos[0], threshold="precision=0.9")
     assert confidences(tmp_path / "events.json") == [event["score"] for event in events] and len(events) > 1
     assert [line.split()[-1] for line in out.splitlines()[1:]] == [f"{event['score']:.3f}" for event in events]
@@ -292,7 +292,7 @@ def test_a_target_with_too_few_events_is_told(spot, videos, tmp_path):
     fields = {"label_calibration": [[1.0, 0.0]] * 3, "label_curves": curves, "label_num_events": [5, 60, 60]}
     model = save_model(tmp_path / "model", label_thresholds=[0.3, 0.4, 0.5], **fields)
     code, _, err = spot(videos[0], "--threshold", "precision=0.9", model=model)
-    assert code == 0 and f"too few events to show precision=0.9: {LABELS[0]}\n" in err
+    assert code == 0 and f"too few events to measure precision=0.9: {LABELS[0]}\n" in err
     assert f"precision=0.9 was not reached on validation: {LABELS[2]}\n" in err
 
 
@@ -303,7 +303,7 @@ def test_a_weak_model_says_so(spot, videos, tmp_path):
     model = save_model(tmp_path / "model", label_thresholds=[0.3, 0.4, 0.5], **fields)
     code, _, err = spot(videos[0], model=model)
     [line] = [line for line in err.splitlines() if "the model is weak" in line]
-    assert code == 0 and f"right of {LABELS[1]}, {LABELS[2]}; " in line
+    assert code == 0 and f"correct for {LABELS[1]}, {LABELS[2]}; " in line
     for words in (["--threshold", "0.5"], ["--keep-all"]):
         assert "the model is weak" not in spot(videos[0], *words, model=model)[2]
     assert "the model is weak" not in spot(videos[0])[2]
@@ -321,10 +321,10 @@ def test_a_weak_model_says_so(spot, videos, tmp_path):
         (["{good}", "bad.mkv", "--output", "folder.json/other"], "holds other things"),
         (["{good}", "{good}", "bad.mkv"], "given twice"),
         (["{good}", "gone.mkv"], "gone.mkv` does not exist"),
-        (["no*.mkv"], "nothing matches `no*.mkv`"),
-        (["{root}", "--match"], "name them in order"),
-        (["{good}", "--restart"], "--restart is of several videos"),
-        (["{root}", "{good}"], "one folder alone"),
+        (["no*.mkv"], "no file matches the pattern `no*.mkv`"),
+        (["{root}", "--match"], "list them in order"),
+        (["{good}", "--restart"], "--restart applies only to several videos"),
+        (["{root}", "{good}"], "only the folder, or only videos"),
         (["{good}", "--output", "e.txt"], ".json or .zip"),
         (["{good}", "--output", "folder.json"], "is a folder"),
         (["{good}", "--output", "bad.mkv/e.json"], "another folder"),
@@ -369,7 +369,7 @@ def test_scores_that_are_none(spot, tmp_path):
     assert "holds no scores" in spot("--scores", "scores", model=None)[2]
     (tmp_path / "scores/1.safetensors").write_bytes(b"torn")
     code, _, err = spot("--scores", "scores", model=None)
-    assert code == 2 and "no file of scores" in err
+    assert code == 2 and "is not a score file" in err
 
 
 def page_data(path):

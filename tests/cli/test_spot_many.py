@@ -76,7 +76,7 @@ def test_again_only_what_is_missing_is_done(spot, folder, tmp_path):
     assert spot("videos")[2] == ["a.mkv", "b.mp4"]
     (tmp_path / "c.mkv").rename(videos / "deep/c.mkv")
     code, printed, decoded = spot("videos")
-    assert (code, decoded) == (0, ["c.mkv"]) and "2 of them spotted before" in printed
+    assert (code, decoded) == (0, ["c.mkv"]) and "2 of them from an earlier run" in printed
     before = {path: path.read_bytes() for path in (tmp_path / "events").rglob("*.json")}
     # a pattern of these videos, quoted or on Windows, goes on in the same folder
     assert spot("videos/**/*.m*")[2] == []
@@ -107,7 +107,7 @@ def test_a_broken_video_does_not_keep_the_others(spot, folder, tmp_path):
     (tmp_path / "bad.mkv").write_bytes(b"no video")
     code, printed, _ = spot("bad.mkv", folder / "videos/a.mkv", folder / "videos/b.mp4")
     [last] = [line for line in printed.splitlines() if line.startswith("comedian spot:")]
-    assert code == 2 and "1 of 3 videos" in last and "bad.mkv was left out" in printed
+    assert code == 2 and "1 of 3 videos" in last and "bad.mkv is omitted" in printed
     assert [name.rpartition("/")[2] for name in files_of(tmp_path / "events")] == ["a.json", "b.json", "spot.json"]
 
 
@@ -128,7 +128,7 @@ def test_names_of_halves_in_a_folder(spot, folder, tmp_path):
     shutil.copy(folder / "videos/a.mkv", tmp_path / "root/trailer.mkv")
     code, printed, _ = spot("root")
     assert code == 0 and (tmp_path / "results.zip").is_file()
-    assert "left out, not halves of a match: trailer.mkv" in printed
+    assert "omitted, because they are not halves of a match: trailer.mkv" in printed
 
 
 def test_videos_of_one_name_and_raw_scores(spot, folder, tmp_path):

@@ -11,9 +11,8 @@ import torch
 from comedian import ActionSpotter
 from comedian.cli.main import main
 from comedian.conversion import export
-from comedian.inference import torch_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from testing_utils import tiny_config
+from testing_utils import compute_in_float32, tiny_config
 from video_factory import write_video
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spot_without_torch.py"
@@ -136,7 +135,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.parametrize("name, num_frames", [("vivit", 215), ("viswin", 215), ("viswin", 25)])
 def test_spotting_without_torch(folder, tmp_path, monkeypatch, name, num_frames):
-    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    compute_in_float32(monkeypatch)
     video = write_video(tmp_path / "1.mkv", num_frames=num_frames, fps=10, start_s=3.0)
     expected = ActionSpotter.from_pretrained(folder / name, device="cpu")(video)
     words = [sys.executable, "-c", WITHOUT_TORCH, str(EXAMPLE), str(folder / f"{name}-onnx"), str(video)]

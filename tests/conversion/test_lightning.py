@@ -113,7 +113,7 @@ def test_stage_1_is_the_spatial_encoder_alone(encoder, tmp_path):
     converted = read_checkpoint(path, **HEADS[encoder])
     config = converted.model.config
     assert (converted.stage, config.num_frames, config.temporal_depth) == ("stage 1", 128, 6)
-    assert any("left out and to be trained" in line for line in converted.assumed)
+    assert any("omitted and to be trained" in line for line in converted.assumed)
     convert_checkpoint(path, tmp_path / "out", **HEADS[encoder])
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert written and all(name.startswith("spatial_encoder.") for name in written)

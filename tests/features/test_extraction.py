@@ -30,7 +30,7 @@ from comedian.inference import torch_model
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.video.decoding import iter_frames
 from match_factory import write_matches
-from testing_utils import tiny_config
+from testing_utils import compute_in_float32, tiny_config
 from video_factory import write_video
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -49,8 +49,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    for module in (torch_model, pretrained_extractor):
-        monkeypatch.setattr(module, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    compute_in_float32(monkeypatch)
 
 
 def save(model, folder, **processor):

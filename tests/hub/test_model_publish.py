@@ -55,6 +55,7 @@ CODE = {
 }
 CODE |= {"video_processing_comedian.py", "sound_comedian.py", "timeline_comedian.py"}
 CODE |= {"saved_code_comedian.py", "settings_comedian.py", "time_grid_comedian.py"}
+CODE |= {"frames_comedian.py", "windows_comedian.py"}
 SENT = CODE | {"README.md", "config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
 SENT |= {"recipe.yaml", "validation_scores.json", "predictions_validation.zip", "learning_curve.svg"}
 

@@ -16,13 +16,13 @@ from comedian import ActionSpotter, InputError, StreamingSpotter
 from comedian.cli.main import main
 from comedian.conversion import openvino_export
 from comedian.features.bank import FeatureBank
-from comedian.inference import openvino_model, torch_model
+from comedian.inference import openvino_model
 from comedian.inference.inference_config import InferenceConfig
 from comedian.inference.score_files import load_score_folders
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.sound_comedian import sound_of_tokens
 from match_factory import LABELS, write_matches
-from testing_utils import tiny_config
+from testing_utils import compute_in_float32, tiny_config
 from video_factory import write_video
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "model"
@@ -46,7 +46,7 @@ TOLERANCE = 0.03 if "BF16" in openvino_model.openvino.Core().get_property("CPU",
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    compute_in_float32(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from comedian.inference import scoring, torch_model
-from comedian.inference.scoring import encode_half, encode_half_with_models, score_half, spots_of_half
+from comedian.inference.scoring import encode_half, encode_half_with_models, score_half
 from comedian.inference.torch_model import TorchModel, map_batches
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from testing_utils import tiny_config
+from comedian.models.postprocessing_comedian import spots_of_half
+from testing_utils import compute_in_float32, tiny_config
 
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    compute_in_float32(monkeypatch)
 
 
 def make_model(**overrides):

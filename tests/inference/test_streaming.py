@@ -12,12 +12,12 @@ from comedian.inference.running_suppression import RunningSuppression
 from comedian.inference.streaming import StreamingSpotter
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import non_maximum_suppression
-from testing_utils import tiny_config
+from testing_utils import compute_in_float32, tiny_config
 
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    monkeypatch.setattr(torch_model, "autocast", lambda model: torch.autocast("cpu", enabled=False))
+    compute_in_float32(monkeypatch)
 
 
 def make_spotter(*configs, seed=0):

@@ -11,7 +11,7 @@ import torch
 from transformers import pipeline
 
 from comedian import ActionSpotter
-from comedian.inference.scoring import encode_half, score_half, spots_of_half
+from comedian.inference.scoring import encode_half, score_half
 from comedian.inference.torch_model import TorchModel
 from comedian.models import (
     ActionSpottingPipeline,
@@ -20,10 +20,9 @@ from comedian.models import (
     ComedianVideoProcessor,
     pipeline_comedian,
 )
-from comedian.models.pipeline_comedian import read_frames
-from comedian.video.decoding import iter_frames
-from testing_utils import tiny_config
-from video_factory import corrupt, truncate, write_video
+from comedian.models.postprocessing_comedian import spots_of_half
+from testing_utils import compute_in_float32, tiny_config
+from video_factory import write_video
 
 TASK = "action-spotting"
 
@@ -163,8 +162,7 @@ def test_a_calibrated_model_gives_the_same_probabilities(folder, videos):
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_batch_size_changes_nothing_but_memory(folder, spot, videos, monkeypatch, batch_size):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    compute_in_float32(monkeypatch)
     expected = [{**event, "score": pytest.approx(event["score"], abs=1e-5)} for event in spot(videos[1], threshold=0)]
     sizes = []
     encode = ComedianForActionSpotting.encode_spatial
@@ -182,9 +180,11 @@ def test_batch_size_changes_nothing_but_memory(folder, spot, videos, monkeypatch
 
 def test_frames_are_read_as_the_model_draws_them(spot, videos, monkeypatch):
     drawn, ahead = [], []
-    read = read_frames
+    read = pipeline_comedian.iter_frames
     monkeypatch.setattr(
-        pipeline_comedian, "read_frames", lambda *args: (drawn.append(frame) or frame for frame in read(*args))
+        pipeline_comedian,
+        "iter_frames",
+        lambda *args, **named: (drawn.append(1) or each for each in read(*args, **named)),
     )
     encode = ComedianForActionSpotting.encode_spatial
     monkeypatch.setattr(
@@ -296,35 +296,6 @@ def test_without_pyav_decoded_frames_are_spotted(spot, videos, monkeypatch):
     assert isinstance(spot(np.zeros((8, 16, 16, 3), np.uint8)), list)
     with pytest.raises(ImportError, match="pip install av"):
         spot(videos[0])
-
-
-IRREGULAR = [0.0, 0.04, 0.3, 0.31, 0.32, 1.0, 1.5, 1.75, 3.1, 3.14]
-
-
-@pytest.mark.parametrize(
-    "fps, options",
-    [
-        (2, {"num_frames": 55, "fps": 25}),
-        (2, {"num_frames": 40, "fps": 30000 / 1001}),
-        (30, {"num_frames": 20, "fps": 10}),
-        (2, {"times_s": IRREGULAR}),
-        (12.5, {"times_s": IRREGULAR}),
-        (4, {"num_frames": 30, "start_s": 1.7}),
-        (4, {"num_frames": 30, "start_s": 1.7, "audio_s": 4.0}),
-    ],
-)
-@pytest.mark.parametrize("ending", ["mkv", "mp4"])
-def test_frames_are_those_of_the_package(tmp_path, fps, options, ending):
-    video = write_video(tmp_path / f"video.{ending}", **options)
-    expected = np.stack([frame for _, frame in iter_frames(video, fps, (32, 48))])
-    np.testing.assert_array_equal(np.stack(list(read_frames(str(video), fps, 32, 48))), expected)
-
-
-@pytest.mark.parametrize("break_video", [lambda path: truncate(path, 0.6), lambda path: corrupt(path, 0.4, 0.5)])
-def test_a_broken_video_is_read_as_far_as_it_goes(tmp_path, break_video):
-    video = break_video(write_video(tmp_path / "video.mkv", num_frames=60))
-    expected = np.stack([frame for _, frame in iter_frames(video, 5, (32, 48))])
-    np.testing.assert_array_equal(np.stack(list(read_frames(str(video), 5, 32, 48))), expected)
 
 
 @pytest.mark.parametrize("settings", [{"scores_per_token": 2}, {"scores_per_token": 3, "offset_radius_s": 1.0}])

@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig, QuantoConfig, TorchAoConfig, pipeli
 from comedian import ActionSpotter
 from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
-from testing_utils import tiny_config
+from testing_utils import compute_in_float32, tiny_config
 
 pytestmark = pytest.mark.adapters
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
@@ -113,7 +113,7 @@ def test_four_bits_compute_with_the_weights_that_they_stand_for(save_model, enco
 def expected():
     """Scores of the demo's video by its trained model in float32."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("comedian.inference.torch_model.autocast", lambda model: torch.autocast("cpu", enabled=False))
+        compute_in_float32(patch)
         return ActionSpotter.from_pretrained(DEMO / "model", device="cpu").score(DEMO / "match" / "1_224p.mkv")
 
 

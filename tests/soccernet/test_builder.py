@@ -290,7 +290,7 @@ def test_missing_videos_are_spoken_of(add_match, build, caplog):
     assert ids(build()) == {"train": ["a"]}
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("comedian")]
     assert messages == [
-        f"`{folder}` holds no video: left out",
+        f"`{folder}` has no video and is omitted",
         f"`{folder.parent / 'a' / 'Labels-v2.json'}`: no video for annotated half [1]",
     ]
 

@@ -121,7 +121,7 @@ def test_what_differs_is_named_and_nothing_is_touched(change, finish, folder, ca
     before = state_of(folder / "output")
     assert run(*words) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "`output` holds a run that was made otherwise: " in error and "`--restart`" in error
+    assert "`output` holds a run with other inputs: " in error and "`--restart`" in error
     assert message in error, error
     assert state_of(folder / "output") == before
 
@@ -249,7 +249,7 @@ def test_what_no_run_wrote_is_neither_used_nor_deleted(folder, capsys):
         before = state_of(other)
         for words in ([], ["--restart"]):
             assert run("--training.output_dir", other, *words) == 2
-            assert f"holds `{name}`, and no run.json" in capsys.readouterr().err
+            assert f"holds `{name}` without the run.json" in capsys.readouterr().err
         assert state_of(other) == before
 
 

@@ -197,7 +197,7 @@ def test_a_store_without_sound_is_told_at_once(data, tmp_path):
 
 def test_live_says_that_it_is_deaf(data, hearing, capsys):
     assert main(["spot", str(video_of(data, 1)), "--live", "--model", str(hearing[0]), "--device", "cpu"]) == 0
-    assert "--live hears nothing" in capsys.readouterr().err
+    assert "--live reads no audio track" in capsys.readouterr().err
 
 
 def test_graphs_are_deaf(hearing, tmp_path, capsys):

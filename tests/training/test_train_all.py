@@ -194,15 +194,15 @@ def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp
         path.write_text(text)
         assert main(command((recipes, root), output)) == 2
         error = capsys.readouterr().err.splitlines()[-1]
-        assert f"`{output}/{stage}` holds a run that was made otherwise: " in error and message in error, error
+        assert f"`{output}/{stage}` holds a run with other inputs: " in error and message in error, error
         assert "`--restart`" in error
         path.write_text(files[path])
     assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
-    assert f"`{output}/pretrain` holds a run that was made otherwise: training.seed 3 -> 9" in capsys.readouterr().err
+    assert f"`{output}/pretrain` holds a run with other inputs: training.seed 3 -> 9" in capsys.readouterr().err
     # as the message before said: the stage is deleted and trained again, and what follows from it is not taken for done
     shutil.rmtree(output / "pretrain")
     assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
-    assert f"`{output}/distill` holds a run that was made otherwise: start " in capsys.readouterr().err
+    assert f"`{output}/distill` holds a run with other inputs: start " in capsys.readouterr().err
     assert {name: (output / name / "model.safetensors").read_bytes() for name in names[2:]} == {
         name: before[name] for name in names[2:]
     }
@@ -214,7 +214,7 @@ def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp
     plan = recipes / "train.yaml"
     plan.write_text(plan.read_text().replace("dim: 6", "dim: 5"))
     assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
-    assert f"`{output}/features` holds a run that was made otherwise: source.dim 6 -> 5" in capsys.readouterr().err
+    assert f"`{output}/features` holds a run with other inputs: source.dim 6 -> 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         assert message in printed.splitlines()[-1] and "Traceback" not in printed, printed
     words = ["--stages", "finetune", *frames]
     assert main(command(folders, trained, *words)) == 2
-    assert f"`{trained}/finetune` holds a run that was made otherwise: start " in capsys.readouterr().err
+    assert f"`{trained}/finetune` holds a run with other inputs: start " in capsys.readouterr().err
 
 
 def test_a_run_without_matches_is_refused(tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from comedian.errors import InputError
-from comedian.models.pipeline_comedian import read_frames
-from comedian.video import decoding
-from comedian.video.decoding import VideoInfo, frames_at, iter_frames, probe, scaled_size
+from comedian.models import frames_comedian
+from comedian.models.frames_comedian import scaled_size
+from comedian.video.decoding import VideoInfo, frames_at, iter_frames, probe
 from video_factory import corrupt, draw_frame, frame_number, note_turn, on_screen, truncate, write_video
 
 
@@ -175,8 +175,10 @@ def test_threads_change_nothing(tmp_path):
 
 @pytest.mark.parametrize("b_frames, most", [(0, 2), (2, 4)])
 def test_live_frames_wait_for_no_more_than_the_codec_reorders(tmp_path, monkeypatch, b_frames, most):
-    path, drawn, demux = write_video(tmp_path / "1.mkv", num_frames=100, b_frames=b_frames), [], decoding._demux
-    monkeypatch.setattr(decoding, "_demux", lambda *words: (drawn.append(1) or packet for packet in demux(*words)))
+    path, drawn, demux = write_video(tmp_path / "1.mkv", num_frames=100, b_frames=b_frames), [], frames_comedian.demux
+    monkeypatch.setattr(
+        frames_comedian, "demux", lambda *words: (drawn.append(1) or packet for packet in demux(*words))
+    )
     ahead = [len(drawn) - index for index, _ in enumerate(iter_frames(path, 10, threads=4, live=True))]
     # a frame is known to be on screen once the next one is there
     assert max(ahead) == most and len(ahead) == 100
@@ -213,12 +215,12 @@ def test_frames_off_the_grid_are_left_out(tmp_path, monkeypatch):
     path = write_video(tmp_path / "1.mkv", num_frames=250, fps=25, codec="mpeg4", b_frames=2, gop=50)
     decoded = []
 
-    def count(*arguments, _decode=decoding._decode):
-        for frame in _decode(*arguments):
+    def count(*arguments, decode=frames_comedian.decode_packets):
+        for frame in decode(*arguments):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(decoding, "_decode", count)
+    monkeypatch.setattr(frames_comedian, "decode_packets", count)
     few = len(list(iter_frames(path, 2)))
     assert few == 20 and len(decoded) < 0.7 * 250
     decoded.clear()
@@ -284,9 +286,6 @@ def test_frames_are_turned_as_players_turn_them(tmp_path, turns, filters):
         # colours at edges are blended in another order
         assert frames.shape == expected.shape and np.abs(frames - expected).mean() < 3
     np.testing.assert_array_equal(np.stack(list(frames_at(path, [0.3], (height, width)))), frames[3:4])
-    np.testing.assert_array_equal(np.stack(list(read_frames(str(path), 10, height, width))), frames)
-    small = np.stack([frame for _, frame in iter_frames(path, 10, (32, 24))])
-    np.testing.assert_array_equal(np.stack(list(read_frames(str(path), 10, 32, 24))), small)
 
 
 @pytest.mark.parametrize(("turns", "width"), [(0, 64), (1, 16)])

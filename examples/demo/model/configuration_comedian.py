@@ -5,7 +5,9 @@ import dataclasses
 import difflib
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -23,6 +25,8 @@ logger = logging.get_logger(__name__)
 SPATIAL_ENCODERS = ("vivit", "viswin", "convolutional", "backbone")
 SPOTTING_LOSSES = ("bce", "focal")
 MAX_LABELS = 100_000
+# of transformers, for a configuration without labels
+DEFAULT_NUM_LABELS = 2
 # of a `config.json` that transformers writes and reads elsewhere
 OTHER_FIELDS = ("auto_map", "custom_pipelines", "attn_implementation", "torch_dtype", "quantization_config")
 NEGATIVES = ("window", "batch", "queue")
@@ -265,20 +269,15 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         "backbone_config": AutoConfig,
     }
 
+    # fields that inference reads are those of `ComedianSettings`
     spatial_encoder: str = "vivit"
-    spatial_hidden_size: int = 192
-    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
     spatial_num_heads: int | list[int] | tuple[int, ...] = (3,)
     spatial_window_size: int = 7
     temporal_depth: int = 6
     temporal_num_heads: int = 3
     temporal_convolutions: int = 0
     temporal_kernel_size: int = 5
-    image_size: int | list[int] | tuple[int, ...] = (224, 224)
     patch_size: int = 16
-    tubelet_size: int = 2
-    num_frames: int = 128
-    fps: float | int = 2.0
     num_channels: int = 3
     mlp_ratio: float | int = 4.0
     hidden_act: str = "gelu"
@@ -290,26 +289,11 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
     temporal_mask_ratio: float | int = 0.25
     initializer_range: float = 0.02
     classifier_prior: float | None = None
-    scores_per_token: int = 1
-    offset_radius_s: float | int | None = None
     offset_loss_weight: float | int = 1.0
-    sound: bool = False
     sound_hidden_size: int = 128
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
-    class_weights: list[list[float | int]] | None = None
-    window_stride_s: float | int | None = None
-    edge_trim_s: float | int | None = None
-    merge: str = "max"
-    nms_type: str = "soft"
-    nms_window_s: float | int | list[float | int] = 10.0
-    nms_threshold: float | int = 0.001
-    nms_min_weight: float | int = 0.0
-    label_thresholds: list[float | int] | None = None
-    label_calibration: list[list[float | int]] | None = None
-    label_curves: list[list[list[float | int]]] | None = None
-    label_num_events: list[int] | None = None
     contrastive_config: dict | ComedianContrastiveConfig | None = None
     distillation_config: dict | ComedianDistillationConfig | None = None
     backbone: str | None = None
@@ -349,6 +333,8 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             if custom is not None:
                 kwargs["auto_map"] = {SPOTTING_CLASS: custom}
         _warn_of_unknown(self, kwargs)
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            kwargs["num_labels"] = DEFAULT_NUM_LABELS
         super().__post_init__(**kwargs)
         if not isinstance(self.dtype, str | torch.dtype | None):
             raise ValueError(f"`dtype` is {self.dtype!r}; must be a name such as float32")
@@ -356,7 +342,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             self.label2id = {label: index for index, label in self.id2label.items()}
 
     @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs):
+    def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> Any:
         """Build from a dictionary; fields in `kwargs` replace its own before the combination is checked.
 
         Other labels (`id2label`, `num_labels`) take with them what belongs to the dictionary's: thresholds, calibration,
@@ -368,16 +354,16 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         if _label_names(replaced) not in (None, labels) or kwargs.get("num_labels") not in (None, len(labels or [])):
             gone = ("id2label", "label2id")
             config_dict = {k: v for k, v in config_dict.items() if k not in gone and not _is_of_labels(k, v)}
-        return super().from_dict(config_dict | replaced, **kwargs)
+        return super().from_dict(dict(config_dict) | replaced, **kwargs)
 
     @property
-    def num_labels(self) -> int | None:
+    def num_labels(self) -> int:
         """Labels of the classifier; setting another number resets their names and what belongs to them."""
-        return None if self.id2label is None else len(self.id2label)
+        return len(self.id2label or {})
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
-        if self.num_labels == num_labels:
+        if self.id2label is not None and self.num_labels == num_labels:
             return
         # while a configuration is being made, nothing is reset that was given with the labels
         if getattr(self, "_post_init_done", False):
@@ -437,25 +423,38 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         return cls(**(fields | overrides))
 
     @property
+    def contrastive_settings(self) -> ComedianContrastiveConfig:
+        """`contrastive_config`, or the published settings."""
+        settings = self.contrastive_config or {}
+        return ComedianContrastiveConfig(**settings) if isinstance(settings, dict) else settings
+
+    @property
+    def distillation_settings(self) -> ComedianDistillationConfig:
+        """`distillation_config`, or the published settings."""
+        settings = self.distillation_config or {}
+        return ComedianDistillationConfig(**settings) if isinstance(settings, dict) else settings
+
+    @property
     def copies_spatial_layers(self) -> bool:
         """Whether stage 2 starts the temporal layers as copies of the spatial ones."""
-        wanted = self.distillation_config.copy_spatial_layers if self.distillation_config else None
+        wanted = self.distillation_settings.copy_spatial_layers
         return self._spatial_layers_fit if wanted is None else wanted
 
     @property
     def _spatial_layers_fit(self) -> bool:
         """Whether the temporal encoder has no more layers than the spatial one, of the same kind."""
-        return self.spatial_encoder == "vivit" and self.temporal_depth <= self.spatial_depths[0]
+        return self.spatial_encoder == "vivit" and self.temporal_depth <= as_list(self.spatial_depths)[0]
 
     @property
     def grid_size(self) -> tuple[int, int]:
         """Patches in height and width."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+        height, width = self.frame_size
+        return height // self.patch_size, width // self.patch_size
 
     def stage_grids(self) -> list[tuple[int, int]]:
         """Patches in height and width at each spatial stage; an odd side is padded before it is halved."""
         grids = [self.grid_size]
-        for _ in self.spatial_depths[1:]:
+        for _ in as_list(self.spatial_depths)[1:]:
             height, width = grids[-1]
             grids.append((math.ceil(height / 2), math.ceil(width / 2)))
         return grids
@@ -515,35 +514,36 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
 
     def _check_spatial_encoder(self):
         """Refuse stages, heads and patches that do not fit each other."""
-        if len(self.image_size) != 2:
+        depths, heads = as_list(self.spatial_depths), as_list(self.spatial_num_heads)
+        if len(as_list(self.image_size)) != 2:
             raise ValueError(f"`image_size` is {self.image_size}; give one side, or height and width")
         if self.use_pretrained_backbone and self.backbone is None:
             raise ValueError("`use_pretrained_backbone` needs `backbone`, where the weights are")
         if self.spatial_encoder == "backbone":
             self._check_backbone()
             return
-        if any(side % self.patch_size for side in self.image_size):
+        if any(side % self.patch_size for side in self.frame_size):
             raise ValueError(f"`image_size` {self.image_size} is not a multiple of `patch_size` {self.patch_size}")
-        if self.spatial_encoder == "vivit" and len(self.spatial_depths) != 1:
+        if self.spatial_encoder == "vivit" and len(depths) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `vivit` has one stage")
         if self.spatial_encoder == "convolutional":
             self._check_convolutions()
             return
-        if len(self.spatial_depths) != len(self.spatial_num_heads):
+        if len(depths) != len(heads):
             raise ValueError(
                 f"`spatial_depths` {self.spatial_depths} and `spatial_num_heads` {self.spatial_num_heads} must have "
                 "one entry for each stage"
             )
-        for stage, heads in enumerate(self.spatial_num_heads):
+        for stage, of_stage in enumerate(heads):
             width = self.spatial_hidden_size * 2**stage
-            if width % heads:
-                raise ValueError(f"`spatial_num_heads` {heads} does not divide the width {width} of stage {stage}")
+            if width % of_stage:
+                raise ValueError(f"`spatial_num_heads` {of_stage} does not divide the width {width} of stage {stage}")
 
     def _check_backbone(self):
         """Reject a missing image model, and sizes of ViViT and ViSwin that it does not use."""
         if self.backbone_config is None:
             raise ValueError("`spatial_encoder` is 'backbone'; give `backbone` or `backbone_config`")
-        if len(self.spatial_depths) != 1:
+        if len(as_list(self.spatial_depths)) != 1:
             raise ValueError(f"`spatial_depths` is {self.spatial_depths}; `backbone` has one stage")
 
     def _check_convolutions(self):
@@ -580,7 +580,7 @@ def _is_of_labels(name: str, value: object) -> bool:
     return name in FIELDS_OF_LABELS and (name != "nms_window_s" or isinstance(value, list | tuple))
 
 
-def _label_names(fields: dict) -> list[str] | None:
+def _label_names(fields: Mapping[str, Any]) -> list[str] | None:
     """Labels in the order of the logits, if `id2label` is there."""
     id2label = fields.get("id2label")
     try:

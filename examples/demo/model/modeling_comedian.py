@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput, TransformersKwargs, find_adapter_config_file, is_peft_available
+from transformers.utils import ModelOutput, find_adapter_config_file, is_peft_available
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -44,7 +44,7 @@ from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 from .saved_code_comedian import custom_class_of
 from .sound_comedian import NUM_MELS
 
-SPATIAL_ENCODER_CLASSES = {
+SPATIAL_ENCODER_CLASSES: dict[str, type[nn.Module]] = {
     "vivit": ComedianViTEncoder,
     "viswin": ComedianSwinEncoder,
     "convolutional": ComedianConvolutionalEncoder,
@@ -55,6 +55,22 @@ RESAMPLED_FIELDS = ("image_size", "num_frames")
 # of the first class token; that of the published system is about 0
 CLASS_TOKEN_STD = 1e-6
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class ComedianKwargs(TypedDict, total=False):
+    """Options of a forward pass that select what it records; by default those of the configuration.
+
+    Attributes:
+        output_hidden_states (`bool` or `list[int]`): return `hidden_states`, of all layers or of those with these indices.
+        output_attentions (`bool`): return `attentions`.
+        output_spatial_hidden_states (`bool` or `list[int]`): return `spatial_hidden_states`.
+        output_spatial_attentions (`bool`): return `spatial_attentions`.
+    """
+
+    output_hidden_states: bool | list[int]
+    output_attentions: bool
+    output_spatial_hidden_states: bool | list[int]
+    output_spatial_attentions: bool
 
 
 @dataclass
@@ -124,7 +140,7 @@ class ComedianPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # mean losses: the Trainer must divide them over accumulated micro-batches
     accepts_loss_kwargs = False
-    _no_split_modules = ["ComedianSpatialLayer", "ComedianConvolutionalLayer", "ComedianTemporalLayer"]
+    _no_split_modules = {"ComedianSpatialLayer", "ComedianConvolutionalLayer", "ComedianTemporalLayer"}
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -358,10 +374,10 @@ class ComedianModel(ComedianPreTrainedModel):
                 f"got shape {tuple(pixel_values_videos.shape)}"
             )
         frames, channels, *size = pixel_values_videos.shape[1:]
-        if channels != self.config.num_channels or size != list(self.config.image_size):
+        if channels != self.config.num_channels or tuple(size) != self.config.frame_size:
             raise ValueError(
                 f"`pixel_values_videos` has {channels} channels of {size[0]} x {size[1]} pixels; the model takes "
-                f"{self.config.num_channels} of {self.config.image_size[0]} x {self.config.image_size[1]}"
+                f"{self.config.num_channels} of {self.config.frame_size[0]} x {self.config.frame_size[1]}"
             )
         if frames == 0 or frames % self.config.tubelet_size:
             raise ValueError(
@@ -404,7 +420,7 @@ class ComedianModel(ComedianPreTrainedModel):
         return keep_tubelets(noise, self.config.temporal_mask_ratio)
 
     @capture_outputs(tie_last_hidden_states=False)
-    def forward_spatial(self, clips: Tensor, **kwargs: Unpack[TransformersKwargs]) -> ComedianModelOutput:
+    def forward_spatial(self, clips: Tensor, **kwargs: Unpack[ComedianKwargs]) -> ComedianModelOutput:
         """Encode clips of one tubelet, without the temporal encoder, as stage 1 does.
 
         Args:
@@ -430,7 +446,7 @@ class ComedianModel(ComedianPreTrainedModel):
         self,
         pixel_values_videos: Tensor,
         kept_tubelets: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[ComedianKwargs],
     ) -> ComedianModelOutput:
         """Encode windows of video.
 
@@ -514,6 +530,22 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             return None
         return self.config.offset_radius_s * self.offset_head(self.dropout(temporal_tokens)).tanh()
 
+    def score_windows(self, spatial_tokens: Tensor, sound: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Score windows of spatial tokens.
+
+        Args:
+            spatial_tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`): at most a window.
+            sound (`torch.Tensor` of shape `(batch_size, num_tokens, mel_frames, NUM_MELS)`, *optional*): see
+                [`fuse_sound`].
+
+        Returns:
+            Scores of shape `(batch_size, num_tokens * logits_per_token, num_labels)`, in [0, 1], and displacements in
+            seconds, `(batch_size, num_tokens, num_labels)`, or `None`; float32.
+        """
+        temporal_tokens = self.fuse_sound(self.encode_temporal(spatial_tokens), sound)
+        offsets_s = self.predict_offsets_s(temporal_tokens)
+        return self.classify(temporal_tokens).float().sigmoid(), None if offsets_s is None else offsets_s.float()
+
     def compute_spotting_loss(
         self,
         logits: Tensor,
@@ -543,8 +575,12 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
     ) -> Tensor:
         """Weighted loss of the displacements, see [`offset_loss`]; of mixed windows, each one's share of its own loss."""
         radius_s, weight = self.config.offset_radius_s, self.config.offset_loss_weight
+        if radius_s is None:
+            raise ValueError("`offset_targets_s` is given, but the model has no `offset_radius_s`; remove it")
         loss = offset_loss(offsets_s, targets_s, radius_s, mixup_weights, self.training)
         if mixup_targets_s is not None:
+            if mixup_weights is None:
+                raise ValueError("`mixup_offset_targets_s` is given without `mixup_weights`; give both or neither")
             loss = loss + offset_loss(offsets_s, mixup_targets_s, radius_s, 1 - mixup_weights, self.training)
         return weight * loss
 
@@ -559,7 +595,7 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
         mixup_offset_targets_s: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
         sound: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[ComedianKwargs],
     ) -> ComedianSpottingOutput:
         """Score every token of windows of video.
 
@@ -581,7 +617,8 @@ class ComedianForActionSpotting(ComedianPreTrainedModel):
             [`ComedianSpottingOutput`]
 
         Raises:
-            ValueError: a tensor of another shape, or `offset_targets_s` without `labels`.
+            ValueError: a tensor of another shape, `offset_targets_s` without `labels` or for a model without offsets, or
+                `mixup_offset_targets_s` without `mixup_weights`.
         """
         if offset_targets_s is not None and labels is None:
             raise ValueError("`offset_targets_s` is given without `labels`; give both or neither")

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from http.client import HTTPException
-from itertools import islice
 from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.request import urlopen
@@ -18,16 +17,16 @@ from transformers.pipelines.base import Pipeline
 from transformers.utils import logging
 
 from .encoders_comedian import is_bfloat16_fast
-from .postprocessing_comedian import operating_thresholds, spots_from_scores, step_timestamps_s, stitch_half
+from .frames_comedian import iter_frames
+from .postprocessing_comedian import operating_thresholds, spots_of_half, stitch_half
 from .settings_comedian import DEFAULT_THRESHOLD
-from .sound_comedian import MAX_LENGTH_S, open_media, picture_stream, read_sound, sound_of_tokens
+from .sound_comedian import read_sound
 from .time_grid_comedian import cover_starts
-from .timeline_comedian import Timeline
 from .video_processing_comedian import ComedianVideoProcessor
+from .windows_comedian import batches_of, fill_tubelet, score_windows
 
 try:
     import av
-    import av.logging
 except ImportError:  # decoded frames need no decoder
     av = None
 
@@ -157,7 +156,7 @@ class ActionSpottingPipeline(Pipeline):
         path, config = os.fspath(video), self.model.config
         file = download(path) if is_web_address(path) else None
         path = file.name if file else path
-        frames = read_frames(path, config.fps, *config.image_size)
+        frames = (frame for _, frame in iter_frames(path, config.fps, config.frame_size, on_damage=logger.warning))
 
         def sound() -> np.ndarray | None:
             with file or nullcontext():  # the last use of a temporary file
@@ -194,22 +193,12 @@ class ActionSpottingPipeline(Pipeline):
         thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         spots = []
         for half, scores in enumerate(outputs["scores"], start=1):
-            spots += spots_from_scores(
-                scores,
-                step_timestamps_s(len(scores), config.score_rate, config.fps),
-                config.label_names,
-                half,
-                score_rate=config.score_rate,
-                nms_type=nms_type or config.nms_type,
-                nms_window_s=config.nms_window_s if nms_window_s is None else nms_window_s,
-                nms_threshold=config.nms_threshold,
-                nms_min_weight=config.nms_min_weight,
-                thresholds=thresholds,
-                calibration=config.label_calibration,
+            spots += spots_of_half(
+                scores, config, half, thresholds, calibrated=True, nms_type=nms_type, nms_window_s=nms_window_s
             )
         return spots
 
-    def encode(self, frames: Iterable[np.ndarray], batch_size: int) -> Tensor:
+    def encode(self, frames: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
         """Encode every tubelet of a half once, in bounded memory.
 
         Args:
@@ -217,28 +206,27 @@ class ActionSpottingPipeline(Pipeline):
             batch_size: tubelets at once.
 
         Returns:
-            `torch.Tensor` of shape `(num_tokens, hidden_size)`, float32.
+            `np.ndarray` of shape `(num_tokens, hidden_size)`, float32.
         """
-        config, frames = self.model.config, iter(frames)
-        height, width = config.image_size
+        config = self.model.config
+        height, width = config.frame_size
         tokens = []
-        while batch := list(islice(frames, batch_size * config.tubelet_size)):
-            batch += batch[-1:] * (-len(batch) % config.tubelet_size)
+        for batch in batches_of(frames, batch_size * config.tubelet_size):
             pixels = self.video_processor(
-                np.stack(batch),
+                fill_tubelet(batch, config.tubelet_size),
                 size={"height": height, "width": width},
                 return_tensors="pt",
                 device=self.model.device,
             )["pixel_values_videos"]
             with autocast(self.model):
-                tokens.append(self.model.encode_spatial(pixels)[0].float())
-        return torch.cat(tokens)
+                tokens.append(self.model.encode_spatial(pixels)[0].float().cpu().numpy())
+        return np.concatenate(tokens)
 
-    def score(self, tokens: Tensor, batch_size: int, sound: np.ndarray | None = None) -> np.ndarray:
+    def score(self, tokens: np.ndarray, batch_size: int, sound: np.ndarray | None = None) -> np.ndarray:
         """Score overlapping windows of a half and stitch them.
 
         Args:
-            tokens (`torch.Tensor` of shape `(num_tokens, hidden_size)`): from [`encode`].
+            tokens (`np.ndarray` of shape `(num_tokens, hidden_size)`): from [`encode`].
             batch_size: windows at once.
             sound: of the half, from [`read_sound`], for a model with an audio branch.
 
@@ -246,26 +234,13 @@ class ActionSpottingPipeline(Pipeline):
             `np.ndarray` of shape `(num_tokens * scores_per_token, num_labels)`, float32 in [0, 1].
         """
         config = self.model.config
-        length, window = len(tokens), config.num_tokens
-        starts = cover_starts(length, window, config.window_stride_tokens)
-        if length < window:
-            tokens = torch.cat([tokens, tokens[-1:].expand(window - length, -1)])
-        windows = tokens.to(self.model.dtype).unfold(0, window, 1)
-        heard = None
-        if sound is not None:
-            heard = torch.from_numpy(sound_of_tokens(sound, len(tokens), config.token_rate)).to(tokens.device)
-            heard = heard.unfold(0, window, 1)
-        scores, offsets_s = [], []
-        for batch in torch.from_numpy(starts).to(tokens.device).split(batch_size):
-            with autocast(self.model):
-                temporal_tokens = self.model.encode_temporal(windows[batch].transpose(1, 2))
-                if heard is not None:
-                    temporal_tokens = self.model.fuse_sound(temporal_tokens, heard[batch].movedim(-1, 1))
-                scores.append(self.model.classify(temporal_tokens).float().sigmoid().cpu())
-                if config.offset_radius_s is not None:
-                    offsets_s.append(self.model.predict_offsets_s(temporal_tokens).float().cpu())
-        joined_s = torch.cat(offsets_s).numpy() if offsets_s else None
-        return stitch_half(torch.cat(scores).numpy(), joined_s, starts, length, config)
+        starts = cover_starts(len(tokens), config.num_tokens, config.window_stride_tokens)
+
+        def score(windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+            return score_arrays(self.model, windows, sound)
+
+        scores, offsets_s = score_windows(score, tokens, starts, config, sound, batch_size=batch_size)
+        return stitch_half(scores, offsets_s, starts, len(tokens), config)
 
 
 def halves_of(match: Video | tuple[Video, ...]) -> tuple[Video, ...]:
@@ -340,97 +315,30 @@ def autocast(model: PreTrainedModel) -> torch.autocast:
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=plain and is_bfloat16_fast(model.device))
 
 
+def score_arrays(
+    model: PreTrainedModel, windows: np.ndarray, sound: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Score windows of spatial tokens that are arrays.
+
+    Args:
+        model: a [`ComedianForActionSpotting`].
+        windows (`np.ndarray` of shape `(num_windows, num_tokens, hidden_size)`): float32.
+        sound (`np.ndarray` of shape `(num_windows, num_tokens, mel_frames, NUM_MELS)`, *optional*): float32.
+
+    Returns:
+        Scores and displacements, see [`ComedianForActionSpotting.score_windows`].
+    """
+    tokens = torch.from_numpy(windows).to(model.device, model.dtype)
+    spectrograms = None if sound is None else torch.from_numpy(sound).to(model.device)
+    with autocast(model):
+        scores, offsets_s = model.score_windows(tokens, spectrograms)
+    return scores.cpu().numpy(), None if offsets_s is None else offsets_s.cpu().numpy()
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether a layer holds its weight in another form than a floating-point table, whatever library made it so."""
     weights = (getattr(module, "weight", None) for module in model.modules())
     return any(weight is not None and type(weight) not in (nn.Parameter, Tensor) for weight in weights)
-
-
-def read_frames(path: str, fps: float, height: int, width: int) -> Iterator[np.ndarray]:
-    """Yield the frame on screen at 0, 1 / fps, 2 / fps, ... seconds after the first video frame, in bounded memory.
-
-    The same frames as the package's `comedian.video.decoding.iter_frames`, which has more documentation.
-
-    Args:
-        path: any video that FFmpeg reads.
-        fps: grid points per second.
-        height: of the frames, in pixels.
-        width: of the frames, in pixels.
-
-    Yields:
-        uint8 RGB `(height, width, 3)`; the same array where a frame is shown twice.
-
-    Raises:
-        ValueError: no frame can be decoded.
-    """
-    # with logs hooked into Python, a decoder thread that logs while its container is closed half-way waits forever
-    av.logging.set_level(None)
-    try:
-        container = open_media(path)
-    except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(f"`{path}` cannot be opened as a video: {error.strerror}") from error
-    with container:
-        stream = picture_stream(container)
-        if stream is None:
-            raise ValueError(f"`{path}` holds no video stream; give a video file")
-        stream.thread_type = "AUTO"
-        time_base = float(stream.time_base)
-        # containers round times to ticks: a frame due at a grid point may be stamped up to half a tick after it
-        tolerance_s = min(0.51 * time_base, 1e-3)
-        reformatter = av.video.reformatter.VideoReformatter()
-        bilinear = av.video.reformatter.Interpolation.BILINEAR
-
-        def to_array(frame: Any) -> np.ndarray:
-            # a telephone films sideways and notes how to turn the picture, counter-clockwise
-            turns = round(frame.rotation / 90) % 4
-            size = (height, width) if turns % 2 else (width, height)
-            pixels = reformatter.reformat(frame, *size, "rgb24", interpolation=bilinear).to_ndarray()
-            return np.ascontiguousarray(np.rot90(pixels, turns))
-
-        shown, array, shown_s, start_s, index = None, None, 0.0, None, 0
-        restarts_s: list[float] = []
-        timeline = Timeline(container, stream, restarts_s.append)
-        for frame in _decode(timeline, path):
-            time_s = timeline.time_s(frame)
-            start_s = time_s if start_s is None else start_s
-            while restarts_s:
-                place_s = restarts_s.pop(0) - start_s
-                logger.warning(f"the clock of `{path}` restarts at {place_s:.1f} s; the following frames are appended")
-            if time_s - start_s >= MAX_LENGTH_S:  # a broken time
-                continue
-            while shown is not None and index / fps < time_s - start_s - tolerance_s:
-                array = to_array(shown) if array is None else array
-                yield array
-                index += 1
-            shown, array, shown_s = frame, None, time_s - start_s
-        if shown is None:
-            raise ValueError(f"`{path}` contains no frame that can be decoded; check that it is a complete video")
-        end_s = shown_s + (shown.duration * time_base or 1 / timeline.rate)
-        while index / fps < end_s - tolerance_s:
-            array = to_array(shown) if array is None else array
-            yield array
-            index += 1
-
-
-def _decode(timeline: Timeline, path: str) -> Iterator[Any]:
-    """Yield every frame that decodes, in presentation order; what is broken is passed over and counted."""
-    broken = 0
-    for packet in _demux(timeline, path):
-        try:
-            yield from timeline.decode(packet)
-        except av.error.FFmpegError:
-            broken += 1
-    if broken:
-        logger.warning(f"`{path}` has broken data in {broken} places")
-
-
-def _demux(timeline: Timeline, path: str) -> Iterator[Any]:
-    """Yield the picture's packets as far as they can be read, then None, which has the decoder give its last frames."""
-    try:
-        yield from timeline.packets()
-    except av.error.FFmpegError as error:
-        logger.warning(f"`{path}` cannot be read to its end: {error.strerror}")
-    yield None
 
 
 def _check_windows(windows_s: float | Sequence[float], num_labels: int) -> None:

@@ -6,10 +6,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
 
+from comedian.cli.examples import example_epilog
 from comedian.errors import STORAGE_ERRORS, InputError
 
-# name -> one-line help. `comedian.cli.commands.<name with _>` holds `add_arguments(parser)` and `run(args)`.
+# name -> one-line help. `comedian.cli.commands.<name with _>` holds `EXAMPLE`, the end of its `--help`,
+# `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
     "download": "download SoccerNet's labels, features and videos from the Hugging Face Hub",
     "data": "check a data set, convert files of events, import your videos",
@@ -54,6 +57,25 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def command_module(command: str) -> ModuleType:
+    """Import the module of a sub-command, one of `COMMANDS`."""
+    return importlib.import_module(f"comedian.cli.commands.{command.replace('-', '_')}")
+
+
+def build_command_parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a sub-command, one of `COMMANDS`."""
+    module = command_module(command)
+    parser = argparse.ArgumentParser(
+        prog=f"comedian {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=example_epilog(module.EXAMPLE),
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
@@ -78,14 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command not in COMMANDS:
         print(f"comedian: unknown command `{options.command}`; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return BAD_INPUT_EXIT_CODE
-    module = importlib.import_module(f"comedian.cli.commands.{options.command.replace('-', '_')}")
-    command_parser = argparse.ArgumentParser(
-        prog=f"comedian {options.command}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.add_arguments(command_parser)
+    module = command_module(options.command)
+    command_parser = build_command_parser(options.command)
     arguments, rest = command_parser.parse_known_args(options.arguments)
     # commands that accept overrides of a recipe set a default for `overrides`
     if "overrides" in arguments:

@@ -65,9 +65,7 @@ class TemporalGraph(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """Score windows of tokens."""
-        temporal_tokens = self.model.encode_temporal(tokens)
-        scores = self.model.classify(temporal_tokens).sigmoid()
-        offsets_s = self.model.predict_offsets_s(temporal_tokens)
+        scores, offsets_s = self.model.score_windows(tokens)
         return (scores,) if offsets_s is None else (scores, offsets_s)
 
 

@@ -115,7 +115,7 @@ def read_image_backbone(
     except StrictDataclassError as error:
         raise InputError(f"`{name}` cannot be converted: {str(error).splitlines()[-1].strip()}") from error
     if source_config.model_type == "deit":
-        notes.append("DeiT's distillation token: left out, so tokens differ a little from the image model's")
+        notes.append("DeiT's distillation token is omitted, so tokens differ a little from the image model's")
     notes.append("temporal encoder: to be trained")
     return ImageBackbone(model.eval(), notes, name)
 

@@ -444,8 +444,8 @@ class _ShapeReader:
             }
         fields = {"temporal_depth": 6, "num_frames": max(128 // tubelet, 1) * tubelet}
         self.assumed.append(
-            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, left "
-            "out and to be trained (stage 1 trains the spatial encoder alone)"
+            f"temporal encoder: {fields['temporal_depth']} layers, {fields['num_frames']} frames a window, omitted "
+            "and to be trained (stage 1 trains the spatial encoder alone)"
         )
         return fields
 

@@ -31,9 +31,10 @@ from comedian.inference.openvino_model import (
     OpenVinoModel,
     load_openvino_model,
 )
-from comedian.inference.scoring import encode_half_with_models, score_half, spots_of_half
+from comedian.inference.scoring import encode_half_with_models, score_half
 from comedian.inference.torch_model import TorchModel, load_found_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.postprocessing_comedian import spots_of_half
 from comedian.models.sound_comedian import NUM_MELS, read_sound, sound_of_tokens
 from comedian.soccernet.annotations import prediction_of
 from comedian.soccernet.layout import find_halves

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comedian.inference.torch_model import autocast
 from comedian.models import ComedianModel, ComedianVideoProcessor
+from comedian.models.pipeline_comedian import autocast
 from comedian.samples.datasets import HalfDataset
 from comedian.samples.windows import token_targets
 

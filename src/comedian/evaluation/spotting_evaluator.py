@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from comedian.evaluation.calibration import Judged, judge_spots
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
-from comedian.inference.scoring import SpottingModel, encode_half, score_half, spots_of_half
+from comedian.inference.scoring import SpottingModel, encode_half, score_half
+from comedian.models.postprocessing_comedian import spots_of_half
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.samples.datasets import HalfDataset
 from comedian.sharing import balanced_shares

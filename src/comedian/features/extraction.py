@@ -14,10 +14,11 @@ from comedian.features.bank import FeatureHeader, FeatureJob, FillReport, fill_b
 from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, name_with_hash, to_device
 from comedian.inference.model_names import find_model
 from comedian.inference.openvino_model import load_openvino_model
-from comedian.inference.scoring import WINDOWS_PER_BATCH, FrameEncoder, encode_half, fill_window, windows_of
+from comedian.inference.scoring import WINDOWS_PER_BATCH, FrameEncoder, encode_half
 from comedian.inference.torch_model import TorchEncoder
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 from comedian.models.time_grid_comedian import token_timestamps_s
+from comedian.models.windows_comedian import fill, windows_of
 from comedian.sharing import Shard, length_of_video
 from comedian.soccernet.layout import find_halves, find_matches
 from comedian.video.decoding import iter_frames, probe
@@ -107,7 +108,7 @@ def central_features(model: FrameEncoder, tokens: np.ndarray, batch_size: int = 
         `np.ndarray` of shape `(num_tokens, hidden_size)`, float32.
     """
     length, window = len(tokens), model.config.num_tokens
-    tokens = fill_window(tokens, window)
+    tokens = fill(tokens, window)
     starts = np.arange(len(tokens) - window + 1)
     centre = window // 2
     features = []

@@ -22,9 +22,10 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from comedian.errors import InputError
 from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, to_device
-from comedian.inference.scoring import batches_of
-from comedian.inference.torch_model import autocast, map_batches
+from comedian.inference.torch_model import map_batches
+from comedian.models.pipeline_comedian import autocast
 from comedian.models.video_processing_comedian import normalize_frames
+from comedian.models.windows_comedian import batches_of
 from comedian.video.decoding import iter_frames, probe
 
 DEFAULT_FPS = 2.0

@@ -21,28 +21,6 @@ class InferenceConfig(ComedianSettings):
         StrictDataclassError: a field of the wrong type, or an invalid combination.
     """
 
-    spatial_hidden_size: int = 192
-    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
-    image_size: int | list[int] | tuple[int, ...] = (224, 224)
-    tubelet_size: int = 2
-    num_frames: int = 128
-    fps: float | int = 2.0
-    scores_per_token: int = 1
-    offset_radius_s: float | int | None = None
-    sound: bool = False
-    window_stride_s: float | int | None = None
-    edge_trim_s: float | int | None = None
-    merge: str = "max"
-    nms_type: str = "soft"
-    nms_window_s: float | int | list[float | int] = 10.0
-    nms_threshold: float | int = 0.001
-    nms_min_weight: float | int = 0.0
-    label_thresholds: list[float | int] | None = None
-    label_calibration: list[list[float | int]] | None = None
-    label_curves: list[list[list[float | int]]] | None = None
-    label_num_events: list[int] | None = None
-    class_weights: list[list[float | int]] | None = None
-    id2label: dict | None = None
     # of the architecture and of training: kept, as scores on disk hold the whole configuration
     other_fields: dict = field(default_factory=dict)
 

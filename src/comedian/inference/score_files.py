@@ -1,9 +1,9 @@
-"""Raw scores on disk, one safetensors file a half, so that spots can be made anew without the model.
+"""Raw scores on disk, one safetensors file per half, to compute spots again without the model.
 
 A folder of scores holds `<video_id>/<half>.safetensors`: the tensor `scores` `(num_steps, num_labels)`, float32, and as
-metadata the half, the model's configuration and what the scores were computed from. A file may hold the scores of every
-window before they were merged, too: `window_scores`, `window_starts` and, of a model that has them, `window_offsets_s`, see
-`WindowScores`. Then they can be merged in another way.
+metadata the half, the configuration of the model and the fingerprints of models and video. A file may also contain the
+scores of every window before merging, so that they can be merged with other settings: `window_scores`, `window_starts` and,
+for a model that predicts offsets, `window_offsets_s`; see `WindowScores`.
 """
 
 import json
@@ -42,14 +42,14 @@ class ScoredHalf:
     """The scores of one half.
 
     Attributes:
-        video_id: the match.
-        half: from 1.
-        scores: float32 `(num_steps, num_labels)`, `config.score_rate` steps a second.
+        video_id: name of the match.
+        half: number of the half, from 1.
+        scores: float32 `(num_steps, num_labels)`, with `config.score_rate` steps per second.
         config: labels, time grid, suppression and thresholds.
-        models: names of the models, for people.
-        fingerprint: what the scores depend on: hashes of the models and of their weights alone, and `source_of` the video.
-        windows: the scores of windows that `scores` were merged from, where they were kept, and read.
-        video_path: where the video was, absolute; empty where that is not known.
+        models: names of the models, for display.
+        fingerprint: what the scores depend on: hashes of the models, hashes of their weights, and `source_of` the video.
+        windows: the scores of windows that `scores` were merged from, if they were saved and are read.
+        video_path: absolute path of the video when it was scored; empty if unknown.
     """
 
     video_id: str
@@ -63,7 +63,7 @@ class ScoredHalf:
 
 
 def score_path(folder: str | Path, video_id: str, half: int) -> Path:
-    """Where a half's scores are in a folder of scores."""
+    """Return the path of the scores of a half in a folder of scores."""
     return Path(folder) / video_id / f"{half}.safetensors"
 
 
@@ -90,10 +90,10 @@ def save_scores(folder: str | Path, scored: ScoredHalf) -> None:
 
 
 def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
-    """Read the scores of a half, and of its windows if asked and kept.
+    """Read the scores of a half and, with `with_windows`, those of its windows if they were saved.
 
     Raises:
-        InputError: `path` is no score file.
+        InputError: `path` is not a score file.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -123,12 +123,12 @@ def load_scores(path: str | Path, with_windows: bool = False) -> ScoredHalf:
         StrictDataclassError,
     ) as error:
         raise InputError(
-            f"`{path}` is no file of scores: {error}; make it with `comedian spot --save-scores`"
+            f"`{path}` is not a score file: {error}; create it with `comedian spot --save-scores`"
         ) from error
 
 
 def _windows(tensors: Mapping[str, np.ndarray], length: int, config: ComedianSettings) -> WindowScores:
-    """The scores of windows from a file's tensors; `KeyError` or `ValueError` where they are none."""
+    """The scores of windows from a file's tensors; `KeyError` or `ValueError` if they are invalid."""
     scores, starts = tensors["window_scores"], tensors["window_starts"]
     shape = (len(starts), config.num_tokens * config.logits_per_token, config.num_labels)
     if scores.dtype != np.float32 or starts.dtype != np.int64 or scores.shape != shape:
@@ -148,17 +148,17 @@ def _check_unit(scores: np.ndarray) -> None:
 
 
 def merged_scores(path: str | Path, settings: Mapping[str, Any]) -> np.ndarray:
-    """Read the scores of a half, merged from its windows as some settings say.
+    """Read the scores of a half, merged from its windows with some settings.
 
     Args:
-        path: a file of scores.
-        settings: fields of `MERGING`, or any others; those that are not there are the file's own.
+        path: a score file.
+        settings: values of fields of `MERGING`; missing ones are those of the file, other fields are ignored.
 
     Returns:
         float32 `(num_steps, num_labels)`.
 
     Raises:
-        InputError: `path` is no file of scores, or does not hold the windows that this takes.
+        InputError: `path` is not a score file, or lacks the windows that the settings need.
     """
     scored = load_scores(path)
     config = with_settings(scored.config, {name: settings[name] for name in MERGING if name in settings})
@@ -167,29 +167,29 @@ def merged_scores(path: str | Path, settings: Mapping[str, Any]) -> np.ndarray:
     windows = load_scores(path, with_windows=True).windows
     if windows is None:
         raise InputError(
-            f"`{path}` holds merged scores alone, which cannot be merged in another way; score the videos with "
+            f"`{path}` holds only merged scores, which cannot be merged with other settings; score the videos with "
             "`comedian spot --save-scores FOLDER --save-windows SECONDS`"
         )
     try:
         return windows.merge(config)
     except ValueError as error:
-        raise InputError(f"`{path}`: {error}; tune with the windows that it holds") from None
+        raise InputError(f"`{path}`: {error}; use settings that fit its windows") from None
 
 
 def load_score_folders(
     folders: Sequence[str | Path], settings_file: str | Path | None = None
 ) -> tuple[MatchScores, ComedianSettings]:
-    """Read all scores of a folder, or the mean of several folders' scores of the same halves: an ensemble.
+    """Read all scores of a folder, or the mean of the scores in several folders: an ensemble.
 
     Args:
-        folders: of scores.
-        settings_file: settings to use instead of those that the scores were saved with, from `comedian tune`.
+        folders: folders of scores, of the same halves.
+        settings_file: file of `comedian tune` whose settings replace those that the scores were saved with.
 
     Returns:
-        Scores by match and half, and the settings; see `merge_configs` for those of an ensemble.
+        video_id -> half -> scores, and the settings; see `merge_configs` for those of an ensemble.
 
     Raises:
-        InputError: a folder holds no scores, one half twice, or other halves, labels or lengths than the first; or the
+        InputError: a folder has no scores, has one half twice, or other halves, labels or lengths than the first; or the
             settings do not fit.
     """
     files, config = find_scores(folders)
@@ -202,13 +202,13 @@ def load_score_folders(
 
 
 def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], list[Path]], ComedianSettings]:
-    """Find the files of each half's scores in one folder, or in the folders of an ensemble's members.
+    """Find the score files of each half in one folder, or in the folders of the members of an ensemble.
 
     Returns:
-        Match and half -> one file a folder, and the settings; see `merge_configs` for those of an ensemble.
+        `(video_id, half)` -> one file per folder, and the settings; see `merge_configs` for those of an ensemble.
 
     Raises:
-        InputError: a folder holds no scores, one half twice, or other halves, labels or lengths than the first.
+        InputError: a folder has no scores, has one half twice, or other halves, labels or lengths than the first.
     """
     all_halves = [_load_folder(folder) for folder in folders]
     config = merge_configs([config for _, config in all_halves], list(map(str, folders)))
@@ -225,22 +225,22 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
 
 
 def weights_of(files: Mapping[tuple[str, int], Sequence[Path]]) -> list[str]:
-    """Return the hashes of the weights that scores were made with; a folder's scores are of the same."""
+    """Return the hashes of the weights that the scores were computed with; they are equal within a folder."""
     paths = next(iter(files.values()))
     return [weights for path in paths for weights in load_scores(path).fingerprint.get("weights", ())]
 
 
 def check_weights_of(files: Mapping[tuple[str, int], Sequence[Path]], spotter: ActionSpotter) -> None:
-    """Make sure that scores are of a model's weights, whatever its settings.
+    """Check that scores were computed with the weights of a model, with whatever settings.
 
     Raises:
-        InputError: they are of others, or do not say of which.
+        InputError: they were computed with other weights, or without a record of the weights.
     """
     path = next(iter(files.values()))[0]
     if weights_of(files) != spotter.weights_fingerprint:
         raise InputError(
-            f"`{path}` holds scores of other weights than those of `{spotter.names[0]}`, whose settings cannot be chosen on "
-            "them; score the videos with this model first"
+            f"`{path}` holds scores of other weights than those of `{spotter.names[0]}`; score the videos with this model "
+            "first"
         )
 
 
@@ -262,8 +262,8 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
         merge_configs([first.config, scored.config], [str(paths[0]), str(path)])
         if scored.fingerprint.get("models") != first.fingerprint.get("models"):
             raise InputError(
-                f"`{paths[0]}` and `{path}` hold scores of different models or settings; give each a folder, or run the "
-                "same `comedian spot --save-scores` for all of them again"
+                f"`{paths[0]}` and `{path}` hold scores of different models or settings; give each its own folder, or "
+                "rerun the same `comedian spot --save-scores` for all of them"
             )
     return halves, first.config
 
@@ -276,22 +276,22 @@ def score_matches(
     window_stride_s: float | None = None,
     shard: Shard | None = None,
 ) -> MatchScores:
-    """Score the videos of matches, but for those that a folder of scores has from the same models and videos already.
+    """Score the videos of matches, except those whose scores by the same models are in `folder` already.
 
-    Every video is opened before the first is scored, so that a broken one is told at once. Any number of processes may save
-    to one folder at the same time: they share the halves, the longest first, and each returns all scores when all are there
-    (see [`SharedWork`]).
+    All videos are opened before the first is scored, so that a damaged one is reported before the work. Any number of
+    processes may save to one folder at the same time: they share the halves, the longest first, and each returns all scores
+    when all are saved (see [`SharedWork`]).
 
     Args:
         spotter: the models.
         matches: video_id -> half -> video.
-        folder: where to save the scores of each half as soon as they are there.
-        progress: show a bar with the speed: of halves for several matches, else of seconds of video.
-        window_stride_s: save the scores of windows so many seconds apart, too.
-        shard: only this fixed share of the halves, by the bytes of their videos.
+        folder: folder to save the scores of each half in as soon as they are computed.
+        progress: show a progress bar with the speed: of halves for several matches, otherwise of seconds of video.
+        window_stride_s: also save the scores of windows with this many seconds from the start of one to the next.
+        shard: only this fixed share of the halves, divided by the size of their videos.
 
     Returns:
-        Scores by match and half.
+        video_id -> half -> scores.
 
     Raises:
         InputError: a video cannot be decoded, or processes that were launched together have no folder to share scores in.
@@ -300,7 +300,7 @@ def score_matches(
     found: dict[tuple[str, int], np.ndarray] = {}
     if folder is None and num_launched() > 1:
         raise InputError(
-            f"{num_launched()} processes share halves by their saved scores; add --save-scores FOLDER, which all of them see"
+            f"{num_launched()} processes share halves through a folder of scores; add --save-scores FOLDER"
         )
 
     if folder is None:
@@ -331,7 +331,7 @@ def _shared_halves(
             found[entry[:2]] = scores
         return scores is not None
 
-    # one share of one is all
+    # share 1 of 1 is all halves
     shared = (shard or Shard(1, 1)).of(halves, lambda entry: length_of_video(entry[2]))
     return SharedWork(shared, lambda entry: score_path(folder, *entry[:2]), is_saved)
 
@@ -376,11 +376,11 @@ def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | No
 def _saved(
     spotter: ActionSpotter, entry: tuple[str, int, Path], folder: str | Path, window_stride_s: float | None
 ) -> np.ndarray | None:
-    """The scores in `folder` that scoring a half again would give, where it has them."""
+    """The saved scores of a half, if scoring it again would give the same; otherwise None."""
     video_id, half, path = entry
     try:
         scored = load_scores(score_path(folder, video_id, half))
-        # more than what is asked for will do
+        # a file that also has the scores of windows fits, too
         fits = scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint
     except (InputError, FileNotFoundError):
         return None
@@ -388,17 +388,17 @@ def _saved(
 
 
 def check_owners(folder: str | Path, matches: Matches) -> None:
-    """Make sure that scores in a folder that go by the names of these halves are of these videos.
+    """Check that a folder has no scores of other videos under the names of these halves.
 
-    A video is another one where it is at another place and has another name, size or time of change. So scores of a match
-    are not lost to one of the same name, and two matches do not become one.
+    A video counts as another one if both its path and its [`source_of`] differ. Thus the scores of a match are not
+    overwritten by those of another match with the same name.
 
     Args:
-        folder: of scores.
+        folder: folder of scores.
         matches: video_id -> half -> video.
 
     Raises:
-        InputError: scores are of another video.
+        InputError: the folder has scores of another video.
     """
     for video_id, videos in matches.items():
         for half, path in videos.items():
@@ -410,10 +410,10 @@ def check_owners(folder: str | Path, matches: Matches) -> None:
             if scored.video_path != str(Path(path).absolute()) and video != source_of(path):
                 raise InputError(
                     f"`{folder}` has scores of `{scored.video_path or video.get('name')}` as half {half} of `{video_id}`, "
-                    f"which would be lost to `{path}`; save these scores in another folder"
+                    f"which those of `{path}` would overwrite; save these scores in another folder"
                 )
 
 
 def _check_video(path: Path) -> None:
-    """Raise `InputError` unless the first frame can be decoded; a header alone may lie, or be missing."""
+    """Raise `InputError` unless the first frame can be decoded; the header alone may be wrong or missing."""
     next(iter_frames(path, fps=1))

@@ -4,16 +4,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from comedian.errors import InputError
-from comedian.models.postprocessing_comedian import require_finite, spots_from_scores, step_timestamps_s, stitch_half
+from comedian.models.postprocessing_comedian import stitch_half
 from comedian.models.settings_comedian import ComedianSettings
-from comedian.models.sound_comedian import sound_of_tokens
 from comedian.models.time_grid_comedian import cover_starts
+from comedian.models.windows_comedian import batches_of, fill_tubelet
+from comedian.models.windows_comedian import score_windows as score_windows_of_half
 
 WINDOWS_PER_BATCH = 16
 # batches that a CPU works on at a time: each takes its share of memory, about 0.1 GB for ViViT-T
@@ -73,13 +73,6 @@ class SpottingModel(FrameEncoder, Protocol):
         """All that the scores depend on beside the weights: configuration, preprocessing, precision."""
 
 
-def batches_of(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Stack single frames `(height, width, 3)` into batches of at most `size`."""
-    frames = iter(frames)
-    while batch := list(islice(frames, size)):
-        yield np.stack(batch)
-
-
 def map_in_threads(
     work: Callable[[np.ndarray], Result],
     batches: Iterable[np.ndarray],
@@ -137,20 +130,8 @@ def encode_frames(models: Sequence[FrameEncoder], frames: np.ndarray) -> list[np
     Returns:
         `np.ndarray` of shape `(num_tokens, hidden_size)` a model, float32.
     """
-    if missing := -len(frames) % models[0].config.tubelet_size:
-        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    frames = fill_tubelet(frames, models[0].config.tubelet_size)
     return [model.encode(frames) for model in models]
-
-
-def windows_of(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Cut windows of `length` rows that begin at `starts` out of `(num_tokens, ...)`: `(num_windows, length, ...)`."""
-    return tokens[starts[:, None] + np.arange(length)]
-
-
-def fill_window(tokens: np.ndarray, length: int) -> np.ndarray:
-    """Repeat the last of `(num_tokens, hidden_size)` until there are at least `length`."""
-    missing = max(length - len(tokens), 0)
-    return np.concatenate([tokens, np.repeat(tokens[-1:], missing, axis=0)]) if missing else tokens
 
 
 def score_half(model: SpottingModel, tokens: np.ndarray, sound: np.ndarray | None = None) -> np.ndarray:
@@ -224,48 +205,7 @@ def score_windows(
     Raises:
         InputError: one of them is not finite.
     """
-    window = model.config.num_tokens
-    tokens = fill_window(tokens, window)
-    heard = None if sound is None else sound_of_tokens(sound, len(tokens), model.config.token_rate)
-    outputs = []
-    for first in range(0, len(starts), WINDOWS_PER_BATCH):
-        batch = starts[first : first + WINDOWS_PER_BATCH]
-        heard_there = None if heard is None else windows_of(heard, batch, window)
-        outputs.append(model.score(windows_of(tokens, batch, window), heard_there))
-    scores, offsets_s = zip(*outputs, strict=True)
-    found = np.concatenate(scores), None if offsets_s[0] is None else np.concatenate(offsets_s)
     try:
-        require_finite(*found)
+        return score_windows_of_half(model.score, tokens, starts, model.config, sound, batch_size=WINDOWS_PER_BATCH)
     except ValueError as error:
         raise InputError(f"`{model.name}`: {error}") from None
-    return found
-
-
-def spots_of_half(
-    scores: np.ndarray, config: ComedianSettings, half: int, thresholds: list[float] | float, calibrated: bool = False
-) -> list[dict]:
-    """Spots of one half from its scores, with the stitching grid and suppression of `config`.
-
-    Args:
-        scores: `(num_steps, num_labels)`, from [`score_half`].
-        config: the model's.
-        half: number of the half, from 1.
-        thresholds: smallest score of a spot, one for all labels or one per label.
-        calibrated: give probabilities for scores, where `config` has a `label_calibration`; thresholds are on them.
-
-    Returns:
-        Spots `{"label", "timestamp_s", "half", "score"}` in order of time.
-    """
-    return spots_from_scores(
-        scores,
-        step_timestamps_s(len(scores), config.score_rate, config.fps),
-        config.label_names,
-        half,
-        score_rate=config.score_rate,
-        nms_type=config.nms_type,
-        nms_window_s=config.nms_window_s,
-        nms_threshold=config.nms_threshold,
-        nms_min_weight=config.nms_min_weight,
-        thresholds=thresholds,
-        calibration=config.label_calibration if calibrated else None,
-    )

@@ -21,10 +21,9 @@ from comedian.inference.scoring import (
     encode_half_with_models,
     score_half,
     score_windows,
-    spots_of_half,
 )
 from comedian.inference.settings import MERGING, with_settings
-from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target
+from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target, spots_of_half
 from comedian.models.settings_comedian import DEFAULT_THRESHOLD, ComedianSettings
 from comedian.models.sound_comedian import read_sound
 from comedian.models.time_grid_comedian import cover_starts
@@ -187,11 +186,11 @@ class ActionSpotter:
             frames = _frames(video, self.config.fps, size, models[0].decoder_threads, progress)
             tokens = encode_half_with_models(models, frames)
             encoded += zip(models, tokens, strict=True)
-        sound = read_sound(str(video)) if self.hears else None
+        sound = read_sound(str(video)) if self.uses_sound else None
         return [(model, tokens, sound if model.config.sound else None) for model, tokens in encoded]
 
     @property
-    def hears(self) -> bool:
+    def uses_sound(self) -> bool:
         """Whether a model takes the audio track."""
         return any(model.config.sound for model in self.models)
 
@@ -325,7 +324,9 @@ def spots_of_match(
     """
     thresholds, calibrated = thresholds_of(config, keep_all, threshold)
     return [
-        spot for half in sorted(scores) for spot in spots_of_half(scores[half], config, half, thresholds, calibrated)
+        spot
+        for half in sorted(scores)
+        for spot in spots_of_half(scores[half], config, half, thresholds, calibrated=calibrated)
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from comedian.errors import InputError
 from comedian.inference.running_scores import RunningScores, offset_radius_tokens
 from comedian.inference.running_suppression import RunningSuppression
-from comedian.inference.scoring import SpottingModel, batches_of, encode_frames, score_windows
+from comedian.inference.scoring import SpottingModel, encode_frames, score_windows
 from comedian.inference.spotter import ActionSpotter, thresholds_of
 from comedian.models.postprocessing_comedian import (
     calibrate,
@@ -21,6 +21,7 @@ from comedian.models.postprocessing_comedian import (
     stitch_half,
 )
 from comedian.models.settings_comedian import ComedianSettings
+from comedian.models.windows_comedian import batches_of
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from comedian.errors import InputError
@@ -15,19 +14,12 @@ from comedian.hub_errors import hub_errors
 from comedian.inference.model_names import REMEDY, FoundModel, find_model
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
-from comedian.models.encoders_comedian import is_bfloat16_fast
-from comedian.models.pipeline_comedian import is_quantized
+from comedian.models.pipeline_comedian import autocast, score_arrays
 from comedian.models.saved_code_comedian import custom_class_of
 
 # tubelets encoded at once: enough to fill the matrix units, small enough for the caches of a CPU
 TUBELETS_PER_BATCH = 16
 TUBELETS_PER_ACCELERATOR_BATCH = 128
-
-
-def autocast(model: ComedianForActionSpotting) -> torch.autocast:
-    """Return bfloat16 autocast where it pays: on accelerators and on CPUs with bfloat16 instructions."""
-    enabled = is_bfloat16_fast(model.device) and not is_quantized(model)
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def map_batches(
@@ -85,15 +77,13 @@ class TorchEncoder:
     @torch.inference_mode()
     def encode_windows(self, windows: np.ndarray) -> np.ndarray:
         """See [`FrameEncoder`]."""
+        tokens = torch.from_numpy(windows).to(self.model.device, self.model.dtype)
         with autocast(self.model):
-            return self._relate(windows).float().cpu().numpy()
+            return self.model.encode_temporal(tokens).float().cpu().numpy()
 
     def map(self, work: Callable[[np.ndarray], Result], batches: Iterable[np.ndarray]) -> Iterator[Result]:
         """See [`FrameEncoder`]."""
         return map_batches(work, batches, self.model.device)
-
-    def _relate(self, windows: np.ndarray) -> Tensor:
-        return self.model.encode_temporal(torch.from_numpy(windows).to(self.model.device, self.model.dtype))
 
 
 class TorchModel(TorchEncoder):
@@ -122,13 +112,7 @@ class TorchModel(TorchEncoder):
     @torch.inference_mode()
     def score(self, windows: np.ndarray, sound: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """See [`SpottingModel`]."""
-        model = self.model
-        with autocast(model):
-            tokens = self._relate(windows)
-            if sound is not None:
-                tokens = model.fuse_sound(tokens, torch.from_numpy(sound).to(tokens.device))
-            scores, offsets_s = model.classify(tokens).float().sigmoid(), model.predict_offsets_s(tokens)
-        return scores.cpu().numpy(), None if offsets_s is None else offsets_s.float().cpu().numpy()
+        return score_arrays(self.model, windows, sound)
 
     def hash_weights(self) -> str:
         """See [`SpottingModel`]."""

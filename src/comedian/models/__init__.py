@@ -1,7 +1,8 @@
 """Models, registered with transformers' Auto classes and pipelines; every other file of this folder is remote code.
 
 The classes are imported when one of them is first asked for, so that inference without torch can import the files here that
-need none: `settings_comedian`, `postprocessing_comedian`, `sound_comedian`, `timeline_comedian`.
+need none: `settings_comedian`, `postprocessing_comedian`, `frames_comedian`, `sound_comedian`, `timeline_comedian`,
+`time_grid_comedian`, `windows_comedian`.
 """
 
 import importlib

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_comedian import ComedianConfig
+from .settings_comedian import as_list
 from .sound_comedian import NUM_MELS
 
 
@@ -97,7 +98,7 @@ def eager_attention_forward(
 
 
 class ComedianAttention(nn.Module):
-    """Multi-head self-attention."""
+    """Parts of multi-head self-attention; subclasses choose which tokens attend to each other."""
 
     is_causal = False
 
@@ -143,6 +144,10 @@ class ComedianAttention(nn.Module):
             dropout=self.dropout_prob if self.training else 0.0,
         )
 
+
+class ComedianTokenAttention(ComedianAttention):
+    """Attention among all tokens of a sequence."""
+
     def forward(
         self, hidden_states: Tensor, output_attentions: bool = False, num_outputs: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -152,7 +157,7 @@ class ComedianAttention(nn.Module):
         return self.projection(output.flatten(2)), weights
 
 
-class ComedianSpatialAttention(ComedianAttention):
+class ComedianSpatialAttention(ComedianTokenAttention):
     """Attention among the patches of one tubelet."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, *mask_and_options) -> tuple[Tensor, Tensor | None]:
@@ -179,7 +184,7 @@ def attends_in_float32(query: Tensor) -> bool:
     return query.dtype == torch.float32 or rounded and not torch.cpu._is_amx_tile_supported()
 
 
-class ComedianTemporalAttention(ComedianAttention):
+class ComedianTemporalAttention(ComedianTokenAttention):
     """Attention among the tokens of one window."""
 
 
@@ -355,7 +360,8 @@ class ComedianViTEncoder(nn.Module):
 
     def __init__(self, config: ComedianConfig):
         super().__init__()
-        width, (depth,), (heads,) = config.spatial_hidden_size, config.spatial_depths, config.spatial_num_heads
+        width = config.spatial_hidden_size
+        (depth,), (heads,) = as_list(config.spatial_depths), as_list(config.spatial_num_heads)
         self.embeddings = ComedianTubeletEmbeddings(config)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         rows, columns = config.grid_size
@@ -423,17 +429,12 @@ class ComedianSwinEncoder(nn.Module):
         super().__init__()
         self.embeddings = ComedianTubeletEmbeddings(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        rates = iter(drop_path_rates(config, sum(config.spatial_depths)))
-        last = len(config.spatial_depths) - 1
+        depths, num_heads = as_list(config.spatial_depths), as_list(config.spatial_num_heads)
+        rates = iter(drop_path_rates(config, sum(depths)))
+        last = len(depths) - 1
         self.stages = nn.ModuleList()
         for stage, (depth, heads, window, shift) in enumerate(
-            zip(
-                config.spatial_depths,
-                config.spatial_num_heads,
-                config.stage_windows(),
-                stage_shifts(config),
-                strict=True,
-            )
+            zip(depths, num_heads, config.stage_windows(), stage_shifts(config), strict=True)
         ):
             width = config.spatial_hidden_size * 2**stage
             attentions = [

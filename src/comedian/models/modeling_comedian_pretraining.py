@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_comedian import ComedianConfig, ComedianContrastiveConfig, ComedianDistillationConfig
 from .encoders_comedian import ComedianUniformLinear
 from .loss_comedian import soft_contrastive_loss, token_contrastive_loss
-from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianModel, ComedianPreTrainedModel
+from .modeling_comedian import SPATIAL_ENCODER_CLASSES, ComedianKwargs, ComedianModel, ComedianPreTrainedModel
 
 
 @dataclass
@@ -80,7 +80,7 @@ def first_queue(size: int, dim: int) -> Tensor:
 
 
 def keep_layers(
-    hidden_states: tuple[Tensor, ...] | None, wanted: bool | int | list[int] | None
+    hidden_states: tuple[Tensor, ...] | None, wanted: bool | int | list[int]
 ) -> tuple[Tensor | None, ...] | None:
     """Hidden states of the layers that `output_hidden_states` names, `None` in the place of others; `True` is all."""
     if hidden_states is None or isinstance(wanted, bool):
@@ -191,7 +191,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         super().__init__(config)
         if config.contrastive_config is None:
             config.contrastive_config = ComedianContrastiveConfig()
-        settings = config.contrastive_config
+        settings = config.contrastive_settings
         self.comedian = ComedianModel(config)
         self.projector = ComedianProjectionHead(config.hidden_size, settings.projector_sizes)
         self.predictor = ComedianProjectionHead(settings.projector_sizes[-1], settings.predictor_sizes, False)
@@ -278,7 +278,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `()`.
         """
-        settings = self.config.contrastive_config
+        settings = self.config.contrastive_settings
         ways = [
             soft_contrastive_loss(
                 query,
@@ -296,7 +296,7 @@ class ComedianForContrastivePretraining(ComedianQueuedPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self, pixel_values_videos: Tensor, second_view: Tensor | None = None, **kwargs: Unpack[ComedianKwargs]
     ) -> ComedianContrastiveOutput:
         """Embed clips; with a second view of each, compare the views with each other and the queue.
 
@@ -351,7 +351,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         super().__init__(config)
         if config.distillation_config is None:
             config.distillation_config = ComedianDistillationConfig()
-        settings = config.distillation_config
+        settings = config.distillation_settings
         self.comedian = ComedianModel(config)
         self.projector = ComedianProjectionHead(config.hidden_size, settings.projector_sizes)
         self.make_queue(settings.queue_size, settings.projector_sizes[-1])
@@ -373,7 +373,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         self, tokens: Tensor, features: Tensor, all_features: Tensor, first_window: int = 0
     ) -> Tensor:
         """Loss of the configuration, see [`token_contrastive_loss`]."""
-        settings = self.config.distillation_config
+        settings = self.config.distillation_settings
         return token_contrastive_loss(
             tokens,
             features,
@@ -394,7 +394,7 @@ class ComedianForFeatureDistillation(ComedianQueuedPreTrainedModel):
         pixel_values_videos: Tensor,
         teacher_features: Tensor | None = None,
         kept_tubelets: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Unpack[ComedianKwargs],
     ) -> ComedianDistillationOutput:
         """Project every token of windows of video; with a teacher's features, compare.
 

@@ -454,6 +454,47 @@ def spots_from_scores(
     return find_spots(kept, timestamps_s, labels, half, thresholds)
 
 
+def spots_of_half(
+    scores: np.ndarray,
+    config,
+    half: int,
+    thresholds: float | Sequence[float],
+    *,
+    calibrated: bool = False,
+    nms_type: str | None = None,
+    nms_window_s: float | Sequence[float] | None = None,
+) -> list[dict]:
+    """Find the spots of a half with the time grid, labels, suppression and calibration of a configuration.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_steps, num_labels)`, float): stitched scores.
+        config (`ComedianConfig`): the model's.
+        half (`int`): number of the half, from 1.
+        thresholds (`float` or sequence of `num_labels` `float`): minimum score of a spot.
+        calibrated (`bool`, defaults to `False`): return probabilities as scores, if `config` has a `label_calibration`;
+            the thresholds apply to them.
+        nms_type (`str`, *optional*): `"soft"` or `"hard"`, instead of that of `config`.
+        nms_window_s (`float` or sequence of `num_labels` `float`, *optional*): full width of the suppression window in
+            seconds, instead of that of `config`.
+
+    Returns:
+        `list[dict]`: spots `{"label", "timestamp_s", "half", "score"}` by time, at equal times in the labels' order.
+    """
+    return spots_from_scores(
+        scores,
+        step_timestamps_s(len(scores), config.score_rate, config.fps),
+        config.label_names,
+        half,
+        score_rate=config.score_rate,
+        nms_type=config.nms_type if nms_type is None else nms_type,
+        nms_window_s=config.nms_window_s if nms_window_s is None else nms_window_s,
+        nms_threshold=config.nms_threshold,
+        nms_min_weight=config.nms_min_weight,
+        thresholds=thresholds,
+        calibration=config.label_calibration if calibrated else None,
+    )
+
+
 __all__ = [
     "calibrate",
     "displace",
@@ -467,6 +508,7 @@ __all__ = [
     "reach_of",
     "soft_nms_weights",
     "spots_from_scores",
+    "spots_of_half",
     "step_timestamp_s",
     "step_timestamps_s",
     "steps_of",

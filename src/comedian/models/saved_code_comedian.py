@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import cached_file, logging
@@ -26,7 +27,7 @@ HEAD_AUTO_MAPS = {
     },
     "ComedianForActionSpotting": {SPOTTING_CLASS: "modeling_comedian.ComedianForActionSpotting"},
 }
-SPOTTING_PIPELINES = {
+SPOTTING_PIPELINES: dict[str, dict[str, Any]] = {
     "action-spotting": {"impl": "pipeline_comedian.ActionSpottingPipeline", "pt": [SPOTTING_CLASS]},
 }
 

@@ -1,10 +1,10 @@
-"""Time grid, labels and post-processing settings of a model: what follows from its fields, without torch or
+"""The fields of a configuration that inference reads: their time grid, labels, post-processing and checks, without torch or
 transformers."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 MAX_NUMBER = 2**53
@@ -32,32 +32,35 @@ CHOSEN_ON_VALIDATION = ("label_thresholds", "label_calibration", "label_curves",
 DEFAULT_THRESHOLD = 0.3
 
 
+# only its fields are inherited: the subclasses have their own `__init__`, `__repr__` and `__eq__`
+@dataclass(init=False, repr=False, eq=False, kw_only=True)
 class ComedianSettings:
-    """Properties and checks of a configuration that inference reads; the fields are those of [`ComedianConfig`]."""
+    """Fields of a configuration that inference reads, with their properties and checks; see [`ComedianConfig`]."""
 
     model_type = "comedian"
-    spatial_hidden_size: int
-    spatial_depths: int | list[int] | tuple[int, ...]
-    image_size: int | list[int] | tuple[int, ...]
-    tubelet_size: int
-    num_frames: int
-    fps: float | int
-    scores_per_token: int
-    offset_radius_s: float | int | None
-    sound: bool
-    window_stride_s: float | int | None
-    edge_trim_s: float | int | None
-    merge: str
-    nms_type: str
-    nms_window_s: float | int | list[float | int]
-    nms_threshold: float | int
-    nms_min_weight: float | int
-    label_thresholds: list[float | int] | None
-    label_calibration: list[list[float | int]] | None
-    label_curves: list[list[list[float | int]]] | None
-    label_num_events: list[int] | None
-    class_weights: list[list[float | int]] | None
-    id2label: dict | None
+
+    spatial_hidden_size: int = 192
+    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
+    image_size: int | list[int] | tuple[int, ...] = (224, 224)
+    tubelet_size: int = 2
+    num_frames: int = 128
+    fps: float | int = 2.0
+    scores_per_token: int = 1
+    offset_radius_s: float | int | None = None
+    sound: bool = False
+    window_stride_s: float | int | None = None
+    edge_trim_s: float | int | None = None
+    merge: str = "max"
+    nms_type: str = "soft"
+    nms_window_s: float | int | list[float | int] = 10.0
+    nms_threshold: float | int = 0.001
+    nms_min_weight: float | int = 0.0
+    label_thresholds: list[float | int] | None = None
+    label_calibration: list[list[float | int]] | None = None
+    label_curves: list[list[list[float | int]]] | None = None
+    label_num_events: list[int] | None = None
+    class_weights: list[list[float | int]] | None = None
+    id2label: dict[int, str] | dict[str, str] | None = None
 
     if TYPE_CHECKING:
         # each kind of configuration has its own; methods here would come before those of `PreTrainedConfig`
@@ -128,12 +131,12 @@ class ComedianSettings:
     @property
     def label_names(self) -> list[str]:
         """The labels in the order of the logits."""
-        labels = self.id2label or {}
+        labels: Mapping[Any, str] = self.id2label or {}
         return [labels[index] for index in range(self.num_labels)]
 
     def _check_numbers(self):
         """Refuse whole numbers that no float holds: JSON may have them of any length."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # each kind of configuration is a dataclass
+        for field in fields(self):
             if any(
                 isinstance(number, int) and abs(number) > MAX_NUMBER for number in _flat(getattr(self, field.name))
             ):

@@ -8,7 +8,6 @@ through triangles of height 1, evenly spaced on the HTK mel scale from 50 Hz to 
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -17,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from .frames_comedian import MAX_LENGTH_S, open_video, video_stream
 from .timeline_comedian import Timeline, first_shown_s
 
 try:
     import av
-    import av.logging
 except ImportError:  # a spectrogram that lies on disk needs no decoder
     av = None
 
@@ -40,10 +39,6 @@ BLOCK_SAMPLES = 10 * SAMPLE_RATE
 GAP_S = WINDOW_SAMPLES / SAMPLE_RATE
 # full scale is 1; floats that are NaN, infinite or far beyond it are broken data
 MAX_AMPLITUDE = 100
-# what is later than a day has a broken time, up to which nothing is filled
-MAX_LENGTH_S = 24 * 60 * 60
-# formats that name other files or addresses, or are scripts
-LISTS = frozenset("avisynth concat dash hls image2 imf rtp rtsp sap sdp vapoursynth webm_dash_manifest".split())
 
 
 def read_sound(path: str) -> np.ndarray | None:
@@ -56,28 +51,14 @@ def read_sound(path: str) -> np.ndarray | None:
         `np.ndarray` of shape `(num_mel_frames, NUM_MELS)`, float16, to the end of the audio stream: what is cut off or
         missing against the pictures is the reader's to fill (see [`sound_of_tokens`]). `None` without an audio stream.
     """
-    # with logs hooked into Python, a decoder thread that logs while its container is closed waits forever
-    av.logging.set_level(None)
-    with open_media(path) as container:
+    with open_video(path) as container:
         stream = container.streams.best("audio")
         if stream is None:
             return None
-        timeline = Timeline(container, picture_stream(container))
+        timeline = Timeline(container, video_stream(container, path))
         chunks = _chunks(_frames(timeline, stream), _first_picture_s(path))
         mels = list(log_mels(_contiguous(chunks)))
     return np.concatenate(mels) if mels else None
-
-
-def open_media(path: str) -> Any:
-    """Open a file or an address with PyAV; of a file, nothing but itself is read: lists of others are refused.
-
-    As the package's `comedian.video.decoding.open_video`.
-    """
-    if not os.path.isfile(path):
-        return av.open(str(path))
-    formats = (name for name in av.formats_available if LISTS.isdisjoint(name.split(",")))
-    # the protocol by name: a file may be called `concat:a|b`
-    return av.open(f"file:{path}", options={"format_whitelist": ",".join(formats), "protocol_whitelist": "file"})
 
 
 def sound_of_tokens(sound: np.ndarray | None, num_tokens: int, token_rate: float, start_s: float = 0.0) -> np.ndarray:
@@ -207,17 +188,8 @@ def _frames(timeline: Timeline, stream: Any) -> Iterator[Any]:
 
 def _first_picture_s(path: str) -> float:
     """Time of the first frame that is shown, on the container's clock."""
-    with open_media(path) as container:
-        return first_shown_s(Timeline(container, picture_stream(container)), av.error.FFmpegError) or 0.0
+    with open_video(path) as container:
+        return first_shown_s(Timeline(container, video_stream(container, path)), av.error.FFmpegError) or 0.0
 
 
-def picture_stream(container: Any) -> Any:
-    """Return the stream with the moving picture, `None` where there is none."""
-    for stream in container.streams.video:
-        # FFmpeg takes cover art for a video stream, and any text file for a terminal recording
-        if not stream.disposition & av.stream.Disposition.attached_pic and container.format.name != "tty":
-            return stream
-    return None
-
-
-__all__ = ["log_mels", "mel_filters", "open_media", "picture_stream", "read_sound", "sound_of_tokens"]
+__all__ = ["log_mels", "mel_filters", "read_sound", "sound_of_tokens"]

@@ -45,18 +45,19 @@ def write_spots_report(
 ) -> None:
     """Write one self-contained page that shows the spots of a match.
 
-    The `MAX_SPOTS` spots with the highest scores are shown, `MAX_PICTURES` of them with a picture and as many of what was
-    missed. Videos are not copied but named by their path from the page. With annotations, the page tells hits, misses and
-    false alarms as `match_spots` finds them; other labels than the model's and halves without scores do not count.
+    The `MAX_SPOTS` spots with the highest scores are shown, `MAX_PICTURES` of them with a picture, and up to `MAX_PICTURES`
+    misses with a picture. Videos are linked by their path relative to the page, not copied. With annotations, the page
+    shows hits, misses and false alarms as [`match_spots`] determines them; labels that the model does not have and halves
+    without scores are not counted.
 
     Args:
-        path: the page to write, whole or not at all.
+        path: the page; it is written atomically.
         video_id: the match's name.
         spots: `label`, `timestamp_s`, `half` and `score`.
         scores: half -> stitched scores at the configuration's `score_rate`, float `(num_steps, num_labels)` in [0, 1].
         config: labels and time grid of the scores.
         videos: half -> its video, of as many halves as have one.
-        annotations: what really happened.
+        annotations: the ground truth.
         tolerance_s: full width of the window in which a spot is a hit, in seconds.
         progress: show a bar while the pictures are made.
     """
@@ -142,7 +143,7 @@ def _fps(video: Path) -> float:
     try:
         return probe(video).fps
     except InputError:
-        # told where its pictures are missing
+        # the page has a note in place of its pictures
         return 25.0
 
 

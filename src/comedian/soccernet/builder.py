@@ -126,7 +126,7 @@ class SoccerNetConfig(datasets.BuilderConfig):
         if match.label_path is None and (other := find_label_file(folder)):
             warn_once(f"`{folder}` has {other.name} but no {self.label_file}: its labels are not read")
         if not match.videos:
-            warn_once(f"`{folder}` holds no video: left out")
+            warn_once(f"`{folder}` has no video and is omitted")
         return match
 
 

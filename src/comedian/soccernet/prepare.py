@@ -32,18 +32,18 @@ from comedian.video.sound_files import sound_path, write_sound
 
 @dataclass
 class PrepareReport:
-    """What `prepare` did; halves are `(video_id, half)` pairs.
+    """Summary of [`prepare`]; halves are `(video_id, half)` pairs.
 
     Attributes:
-        done: halves written now.
-        skipped: halves that were there already.
+        done: halves written by this process.
+        skipped: halves that were in the store already.
         elsewhere: halves that other processes wrote meanwhile.
-        bad: one line for each video left out, with its name.
-        damaged: one line for each video that was kept though a part of it is missing, with its name.
-        silent: halves of videos without an audio track, where sound was asked for.
-        size_bytes: of the halves written now.
-        footage_s: seconds of footage written now.
-        elapsed_s: seconds it took.
+        bad: one line for each omitted video, with its name.
+        damaged: one line for each video that is kept although a part of it is missing, with its name.
+        silent: with `sound`, the halves of videos without an audio track.
+        size_bytes: size of the halves in `done`, in bytes.
+        footage_s: duration of the halves in `done`, in seconds.
+        elapsed_s: elapsed time in seconds.
     """
 
     done: list[tuple[str, int]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class PrepareReport:
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of footage written a second."""
+        """Seconds of footage written per second."""
         return self.footage_s / self.elapsed_s if self.elapsed_s else 0.0
 
 
@@ -99,22 +99,25 @@ def prepare(
 ) -> PrepareReport:
     """Decode every half under `root` once into a frame store.
 
-    Halves that are there already and whose video has not changed (see `same_source`) are left as they are, so
-    an interrupted run goes on where it stopped. Any number of processes may prepare one store at the same time: they share
-    the halves, the longest first, and each returns when all halves are done (see [`SharedWork`]). Workers are spawned: a
-    script calls this under `if __name__ == "__main__"`.
+    Halves in the store whose video has not changed (see [`same_source`]) are skipped, so that an interrupted run can be
+    resumed. Any number of processes may prepare one store at the same time: they share the halves, the longest first, and
+    each returns when all halves are done (see [`SharedWork`]). Workers are spawned: a script must call this under
+    `if __name__ == "__main__"`.
 
     Args:
         root: the data set's folder, in SoccerNet's layout.
-        store: the store's folder; made when missing.
+        store: the store's folder; created if missing.
         settings: rate, size and quality.
         video_ids: only these matches, see `matches_of_splits`; all by default.
         shard: only this fixed share of the halves, by the bytes of their videos.
-        sound: keep the spectrograms of the audio tracks too, also for halves that are there already.
-        workers: processes, one half each at a time; None for one a core, of those launched together on one machine each its
-            part of the cores; 1 for none beside this one.
-        skip_bad: leave out videos that cannot be decoded and name them in the report, instead of raising.
-        progress: show a bar.
+        sound: also store the spectrograms of the audio tracks, for halves that are in the store already, too.
+        workers: number of processes, each of which decodes one half at a time; None for one per core (processes that are
+            launched together on one machine share its cores); 1 to decode in this process.
+        skip_bad: omit videos that cannot be decoded and list them in the report, instead of raising.
+        progress: show a progress bar.
+
+    Returns:
+        The summary.
 
     Raises:
         InputError: no videos under `root`; `store` was prepared with other settings; or, without `skip_bad`, a video
@@ -129,9 +132,9 @@ def prepare(
         for half, path in find_halves(root / video_id).items()
     ]
     if not jobs:
-        raise InputError(f"no videos under `{root}`; they lie in SoccerNet's layout, such as `match/1_224p.mkv`")
+        raise InputError(f"no videos under `{root}`; arrange them in SoccerNet's layout, such as `match/1_224p.mkv`")
     claim_store(store, settings)
-    # one share of one is all, the longest first
+    # share 1 of 1 is all halves; the longest come first
     jobs = (shard or Shard(1, 1)).of(jobs, lambda job: length_of_video(job.video_path))
     with SharedWork(jobs, lambda job: job.destination, _is_fresh) as work:
         report = PrepareReport(skipped=sorted(job.key for job in work.there))
@@ -186,13 +189,13 @@ def _run(work: SharedWork[_Job], workers: int) -> Iterator[_Outcome]:
 
 
 def _end_with_parent() -> None:
-    """Ctrl-C reaches the workers too, which the parent alone has something to say about; a killed parent tells nobody."""
+    """End a worker at Ctrl-C without a traceback of its own, and when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     Thread(target=_exit_after, args=(parent_process(),), daemon=True).start()
 
 
 def _exit_after(parent: BaseProcess) -> None:
-    # left alone, a worker would go on writing what the next run writes too
+    # otherwise the worker would write the same files as the next run
     parent.join()
     os._exit(1)
 
@@ -202,7 +205,7 @@ def _prepare_half(job: _Job) -> _Outcome:
     damage: list[str] = []
     written: list[Path] = []
     if not _has_frames(job):
-        # A half whose video has changed must not be read should this run end early.
+        # if this run ends early, the half of the former video must not be read
         job.destination.unlink(missing_ok=True)
         sound_path(job.destination).unlink(missing_ok=True)
         size = settings.height if settings.width is None else (settings.height, settings.width)
@@ -223,7 +226,7 @@ def _prepare_half(job: _Job) -> _Outcome:
 def _add(report: PrepareReport, outcome: _Outcome, skip_bad: bool) -> None:
     if outcome.error is not None:
         if not skip_bad:
-            raise InputError(f"{outcome.error}; or leave it out with `--skip-bad`")
+            raise InputError(f"{outcome.error}; or omit it with `--skip-bad`")
         report.bad.append(outcome.error)
         return
     report.done.append(outcome.job.key)

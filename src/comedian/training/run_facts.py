@@ -1,8 +1,8 @@
-"""What a run is made from: written into its folder when it begins, compared when its command is given again.
+"""The inputs of a run: written into its folder when it begins, and compared when the same command is rerun.
 
 `run.json` holds the effective settings and a fingerprint of everything else that the result depends on: labels in their
-order, splits, annotations, videos, frame store, feature bank and the weights that training starts from. So a repetition
-either continues or repeats the same run, or is refused with the names of what differs.
+order, splits, annotations, videos, frame store, feature bank and the weights that training starts from. A rerun
+of the command resumes or repeats the same run; with other inputs it is refused, and the message lists the differences.
 """
 
 import hashlib
@@ -43,14 +43,14 @@ FREE_SETTINGS = (
     "per_device_train_",
     "gradient_accumulation_",
 )
-# which checkpoint is the best one depends on these where the best one is kept
+# with `load_best_model_at_end`, these determine which checkpoint is the best one
 SAVING = ("save_strategy", "save_steps")
 # fields of a configuration that say where it was saved, that other facts hold, or that a run chooses itself
 FREE_FIELDS = {"_name_or_path", "transformers_version", "dtype", "architectures", "id2label", "label2id"}
 FREE_FIELDS |= set(CHOSEN_ON_VALIDATION)
-# facts that are hashes, one a match or half: of these, the names alone are worth reading
+# facts that are hashes, one per match or half: differences list only the names
 HASHED = ("annotations", "videos", "events", "sound", "features of halves")
-# what is named in one message
+# limits of one message: number of differences, length of a value
 MAX_NAMED, MAX_VALUE = 8, 80
 # what a stage writes into its folder, without the code, which has no state
 STAGE_FILES = (
@@ -70,16 +70,16 @@ STAGE_FILES = (
 
 
 class RunChanged(InputError):
-    """A folder holds a run that was made from something else than what is given now.
+    """The folder contains a run with other inputs.
 
     Args:
-        folder: of the run.
-        found: what differs, in words.
+        folder: folder of the run.
+        found: the differences, as text.
         advice: what to do.
     """
 
     def __init__(self, folder: Path, found: str, advice: str):
-        super().__init__(f"`{folder}` holds a run that was made otherwise: {found}; {advice}")
+        super().__init__(f"`{folder}` holds a run with other inputs: {found}; {advice}")
         self.folder, self.found = folder, found
 
 
@@ -102,7 +102,7 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
         "frames": asdict(FrameStore(folder_of(recipe.data, "frames")).settings),
     }
     parts = {"model": trainer.model, "trainer": trainer, "dataset": trainer.train_dataset}
-    # of your own: the package's are told by its version, PEFT's and wrappers are not what is trained
+    # custom classes only: the package's version identifies its own, and PEFT's wrappers are not trained
     own = {
         kind: type(part)
         for kind, part in parts.items()
@@ -140,7 +140,7 @@ def source_of_class(found: type) -> str:
 
 
 def content_of(video: Path) -> dict[str, Any]:
-    """Return what tells a video's content from others, under whatever name."""
+    """Return what identifies the content of a video regardless of its name: [`source_of`] without the name."""
     return {name: value for name, value in source_of(video).items() if name != "name"}
 
 
@@ -185,7 +185,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
-    """Go down to the fields that differ; one that the other side's version does not know is not a difference."""
+    """List the fields that differ; a field that only one side has is not a difference."""
     if isinstance(old, dict) and isinstance(new, dict):
         shared = [key for key in old if key in new]
         return [line for key in shared for line in _differences_of_value(f"{name}.{key}", old[key], new[key])]
@@ -193,10 +193,10 @@ def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
 
 
 def find_changes(folder: Path, facts: Mapping[str, Any]) -> str | None:
-    """Say in one line how the run in a folder differs from one of these facts; empty where it does not.
+    """Compare the run in a folder with these facts.
 
     Returns:
-        `None` where the folder holds no run.
+        The differences in one line, empty if there are none; `None` if the folder contains no run.
     """
     path = folder / RUN_FILE_NAME
     if not path.is_file():
@@ -213,7 +213,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def delete_owned(folder: Path, patterns: Sequence[str]) -> None:
-    """Delete what a run wrote and nothing else, so that a kill at any time leaves only whole checkpoints of the old run."""
+    """Delete only what a run wrote. If killed, it leaves no incomplete checkpoint that would be resumed from."""
     for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             if path.is_dir() and not path.is_symlink():
@@ -225,7 +225,7 @@ def delete_owned(folder: Path, patterns: Sequence[str]) -> None:
 
 
 def find_written(folder: Path, patterns: Sequence[str]) -> Path | None:
-    """Return a file or folder of the kind that a run writes, where there is one."""
+    """Return a file or folder that a run writes, or None."""
     return next((path for pattern in patterns for path in folder.glob(pattern)), None)
 
 

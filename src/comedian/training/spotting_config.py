@@ -51,4 +51,4 @@ class SpottingConfig(WindowConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise ValueError(f"`average_decay` is {self.average_decay}; must be between 0 and 1, or left out")
+            raise ValueError(f"`average_decay` is {self.average_decay}; must be between 0 and 1, or omitted")

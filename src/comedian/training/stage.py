@@ -1,4 +1,4 @@
-"""What running a stage takes, whichever it is: settings, model, processor, halves, and where a broken run goes on."""
+"""What all stages share: settings, model, halves of the data set, and resuming an interrupted run."""
 
 import copy
 import logging
@@ -53,14 +53,14 @@ Model = TypeVar("Model", bound=ComedianPreTrainedModel)
 
 
 def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -> Settings:
-    """Build the settings from a recipe's `training` section, and seed everything: a model's first weights depend on it.
+    """Build the settings from a recipe's `training` section, and set all random seeds, which initial weights depend on.
 
     Raises:
-        InputError: an unknown field, a value that cannot be, no `output_dir`.
+        InputError: an unknown field, an invalid value, or no `output_dir`.
     """
     check_settings(training, settings_class)
     if not training.get("output_dir"):
-        raise InputError("`training.output_dir` is missing; say where the model goes")
+        raise InputError("`training.output_dir` is missing; give the output folder of the model")
     try:
         settings = settings_class(**training)
     except (ValueError, TypeError) as error:
@@ -79,16 +79,16 @@ def check_settings(training: Mapping[str, Any], settings_class: type[StageConfig
 def build_model(
     model_class: type[Model], section: ModelSection, folder: Path, labels: Sequence[str] | None = None
 ) -> Model:
-    """Make a model from scratch, or around the backbone of a checkpoint; what the checkpoint lacks starts afresh.
+    """Build a model from scratch or from a checkpoint; weights that the checkpoint lacks are initialised.
 
     Args:
-        model_class: the stage's.
-        section: the recipe's `model`.
-        folder: the recipe's, where `model.config` starts from.
-        labels: for a model with a classifier: a checkpoint keeps what it has of these labels.
+        model_class: class of the model of the stage.
+        section: section `model` of the recipe.
+        folder: folder of the recipe, which `model.config` is relative to.
+        labels: for a model with a classifier: its labels; those that the checkpoint also has keep their weights.
 
     Raises:
-        InputError: no such file or checkpoint, or fields that cannot be.
+        InputError: the file or checkpoint does not exist, or fields are invalid.
     """
     names = (
         {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -149,10 +149,10 @@ def build_model(
 
 @contextmanager
 def expected_loading(checkpoint: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Show no report of transformers where a start lacks, or has more than, what a stage makes afresh: heads, time.
+    """Hide the report of transformers on missing and unexpected weights, which is expected between stages.
 
     Yields:
-        What is called with the loading information, and warns where weights of the spatial encoder are missing.
+        A function of the loading information that warns if weights of the spatial encoder are missing.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
@@ -162,7 +162,7 @@ def expected_loading(checkpoint: str) -> Iterator[Callable[[Mapping[str, Any]], 
     def note(loading: Mapping[str, Any]) -> None:
         if missing := sorted(name for name in loading["missing_keys"] if "spatial_encoder." in name):
             logger.warning(
-                "`%s` lacks %d weights of the spatial encoder, such as `%s`; these start at random",
+                "`%s` lacks %d weights of the spatial encoder, such as `%s`; they are initialised at random",
                 *(checkpoint, len(missing), missing[0]),
             )
 
@@ -176,18 +176,18 @@ def expected_loading(checkpoint: str) -> Iterator[Callable[[Mapping[str, Any]], 
 
 @torch.no_grad()
 def keep_known_labels(model: ComedianForActionSpotting, start: ComedianForActionSpotting) -> None:
-    """Copy what a start model has beside its backbone: the heads' rows of the labels that both have, and sound.
+    """Copy the weights beside the backbone: the rows of the heads for labels that both models have, and the audio branch.
 
     Args:
-        model: of other labels; the rows of labels that the start does not have stay as they are.
-        start: a model of the same backbone.
+        model: model to change; rows of labels that `start` does not have are unchanged.
+        start: model with the same backbone.
     """
     old_labels = {label: index for index, label in enumerate(start.config.label_names)}
     pairs = [(new, old_labels[label]) for new, label in enumerate(model.config.label_names) if label in old_labels]
     if not pairs:
         return
     new, old = map(list, zip(*pairs, strict=True))
-    # a class of one's own may have another head
+    # a custom class may have another head
     is_same_head = type(model.classifier) is type(start.classifier)
     if is_same_head and model.config.logits_per_token == start.config.logits_per_token:
         for name in ("weight", "bias"):
@@ -203,10 +203,10 @@ def keep_known_labels(model: ComedianForActionSpotting, start: ComedianForAction
 
 
 def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_data: Any) -> ComedianConfig:
-    """Return a checkpoint's configuration with the fields that follow from the data, and a recipe's overrides.
+    """Return the configuration of a checkpoint, with fields that the data determine and the overrides of a recipe.
 
     Raises:
-        InputError: they do not fit.
+        InputError: the fields are invalid together.
     """
     try:
         return ComedianConfig.from_dict(stored.to_dict(), **(fields_of_data | dict(section.overrides)))
@@ -218,7 +218,7 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
     """Read the configuration of a checkpoint of any kind.
 
     Raises:
-        InputError: there is none, or it names no model that is known, or an ensemble.
+        InputError: the configuration does not exist, is of an unknown model, or of an ensemble.
     """
     place = find_model(checkpoint)
     try:
@@ -229,18 +229,18 @@ def load_config(checkpoint: str) -> PreTrainedConfig:
 
 
 def read_labels(data: DataSection) -> Sequence[str]:
-    """The data set's labels: those of its file, or SoccerNet-v2's."""
+    """Return the labels of the data set: those of its file, or the 17 labels of SoccerNet-v2."""
     return read_label_list(data.labels) if data.labels else SOCCERNET_V2_LABELS
 
 
 def load_halves(
     data: DataSection, config: ComedianConfig, splits: Sequence[str], annotated: bool = True
 ) -> list[HalfDataset]:
-    """Open the halves of some splits for a model.
+    """Open the halves of splits for a model.
 
     Raises:
-        InputError: a missing path or split, halves without annotations where they are needed, or a frame store that does not
-            fit the model or was made from other videos.
+        InputError: a path or split is missing, no half is annotated, or the frame store does not fit the model or was
+            decoded from other videos.
     """
     root, frames = folder_of(data, "root"), folder_of(data, "frames")
     store, labels = FrameStore(frames), read_labels(data)
@@ -260,10 +260,10 @@ def load_halves(
 
 
 def _check_frames(halves: HalfDataset, store: FrameStore, root: str, config: ComedianConfig) -> None:
-    """Make sure that frames are of the videos that are there now, and not smaller than the model's pictures.
+    """Check that frames were decoded from the present videos and are not smaller than the input of the model.
 
-    Pictures are stretched to `image_size`, when training as when spotting, so frames of another shape show the same. Where
-    the shape is not the videos' own, that is said, as it may be a mistake.
+    Frames are stretched to `image_size` in training and in spotting, so another aspect ratio is valid. If it is not that of
+    the videos, a warning is logged, as it may be a mistake.
     """
     height, width = config.image_size
     command = f"comedian prepare {root} NEW_STORE --fps {config.fps:g} --height {height} --width {width}"
@@ -276,31 +276,31 @@ def _check_frames(halves: HalfDataset, store: FrameStore, root: str, config: Com
         if half.height < height or half.width < width:
             raise InputError(
                 f"`{store.path}` holds frames of {half.width} x {half.height} pixels, and the model takes {width} x "
-                f"{height} (`image_size`), which would only enlarge them; make larger ones: `{command}`"
+                f"{height} (`image_size`), which would only enlarge them; decode larger ones: `{command}`"
             )
     chosen = store.settings.width
     if chosen is not None and not math.isclose(chosen / store.settings.height, width / height, rel_tol=0.02):
         logger.warning(
             "`%s` holds frames of %d x %d pixels, which are stretched to the model's %d x %d; unless that is the shape of "
-            "the videos, make others: `%s`",
+            "the videos, decode them again: `%s`",
             *(store.path, chosen, store.settings.height, width, height, command),
         )
 
 
 def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
-    """Train, from the last checkpoint of a run that broke off if there is one; a finished run is left as it is.
+    """Train, from the last checkpoint of an interrupted run if there is one; a finished run is unchanged.
 
     Args:
-        trainer: with model and data.
-        recipe: what was asked for.
-        resume: continue what is in the output folder; otherwise what an earlier run left there is deleted first.
+        trainer: trainer with model and data.
+        recipe: recipe of the stage.
+        resume: resume the run in the output folder; otherwise, delete the files of an earlier run first.
 
     Returns:
-        Whether the model was trained; `False` where the folder holds the finished run of the same settings and data.
+        Whether the model was trained; `False` if the folder contains the finished run of the same settings and data.
 
     Raises:
-        InputError: the windows, or clips, of an epoch are fewer than a batch, or the folder holds something else.
-        RunChanged: it holds a run of other settings or data, and `resume` is set.
+        InputError: an epoch has fewer windows, or clips, than a batch, or the folder contains other files.
+        RunChanged: the folder contains a run with other settings or data, and `resume` is set.
     """
     args, windows = trainer.args, len(trainer.train_dataset)
     batch = args.train_batch_size * args.world_size
@@ -311,9 +311,9 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         )
     output = Path(args.output_dir)
     if begin_run(trainer, recipe, resume):
-        unsent = ", and nothing is sent to the Hub: use `comedian publish`" if args.push_to_hub else ""
+        unsent = ", and nothing is uploaded to the Hub: use `comedian publish`" if args.push_to_hub else ""
         PartialState().print(
-            f"`{output}` holds this run, finished: nothing is trained{unsent}; `--restart` trains it anew"
+            f"`{output}` holds this run, finished: nothing is trained{unsent}; `--restart` trains it again"
         )
         return False
     checkpoint = last_checkpoint(output)
@@ -323,7 +323,7 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except InputError:
-        # a file that shows to be damaged when it is read leaves nothing behind, if nothing was trained yet
+        # if a damaged file is found before the first checkpoint, the folder does not count as a run
         if trainer.is_world_process_zero() and find_written(output, STAGE_FILES) is None:
             (output / RUN_FILE_NAME).unlink(missing_ok=True)
         raise
@@ -331,14 +331,14 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
 
 
 def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
-    """Record what a run is made from, or compare it with what its folder was begun with; on every process.
+    """Record the inputs of a run, or compare them with those in its folder; called on every process.
 
     Returns:
         Whether the run is finished.
 
     Raises:
-        InputError: the folder holds a model of something else, or its weights have changed since.
-        RunChanged: it holds a run of other settings or data, and `resume` is set.
+        InputError: the folder contains another model, or its weights have changed since training.
+        RunChanged: the folder contains a run with other settings or data, and `resume` is set.
     """
     output, start = Path(trainer.args.output_dir), recipe.model.checkpoint
     if start is not None and Path(start).is_dir() and Path(start).resolve().is_relative_to(output.resolve()):
@@ -346,7 +346,7 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     facts = facts_of_stage(trainer, recipe)
     written = find_written(output, STAGE_FILES)
     foreign = None if (output / RUN_FILE_NAME).is_file() else written
-    # a run that ended before its first checkpoint, out of memory say, binds nobody to its settings
+    # a run that ended before its first checkpoint, such as out of memory, may be rerun with other settings
     found = None if written is None else find_changes(output, facts)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
     record = read_record(output) if finished else None
@@ -354,17 +354,17 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     PartialState().wait_for_everyone()
     if foreign is not None:
         raise InputError(
-            f"`{output}` holds `{foreign.name}`, and no {RUN_FILE_NAME} that says which run wrote it; give another "
+            f"`{output}` holds `{foreign.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another "
             "`training.output_dir`, or delete the folder"
         )
     if found and resume:
         raise RunChanged(
-            output, found, "give another `training.output_dir`, or train it anew in this one with `--restart`"
+            output, found, "give another `training.output_dir`, or train again in this one with `--restart`"
         )
     if finished:
         if record is None or record.weights_sha256 != hash_weights(output):
             raise InputError(
-                f"the weights in `{output}` are not those that its run trained; train it anew with `--restart`, or give "
+                f"the weights in `{output}` are not those that its run trained; train again with `--restart`, or give "
                 "another `training.output_dir`"
             )
         return True
@@ -377,7 +377,7 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
 
 
 def _relocate_best(checkpoint: Path, output: Path) -> None:
-    """Find the best checkpoint where it lies now, if the output folder was moved: transformers keeps its path."""
+    """Correct the path of the best checkpoint after the output folder was moved: transformers stores it as absolute."""
     path = checkpoint / "trainer_state.json"
     state = TrainerState.load_from_json(str(path))
     if state.best_model_checkpoint is not None and Path(state.best_model_checkpoint).parent != output:
@@ -387,9 +387,9 @@ def _relocate_best(checkpoint: Path, output: Path) -> None:
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """Return the last checkpoint that a run wrote to its end; one that broke off is written again when its step comes.
+    """Return the last complete checkpoint of a run, or None; an incomplete one is written again at its step.
 
-    transformers writes a checkpoint file by file, the state of the Trainer last.
+    transformers writes a checkpoint file by file, and the state of the Trainer last.
     """
     checkpoints = [path for path in output.glob("checkpoint-*") if _is_whole(path)]
     return max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
@@ -404,13 +404,13 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:
-    """Leave the trained backbone alone in the output folder: no heads, no momentum branch, no queue.
+    """Save only the trained backbone in the output folder, without heads, momentum branch and queue.
 
     Args:
-        trainer: after training.
-        recipe: saved beside it.
-        parts: the modules of [`ComedianModel`] that were trained; the others are left out and start afresh when it is
-            loaded.
+        trainer: trainer after training.
+        recipe: recipe, saved beside the backbone.
+        parts: the modules of [`ComedianModel`] that were trained; the others are omitted, and initialised when the model
+            is loaded.
     """
     trainer.save_state()
     model, output = trainer.whole_model(), Path(trainer.args.output_dir)

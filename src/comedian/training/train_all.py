@@ -58,7 +58,7 @@ STAGES: dict[str, Callable[..., Any]] = {
     "finetune_head": finetune,
     "finetune": finetune,
 }
-# what each is for, in the words of its banner
+# purpose of each stage, printed before it starts
 PURPOSES = {
     "pretrain": "spatial encoder without labels",
     "distill": "backbone on a teacher's features",
@@ -101,8 +101,8 @@ class Plan:
 
     Attributes:
         frames: settings of the frame store.
-        sound: keep sound in the frame store, for models that hear.
-        features: where stage 2's features come from.
+        sound: store spectrograms of the audio tracks in the frame store, for models with an audio branch.
+        features: source of the features for stage 2.
         stages: recipes of the folder to run, in order.
     """
 
@@ -118,10 +118,10 @@ class Run:
 
     Attributes:
         folder: the recipe folder, or the name of a shipped one, such as `gfspot-viswin-nano`.
-        output: where everything goes.
+        output: output folder.
         data: root, frames, labels and splits for every stage.
         overrides: stage -> dotted name of a field -> value, from `overrides_of_stages`.
-        restart: train anew the stages whose settings, data or start have changed since they were begun.
+        restart: train the stages again whose settings, data or start have changed since they began.
     """
 
     folder: Path

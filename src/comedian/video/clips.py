@@ -26,18 +26,10 @@ from av.video.stream import VideoStream
 
 from comedian.errors import STORAGE_ERRORS, InputError
 from comedian.files import atomic_path, atomic_write_text, read_json
-from comedian.video.decoding import (
-    Timing,
-    open_video,
-    pixel_aspect,
-    probe,
-    quarter_turns,
-    seek_places,
-    timing_of,
-    video_stream,
-)
+from comedian.models.frames_comedian import pixel_aspect, quarter_turns
+from comedian.models.timeline_comedian import Timeline, frame_rate
+from comedian.video.decoding import Timing, open_video, probe, seek_places, timing_of, video_stream
 from comedian.video.frame_store import source_of
-from comedian.video.timeline import Timeline, frame_rate
 
 logger = logging.getLogger(__name__)
 

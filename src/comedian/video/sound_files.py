@@ -11,6 +11,7 @@ import numpy as np
 
 from comedian.errors import InputError
 from comedian.files import atomic_path
+from comedian.models.sound_comedian import NUM_MELS, read_sound
 
 
 def sound_path(frames_path: Path) -> Path:
@@ -20,9 +21,6 @@ def sound_path(frames_path: Path) -> Path:
 
 def write_sound(path: Path, video_path: Path) -> None:
     """Write the spectrogram of a video that can be decoded."""
-    # imports torch and transformers, which other operations on a store do not need
-    from comedian.models.sound_comedian import NUM_MELS, read_sound
-
     sound = read_sound(str(video_path))
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.save(file, np.empty((0, NUM_MELS), np.float16) if sound is None else sound)
@@ -39,8 +37,6 @@ def open_sound(path: Path) -> np.ndarray | None:
     """
     if not path.is_file():
         return None
-    from comedian.models.sound_comedian import NUM_MELS
-
     try:
         sound = np.load(path, mmap_mode="r", allow_pickle=False)
         if sound.dtype != np.float16 or sound.shape[1:] != (NUM_MELS,):

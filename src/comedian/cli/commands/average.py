@@ -1,7 +1,5 @@
 """Average the weights of several checkpoints of one run.
 
-  comedian average runs/finetune/checkpoint-* --output averaged
-
 The mean of the last checkpoints often scores slightly higher than each of them, at the same inference cost. Thresholds are
 not copied: choose new ones with `comedian tune`.
 """
@@ -10,6 +8,8 @@ import argparse
 from pathlib import Path
 
 from comedian.errors import InputError
+
+EXAMPLE = "comedian average runs/finetune/checkpoint-* --output averaged"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""Cut clips around events out of the videos.
+"""Cut clips around events out of videos.
 
-EVENTS is what `comedian spot` wrote; VIDEO is the video, or the halves of the match in order. Packets are copied where a key
-frame lies within a second before the begin (an edit list hides what is too early); otherwise, and with --exact, the clip is
-encoded again. Rerun the same command to resume after an interruption.
+EVENTS is the output of `comedian spot`; VIDEO is the video, or the halves of the match in order. Packets are copied without
+encoding if a key frame is at most one second before the start of the clip; an edit list hides the earlier frames. Otherwise,
+and with --exact, the clip is encoded. Rerun the same command after an interruption.
 """
 
 import argparse
@@ -10,26 +10,44 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
+EXAMPLE = (
+    "comedian clips events.json match.mp4 --labels Goal Penalty --before 8 --after 4 --output clips --reel goals.mp4"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of `comedian clips`."""
+    """Add the arguments of `comedian clips`."""
     parser.add_argument("events", metavar="EVENTS", type=Path, help="a results_spotting.json, such as events.json")
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos (half 1, half 2, ...)")
-    parser.add_argument("--before", metavar="SECONDS", type=float, default=5.0, help="before the event; default: 5")
-    parser.add_argument("--after", metavar="SECONDS", type=float, default=5.0, help="after the event; default: 5")
-    parser.add_argument("--labels", nargs="+", metavar="LABEL", help="only events of these labels")
-    parser.add_argument("--min-score", metavar="SCORE", type=float, default=0.0, help="only events from this score on")
-    parser.add_argument(
-        "--exact", action="store_true", help="encode every clip again, for players that do not follow edit lists"
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos: half 1, half 2, ...")
+    selection = parser.add_argument_group("selection of events")
+    selection.add_argument("--labels", nargs="+", metavar="LABEL", help="only these labels; default: all labels")
+    selection.add_argument(
+        "--min-score", metavar="SCORE", type=float, default=0.0, help="minimum score of an event, 0 to 1; default: 0"
     )
-    parser.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="where the clips go")
-    parser.add_argument("--reel", metavar="FILE", type=Path, help="one .mp4 with all clips, overlapping ones merged")
+    length = parser.add_argument_group("length of a clip")
+    length.add_argument(
+        "--before", metavar="SECONDS", type=float, default=5.0, help="seconds before the event; default: 5"
+    )
+    length.add_argument(
+        "--after", metavar="SECONDS", type=float, default=5.0, help="seconds after the event; default: 5"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="folder of the clips")
+    output.add_argument(
+        "--reel",
+        metavar="FILE",
+        type=Path,
+        help="also write one .mp4 of all clips, overlapping ones merged; default: none",
+    )
+    output.add_argument(
+        "--exact", action="store_true", help="encode every clip, for players that do not support edit lists"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Choose the events, cut, and say what came of it."""
+    """Choose the events, cut the clips and print a summary."""
     if not (0 <= args.before < float("inf") and 0 <= args.after < float("inf") and args.before + args.after > 0):
-        raise InputError(f"--before {args.before:g} --after {args.after:g}: give seconds, 0 or more, not both 0")
+        raise InputError(f"--before {args.before:g} --after {args.after:g}: give seconds of at least 0, not both 0")
     if args.reel and args.reel.suffix != ".mp4":
         raise InputError(f"--reel {args.reel}: give a name that ends in .mp4")
     for path, is_right in ((args.output, args.output.is_dir()), (args.reel, args.reel and not args.reel.is_dir())):
@@ -52,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         if spot["score"] >= args.min_score and (not args.labels or spot["label"] in args.labels)
     }
     if not segments:
-        raise InputError(f"`{args.events}` holds no such event; lower --min-score or leave out --labels")
+        raise InputError(f"`{args.events}` contains no such event; lower --min-score, or remove --labels")
     record = write_clips(
         args.output, segments, exact=args.exact, progress=lambda names: tqdm(names, "clips", unit="clip")
     )

@@ -1,11 +1,13 @@
-"""Compare finished runs of stage 3: which settings differ, scores, spread over seeds.
+"""Compare finished runs of stage 3: settings that differ, scores, spread over seeds.
 
-Example: `comedian compare RUNS/scratch0 RUNS/scratch1 RUNS/pretrained0`. Runs that differ in nothing but their seed share a
-row, with the mean and the standard deviation of their scores (average-mAP, percent).
+Runs that differ only in their seed share a row, with the mean and the standard deviation of their scores (average-mAP, in
+percent).
 """
 
 import argparse
 from pathlib import Path
+
+EXAMPLE = "comedian compare RUNS/scratch0 RUNS/scratch1 RUNS/pretrained0"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

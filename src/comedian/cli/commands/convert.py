@@ -1,7 +1,5 @@
 """Convert the authors' checkpoints, or an image model, into a folder that `comedian spot` and `from_pretrained` load.
 
-    comedian convert juliendenize/COMEDIAN-ViViT-tiny OUTPUT_DIR
-
 SOURCE is a Hub repository or a folder with the authors' files, all of which become one ensemble (--file NAME takes one), or
 one such file: a `.ckpt` or `.pth` of stage 1, stage 2 or spotting, flat or Lightning's, or its state dict as `.safetensors`.
 Sizes are read from the tensors. Sizes that the tensors do not determine are printed with the option that sets them. No code
@@ -15,6 +13,8 @@ import argparse
 from pathlib import Path
 
 from comedian.errors import InputError
+
+EXAMPLE = "comedian convert juliendenize/COMEDIAN-ViViT-tiny OUTPUT_DIR"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

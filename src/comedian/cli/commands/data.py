@@ -4,15 +4,18 @@ Formats: `csv` and `json` are the formats of this package. Data sets: `soccernet
 (Labels-ball.json), `e2e-spot` (tennis, FineDiving, figure skating, FineGym), `osl` (OpenSportsLab). Other tools: `elan`,
 `sportscode` (Hudl, Nacsport, LongoMatch), `longomatch` (its CSV, read only), `via`, `cvat`, `label-studio`, `edl` (DaVinci
 Resolve), `premiere`, `youtube` (chapters). The output of `comedian spot` can be read, too.
-
-  comedian data convert friday.xml friday.csv --lead 5
-  comedian data convert events.json friday.eaf --to elan --min-score 0.5
 """
 
 import argparse
 import sys
 from typing import Any
 
+from comedian.cli.examples import example_epilog
+
+EXAMPLE = """\
+comedian data check VIDEOS --events events.csv
+comedian data convert friday.xml friday.csv --lead 5
+comedian data import VIDEOS events.csv MATCHES"""
 # a copy of the names in `comedian.events.formats`, which takes long to import
 FORMATS = (
     *("csv", "json", "soccernet", "soccernet-ball", "e2e-spot", "osl", "elan", "sportscode", "via", "cvat"),
@@ -28,36 +31,56 @@ MAX_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the sub-commands and their arguments."""
+    """Add the sub-commands and their arguments."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_check(commands)
+    _add_convert(commands)
+    _add_import(commands)
+
+
+def _add_check(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="find problems in a data set",
         description="Find and describe problems in a data set. Exit code: 0 without findings, 1 with findings.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=example_epilog("comedian data check VIDEOS --events events.csv"),
         allow_abbrev=False,
     )
     check.add_argument(
         "root", metavar="ROOT", help="folder in SoccerNet's layout, or folder of the videos of --events"
     )
-    check.add_argument("--events", metavar="FILE", help="file of events of the videos in ROOT")
-    _add_reading(check, "FILE", "frame rate, if events are given in frames and the file has no rate, such as 25")
-    check.add_argument(
-        "--labels", metavar="FILE", help="allowed labels, one per line (default: ROOT/labels.txt, if it exists)"
+    data = check.add_argument_group("data set")
+    data.add_argument(
+        "--events", metavar="FILE", help="file of events of the videos in ROOT; default: the label files in ROOT"
     )
-    check.add_argument(
+    data.add_argument(
+        "--labels", metavar="FILE", help="allowed labels, one per line; default: ROOT/labels.txt, if it exists"
+    )
+    data.add_argument(
         "--splits",
         metavar="FILE",
         default="auto",
-        help="JSON file with the splits (default: auto, found as for training)",
+        help="JSON file with the splits; default: auto, found as for training",
     )
-    check.add_argument("--output", metavar="FILE", help="write all findings as JSON")
+    check.add_argument_group("output").add_argument(
+        "--output", metavar="FILE", help="write all findings as JSON; default: print only"
+    )
+    _add_reading(check, "FILE")
     check.set_defaults(handler=check_data)
 
+
+def _add_convert(commands: Any) -> None:
     convert = commands.add_parser(
         "convert",
         help="convert a file of events into another format",
-        description="Convert a file or folder of events into another format, and list the fields that the new format "
+        description="Convert a file or folder of events into another format, and list the fields that the new format\n"
         "cannot store.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=example_epilog(
+            "comedian data convert friday.xml friday.csv --lead 5\n"
+            "comedian data convert events.json friday.eaf --to elan --min-score 0.5"
+        ),
         allow_abbrev=False,
     )
     convert.add_argument("input", metavar="IN", help="file; or folder of matches, or of one file per split")
@@ -67,76 +90,87 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file; or folder, for the formats of SoccerNet and E2E-Spot, and for several videos in a format with "
         "one video per file",
     )
-    convert.add_argument(
-        "--to", choices=FORMATS, help="format of OUT (default: csv, elan or edl, by the extension of OUT)"
+    output = convert.add_argument_group("output")
+    output.add_argument(
+        "--to", choices=FORMATS, help="format of OUT; default: csv, elan or edl, by the extension of OUT"
     )
-    _add_reading(convert, "IN", "frame rate, if events are given in frames and the file has no rate, such as 25")
-    convert.add_argument(
+    output.add_argument(
+        "--labels", nargs="+", metavar="LABEL", help="keep only the events with these labels; default: all"
+    )
+    output.add_argument(
         "--videos",
         metavar="DIR",
-        help="folder of the videos, to read frame rates and durations (default: IN, if it is a SoccerNet folder)",
+        help="folder of the videos, to read frame rates and durations; default: IN, if it is a SoccerNet folder",
     )
-    convert.add_argument(
-        "--labels", nargs="+", metavar="LABEL", help="keep only the events with these labels (default: all)"
-    )
+    _add_reading(convert, "IN")
     convert.set_defaults(handler=convert_events)
 
+
+def _add_import(commands: Any) -> None:
     import_ = commands.add_parser(
         "import",
         help="arrange your videos and their events in SoccerNet's layout",
-        description="Arrange a folder of videos and a file of their events in SoccerNet's layout; the videos are "
-        "linked, not copied.",
+        description="Arrange a folder of videos and a file of their events in SoccerNet's layout; the videos are linked,\n"
+        "not copied.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=example_epilog("comedian data import VIDEOS events.csv MATCHES"),
         allow_abbrev=False,
     )
     import_.add_argument("videos", metavar="VIDEOS", help="folder of videos")
     import_.add_argument("events", metavar="EVENTS", help="their events, such as a CSV with video,label,time_s")
     import_.add_argument("output", metavar="OUT", help="output folder")
-    _add_reading(import_, "EVENTS", "frame rate, if events are given in frames and the file has no rate, such as 25")
-    import_.add_argument(
+    splits = import_.add_argument_group("splits")
+    splits.add_argument(
         "--validation-share",
         metavar="SHARE",
         type=float,
         default=0.2,
-        help="share of the matches for validation, 0 to 1, if EVENTS has no splits (default: 0.2)",
+        help="share of the matches for validation, 0 to 1, if EVENTS has no splits; default: 0.2",
     )
-    import_.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="seed of the choice of validation matches (default: 0)"
+    splits.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="random seed of the choice of validation matches; default: 0"
     )
+    _add_reading(import_, "EVENTS")
     import_.set_defaults(handler=import_own_videos)
 
 
-def _add_reading(parser: argparse.ArgumentParser, file: str, fps: str) -> None:
-    """Declare how a file of events is read."""
+def _add_reading(parser: argparse.ArgumentParser, file: str) -> None:
+    """Add the options for reading a file of events."""
     reading = parser.add_argument_group(f"reading {file}")
     reading.add_argument(
-        "--from", dest="source", choices=READ_FORMATS, help=f"format of {file} (default: detected from its content)"
+        "--from", dest="source", choices=READ_FORMATS, help=f"format of {file}; default: detected from its content"
     )
-    reading.add_argument("--fps", type=float, help=fps)
+    reading.add_argument(
+        "--fps",
+        metavar="FPS",
+        type=float,
+        help="frames per second, such as 25; required if events are given in frames and the file has no rate; default: "
+        "the rate in the file",
+    )
     reading.add_argument(
         "--min-score",
         metavar="SCORE",
         type=float,
-        help="skip predictions with a lower score, such as 0.5 (default: keep all)",
+        help="skip predictions with a lower score, such as 0.5; default: keep all",
     )
     reading.add_argument(
         "--video",
         metavar="NAME",
-        help=f"video of {file}, relative to the folder of the videos (default: the name in {file}, or its file name)",
+        help=f"video of {file}, relative to the folder of the videos; default: the name in {file}, or its file name",
     )
     reading.add_argument(
         "--lead",
         metavar="SECONDS",
         type=float,
         default=0.0,
-        help="time from the start of a clip to its event, if events are clips, such as 5 (default: 0, the start of "
-        "the clip)",
+        help="seconds from the start of a clip to its event, if events are clips, such as 5; default: 0",
     )
     reading.add_argument(
         "--start-timecode",
         metavar="HH:MM:SS:FF",
         default="00:00:00:00",
-        help="timecode of the first frame of the video, for reading and writing edl and premiere (default: "
-        "00:00:00:00; timelines of DaVinci Resolve begin at 01:00:00:00)",
+        help="timecode of the first frame of the video, for reading and writing edl and premiere, such as 01:00:00:00 for "
+        "DaVinci Resolve; default: 00:00:00:00",
     )
 
 

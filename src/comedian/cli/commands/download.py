@@ -1,7 +1,5 @@
 """Download SoccerNet's labels, features and videos from the Hugging Face Hub into SoccerNet's folder layout.
 
-  comedian download --output data/SoccerNet --labels v2 --videos 224p --split train valid test
-
 Only missing files are downloaded: rerun the same command after an interruption. The videos are gated. Request access at
 https://huggingface.co/datasets/SoccerNet/SoccerNet_raw_HQ (videos of the challenge: SoccerNet/SoccerNet_raw_HQ_Challenge),
 then log in with `hf auth login` or set HF_TOKEN. `--split` needs SoccerNet's lists: `pip install SoccerNet`.
@@ -10,27 +8,29 @@ then log in with `hf auth login` or set HF_TOKEN. `--split` needs SoccerNet's li
 import argparse
 import sys
 
+EXAMPLE = "comedian download --output data/SoccerNet --labels v2 --videos 224p --split train valid test"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; created if missing")
-    parser.add_argument(
+    files = parser.add_argument_group("files to download")
+    files.add_argument(
         "--split",
         nargs="+",
         default=(),
         metavar="NAME",
         help="splits to download: train, valid, test, challenge; default: all files on the Hub",
     )
-    parser.add_argument(
-        "--labels", choices=("v2", "v1"), help="label files: v2 has 17 labels, v1 has 3; default: none"
+    files.add_argument("--labels", choices=("v2", "v1"), help="label files: v2 has 17 labels, v1 has 3; default: none")
+    files.add_argument(
+        "--features", choices=("baidu", "resnet", "resnet-pca512"), help="published features; default: none"
     )
-    parser.add_argument(
-        "--features",
-        choices=("baidu", "resnet", "resnet-pca512"),
-        help="published features; default: none",
+    files.add_argument(
+        "--videos", choices=("224p", "720p", "HQ"), help="videos with this height in pixels, or HQ; default: none"
     )
-    parser.add_argument("--videos", choices=("224p", "720p", "HQ"), help="videos in this size; default: none")
-    parser.add_argument(
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", required=True, metavar="DIR", help="folder of the data set; created if missing")
+    output.add_argument(
         "--dry-run", action="store_true", help="list the files to download and their total size, download nothing"
     )
 

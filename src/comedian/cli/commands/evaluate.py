@@ -1,15 +1,12 @@
 """Score predictions with the official SoccerNet average-mAP.
 
-  comedian evaluate data/SoccerNet results.zip --split test --output scores.json
-  comedian evaluate data/SoccerNet baseline.zip new.zip --split test --report report.html --videos data/SoccerNet
-
 LABELS and PREDICTIONS are each a folder or a zip in SoccerNet's layout, one folder per match: `Labels-v2.json` in LABELS,
 `results_spotting.json` in PREDICTIONS; a single file with another name is also found. The matches of a zip may be in a
 subfolder. The terminal shows percent; the JSON of `--output` contains fractions. Several PREDICTIONS are scored one after
 the other, and the page of `--report` compares them.
 
 The official scorer holds two halves of 120 minutes. The figures of such matches are the official ones; longer matches and
-further parts are scored by the same definition. `--official` applies the official limits and says what they leave out.
+further parts are scored by the same definition. `--official` applies the official limits and prints what they exclude.
 """
 
 import argparse
@@ -31,6 +28,9 @@ from comedian.files import atomic_write_text
 from comedian.soccernet.annotations import NOT_SHOWN
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 
+EXAMPLE = """\
+comedian evaluate data/SoccerNet results.zip --split test --output scores.json
+comedian evaluate data/SoccerNet baseline.zip new.zip --split test --report report.html --videos data/SoccerNet"""
 # A copy of the names, because importing the metric would slow `--help` down by seconds.
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
 DEFAULT_TOLERANCE_S = 5.0
@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"metrics to compute, among {', '.join(METRIC_NAMES)}; default: tight loose",
         metavar="NAME",
     )
-    parser.add_argument("--output", metavar="FILE", type=Path, help="write the scores as JSON; default: print only")
+    parser.add_argument_group("output").add_argument(
+        "--output", metavar="FILE", type=Path, help="write the scores as JSON; default: print only"
+    )
     scoring.add_argument(
         "--labels",
         metavar="FILE",
@@ -92,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         metavar="FILE",
         type=Path,
-        help="write an HTML page with curves, timing errors, confusions and examples",
+        help="write an HTML page with curves, timing errors, confusions and examples; default: no page",
     )
     report.add_argument(
         "--videos",

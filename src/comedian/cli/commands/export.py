@@ -1,8 +1,5 @@
 """Export a model as graphs that run without PyTorch and transformers.
 
-  comedian export MODEL model-onnx
-  comedian export MODEL model-openvino --format openvino --int8 --calibrate data/SoccerNet
-
 OUTPUT_DIR gets `spatial_encoder` (tubelets to tokens) and `temporal_encoder` (windows of tokens to scores). The formats onnx
 and torch-export are for your own programs: `spotting.json` contains all settings, and `postprocessing_comedian.py` turns
 scores into events with NumPy alone. The format openvino is for CPUs: OUTPUT_DIR is a model for `comedian spot --model` and
@@ -16,12 +13,16 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
+EXAMPLE = """\
+comedian export MODEL model-onnx
+comedian export MODEL model-openvino --format openvino --int8 --calibrate data/SoccerNet"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `comedian export`."""
     parser.add_argument("model", metavar="MODEL", help="folder or Hub repository of the model")
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", type=Path, help="new or empty folder")
-    parser.add_argument(
+    parser.add_argument_group("format").add_argument(
         "--format",
         choices=("onnx", "torch-export", "openvino"),
         default="onnx",
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrate",
         metavar="MATCHES",
         type=Path,
-        help="folder of matches in SoccerNet's layout, with videos, labels and splits",
+        help="with --int8, required: folder of matches in SoccerNet's layout, with videos, labels and splits",
     )
     quantization.add_argument(
         "--split", metavar="NAME", help="split of MATCHES whose frames set the ranges of int8; default: train"

@@ -1,9 +1,9 @@
-"""Compute the features of a data set's videos once into a feature bank, or import published ones.
+"""Compute the features of the videos of a data set once into a feature bank, or import published features.
 
-BANK holds one file a half, with the rate and the time of its features. NAME_OR_DIR is one of our own models (a feature a
-token, from the window in which the token is most central), or any video or image model of transformers (a feature every
---hop-s seconds, from the clip around it). Run it again to resume after an interruption. Several processes with the same
-command, on one machine or many with a shared file system, share the work; `accelerate launch` starts them.
+BANK contains one file per half, with the frame rate and the times of its features. NAME_OR_DIR is a model of this package
+(one feature per token, from the window in which the token is most central), or a video or image model of transformers (one
+feature every --hop-s seconds, from the clip around it). Rerun the same command after an interruption. Several processes with
+the same command, on one machine or many with a shared file system, share the work; `accelerate launch` starts them.
 """
 
 import argparse
@@ -11,33 +11,55 @@ from pathlib import Path
 
 from comedian.errors import InputError
 
+EXAMPLE = "comedian extract-features data/SoccerNet features --model facebook/dinov2-small --hop-s 0.5"
 SOURCES = ("baidu", "resnet-pca512", "resnet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("root", metavar="ROOT", help="the data set's folder: one folder a match, one video a half")
-    parser.add_argument("bank", metavar="BANK", help="the feature bank's folder; made when missing")
-    source = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "root", metavar="ROOT", help="folder of the data set: one folder per match, one video per half"
+    )
+    parser.add_argument("bank", metavar="BANK", help="folder of the feature bank; created if missing")
+    features = parser.add_argument_group("source of the features, one of the two")
+    source = features.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="NAME_OR_DIR", help="folder or Hub repository of the model")
     source.add_argument(
         "--from", dest="published", choices=SOURCES, help="import SoccerNet's .npy files from the match folders"
     )
-    parser.add_argument("--clip-s", type=float, metavar="SECONDS", help="length of a clip (default: 4)")
-    parser.add_argument("--fps", type=float, help="frames a second (default: what fills a video model's clip, else 2)")
-    parser.add_argument("--hop-s", type=float, metavar="SECONDS", help="from one feature to the next (default: 1)")
-    parser.add_argument("--split", nargs="+", metavar="NAME", help="only the matches of these splits")
-    parser.add_argument(
-        "--shard", metavar="I/N", help="with --model: only share I of N, such as 1/4; for jobs that run separately"
+    selection = parser.add_argument_group("selection and output")
+    selection.add_argument(
+        "--split", nargs="+", metavar="NAME", help="only the matches of these splits; default: all matches"
     )
-    parser.add_argument("--batch-size", type=int, help="clips or windows at once (default: 16)")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
-    parser.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator where there is one")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
+    selection.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="data type on disk; default: float16"
+    )
+    clips = parser.add_argument_group("clips, for a model of transformers")
+    clips.add_argument("--clip-s", type=float, metavar="SECONDS", help="length of a clip in seconds; default: 4")
+    clips.add_argument(
+        "--fps",
+        type=float,
+        metavar="FPS",
+        help="frames per second; default: the rate at which a clip has the frames of a video model, or 2",
+    )
+    clips.add_argument(
+        "--hop-s", type=float, metavar="SECONDS", help="time from one feature to the next in seconds; default: 1"
+    )
+    hardware = parser.add_argument_group("hardware and model code, with --model")
+    hardware.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator, if there is one")
+    hardware.add_argument("--batch-size", metavar="N", type=int, help="clips or windows per batch; default: 16")
+    hardware.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only share I of N of the halves, such as 1/4, for jobs that run separately; default: all halves",
+    )
+    hardware.add_argument(
+        "--trust-remote-code", action="store_true", help="run the code in the model's folder or repository"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fill the bank and print what was done."""
+    """Fill the bank and print a summary."""
     from comedian.sharing import Shard, is_main_process
     from comedian.soccernet.splits import matches_of_splits
 
@@ -82,5 +104,5 @@ def _import(args: argparse.Namespace, video_ids: list[str]):
         "trust_remote_code"
     ] * args.trust_remote_code
     if given:
-        raise InputError(f"--{given[0].replace('_', '-')} is for --model; leave it out with --from")
+        raise InputError(f"--{given[0].replace('_', '-')} requires --model; remove it for --from")
     return import_features(args.root, args.bank, args.published, video_ids=video_ids, dtype=args.dtype)

@@ -1,20 +1,15 @@
-"""Train a model to spot actions: on a folder of videos and a file of their events, or from a YAML recipe.
+"""Train a model to spot actions, from a folder of videos and a file of their events, or from a YAML recipe.
 
-    comedian finetune --videos VIDEOS --events EVENTS.csv --model START --output RUN
-    comedian finetune --config recipe.yaml --data.root MATCHES --data.frames FRAMES
+--videos and --events: the command arranges and decodes the videos, keeps some for validation, trains, and chooses a
+threshold for each label. The model is in RUN/model. The CSV has the columns video,label,time_s; for other formats see
+`comedian data convert --help`. To add labels later, use --continue-from RUN with all events, the former ones and the added
+ones: training starts from the model of RUN, with the same matches for validation, and only new videos are decoded.
 
-The first lays the videos out, decodes them once, keeps some for validation, trains, and chooses a threshold a label; the
-model is in RUN/model. The CSV has the columns video,label,time_s; other formats are those of `comedian data convert`.
+--config: any field of the recipe can be overridden, in its sections `model`, `data` and `training`:
+`--training.num_train_epochs 3 --model.overrides.fps 5`. The overrides also apply to --videos.
 
-    comedian finetune --videos VIDEOS --events MORE.csv --continue-from RUN --output RUN_2
-
-goes on with added labels: from the model of RUN, with the same matches for validation, decoding new videos only. MORE.csv
-holds the former labels and the added ones.
-
-Any field of the recipe, its sections `model`, `data` and `training`, can be overridden, in both:
-`--training.num_train_epochs 3 --model.overrides.fps 5`. Given again, the same command resumes an
-interrupted run from its last checkpoint, and leaves a finished one as it is; with other settings or data it needs --restart.
-Several processes: `accelerate launch -m comedian.cli.main finetune ...`.
+When rerun, the same command resumes an interrupted run from its last checkpoint; a finished run is unchanged. With other
+settings or data, it needs --restart. Several processes: `accelerate launch -m comedian.cli.main finetune ...`.
 """
 
 import argparse
@@ -22,6 +17,10 @@ from pathlib import Path
 
 from comedian.cli import recipe_arguments
 
+EXAMPLE = """\
+comedian finetune --videos VIDEOS --events EVENTS.csv --model START --output RUN
+comedian finetune --videos VIDEOS --events MORE.csv --continue-from RUN --output RUN_2
+comedian finetune --config recipe.yaml --data.root MATCHES --data.frames FRAMES"""
 NEEDED_OF_VIDEOS = ("videos", "events", "model", "output")
 OPTIONS_OF_VIDEOS = ("validation_share", "seed", "continue_from")
 
@@ -29,21 +28,27 @@ OPTIONS_OF_VIDEOS = ("validation_share", "seed", "continue_from")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     recipe_arguments.add_arguments(parser, required=False)
-    parser.add_argument("--videos", metavar="DIR", type=Path, help="folder of videos, in place of a recipe")
-    parser.add_argument("--events", metavar="FILE", type=Path, help="their events")
-    start = parser.add_mutually_exclusive_group()
+    videos = parser.add_argument_group("videos and events, instead of a recipe")
+    videos.add_argument("--videos", metavar="DIR", type=Path, help="folder of videos")
+    videos.add_argument("--events", metavar="FILE", type=Path, help="file of their events")
+    start = videos.add_mutually_exclusive_group()
     start.add_argument("--model", metavar="START", help="folder or Hub repository of the model to start from")
     start.add_argument(
         "--continue-from",
         metavar="RUN",
         type=Path,
-        help="the output of a former `finetune --videos`: start from its model and keep its matches for validation",
+        help="output of an earlier `finetune --videos`: start from its model, with the same matches for validation",
     )
-    parser.add_argument("--output", metavar="RUN", type=Path, help="where everything goes")
-    parser.add_argument(
-        "--validation-share", type=float, help="of the videos, where FILE tells no split (default: 0.2)"
+    videos.add_argument("--output", metavar="RUN", type=Path, help="output folder: frames, model and scores")
+    videos.add_argument(
+        "--validation-share",
+        metavar="SHARE",
+        type=float,
+        help="share of the videos for validation, 0 to 1, if FILE has no splits; default: 0.2",
     )
-    parser.add_argument("--seed", type=int, help="of the split and the training of videos (default: 0)")
+    videos.add_argument(
+        "--seed", metavar="N", type=int, help="random seed of the validation share and of training; default: 0"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
     }
     if args.config and given:
         option = next(iter(given)).replace("_", "-")
-        raise InputError(f"`--{option}` does not go with `--config`; give a recipe, or videos and their events")
+        raise InputError(
+            f"`--{option}` and `--config` are mutually exclusive; give a recipe, or videos and their events"
+        )
     if args.continue_from and not args.config:
         given["model"] = str(args.continue_from / "model")
     if not args.config and (missing := [name for name in NEEDED_OF_VIDEOS if name not in given]):

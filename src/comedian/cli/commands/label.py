@@ -3,9 +3,6 @@
 The page is one file that needs no network: play, step by frames, add events with one key a label, drag, relabel, delete,
 undo, and export the events as CSV or JSON. Every change is kept in the browser. Train on what it exports with
 `comedian finetune --videos FOLDER --events events.csv --model START --output RUN`.
-
-  comedian label friday.mp4 --labels labels.txt --output friday.html
-  comedian label match/*.mp4 --model RUN/model --suggest 20 --output match.html
 """
 
 import argparse
@@ -15,42 +12,46 @@ from typing import Any
 
 from comedian.errors import InputError
 
+EXAMPLE = """\
+comedian label friday.mp4 --labels labels.txt --output friday.html
+comedian label match/*.mp4 --model RUN/model --suggest 20 --output match.html"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command-line arguments of `comedian label`."""
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos, each labelled on its own")
-    parser.add_argument("--output", metavar="PAGE", type=Path, required=True, help="the page, a .html file")
-    start = parser.add_argument_group("events to begin with").add_mutually_exclusive_group()
-    start.add_argument(
-        "--model", metavar="MODEL", help="spot the videos with this model: its events are shown for review"
+    parser.add_argument_group("output").add_argument(
+        "--output", metavar="PAGE", type=Path, required=True, help="the page, a .html file"
     )
+    start = parser.add_argument_group("events to start with, default: none").add_mutually_exclusive_group()
+    start.add_argument("--model", metavar="MODEL", help="spot the videos with this model, to review its events")
     start.add_argument(
         "--events",
         metavar="FILE",
         type=Path,
-        help="a file of events, such as an export of this page, or what `comedian spot` wrote; events with a score are "
-        "shown for review",
+        help="file of events, such as an export of this page or the output of `comedian spot`; events with a score are "
+        "marked for review",
     )
     labels = parser.add_argument_group("labels and suggestions")
     labels.add_argument(
         "--labels",
         metavar="FILE",
         type=Path,
-        help="one label a line; default: the labels of the model or the events; the page takes further ones",
+        help="label list, one label per line; more can be added on the page; default: the labels of the model or the events",
     )
     labels.add_argument(
         "--suggest",
         metavar="COUNT",
         type=int,
-        help="with --model: list so many moments that the model is least certain of, spread over the videos",
+        help="with --model: list this many moments with low confidence, such as 20, spread over the videos; default: none",
     )
-    parser.add_argument(
-        "--device", help="with --model: such as cpu or cuda:1; default: an accelerator if there is one"
+    parser.add_argument_group("hardware").add_argument(
+        "--device", help="with --model: such as cpu or cuda:1; default: an accelerator, if there is one"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Find the events to begin with, and write the page."""
+    """Collect the events to start with, and write the page."""
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output {args.output}: give a name that ends in .html")
     if args.output.is_dir():
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.suggest is not None and args.suggest < 1:
         raise InputError(f"--suggest {args.suggest}: give a number of moments, 1 or more")
     if args.suggest is not None and args.model is None:
-        raise InputError("--suggest needs --model, whose scores tell what to label next")
+        raise InputError("--suggest requires --model, whose scores determine the suggestions; add it")
 
     from tqdm import tqdm
 

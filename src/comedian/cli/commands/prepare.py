@@ -1,38 +1,67 @@
-"""Decode the videos of a data set once into a frame store: one compact random-access file a half.
+"""Decode the videos of a data set once into a frame store: one compact random-access file per half.
 
-Run it again to resume after an interruption, or after videos were added or changed. Several processes with the same
-command, on one machine or many with a shared file system, share the work; `accelerate launch` starts them. Exit code 1 when
---skip-bad omitted a video.
+Rerun the same command after an interruption, or after videos were added or changed. Several processes with the same command,
+on one machine or many with a shared file system, share the work; `accelerate launch` starts them. Exit code: 1 if --skip-bad
+omitted a video.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+EXAMPLE = "comedian prepare data/SoccerNet frames --fps 2 --height 224 --split train valid"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("root", metavar="ROOT", help="the data set's folder: one folder a match, one video a half")
-    parser.add_argument("store", metavar="STORE", help="the frame store's folder; made when missing")
-    parser.add_argument("--fps", type=float, default=2.0, help="frames a second (default: 2)")
-    parser.add_argument("--height", type=int, default=224, help="frame height in pixels (default: 224)")
-    parser.add_argument("--width", type=int, help="frame width in pixels (default: what keeps the aspect)")
     parser.add_argument(
-        "--quality", type=int, default=30, help="x264's constant rate factor, lower is better (default: 30)"
+        "root", metavar="ROOT", help="folder of the data set: one folder per match, one video per half"
     )
-    parser.add_argument(
-        "--sound", action="store_true", help="keep the audio tracks' spectrograms too, for models that hear"
+    parser.add_argument("store", metavar="STORE", help="folder of the frame store; created if missing")
+    selection = parser.add_argument_group("selection")
+    selection.add_argument(
+        "--split", nargs="+", metavar="NAME", help="only the matches of these splits; default: all matches"
     )
-    parser.add_argument("--split", nargs="+", metavar="NAME", help="only the matches of these splits")
-    parser.add_argument("--shard", metavar="I/N", help="only share I of N, such as 1/4; for jobs that run separately")
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out videos that cannot be decoded and name them"
+    selection.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="omit videos that cannot be decoded, and print their names; default: stop at the first one",
+    )
+    frames = parser.add_argument_group("frames")
+    frames.add_argument("--fps", metavar="FPS", type=float, default=2.0, help="frames per second; default: 2")
+    frames.add_argument(
+        "--height", metavar="PIXELS", type=int, default=224, help="frame height in pixels; default: 224"
+    )
+    frames.add_argument(
+        "--width", metavar="PIXELS", type=int, help="frame width in pixels; default: keeps the aspect ratio"
+    )
+    frames.add_argument(
+        "--quality",
+        metavar="CRF",
+        type=int,
+        default=30,
+        help="constant rate factor of x264, 0 to 51; lower is better and larger; default: 30",
+    )
+    frames.add_argument(
+        "--sound",
+        action="store_true",
+        help="also store spectrograms of the audio tracks, for models with an audio branch",
+    )
+    hardware = parser.add_argument_group("hardware")
+    hardware.add_argument("--workers", metavar="N", type=int, help="decoding processes; default: one per core")
+    hardware.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only share I of N of the halves, such as 1/4, for jobs that run separately; default: all halves",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare the store and print what was done."""
+    """Prepare the store and print a summary.
+
+    Returns:
+        The exit code: 1 if a video is bad.
+    """
     from comedian.sharing import Shard, is_main_process
     from comedian.soccernet.prepare import prepare
     from comedian.soccernet.splits import matches_of_splits
@@ -51,10 +80,10 @@ def run(args: argparse.Namespace) -> int:
     for line in report.damaged:
         print(f"damaged, kept: {line}", file=sys.stderr)
     if not is_main_process():
-        # the main process has found the same bad videos
+        # the main process prints the same bad videos
         return 0
     for line in report.bad:
-        print(f"bad, left out: {line}", file=sys.stderr)
+        print(f"bad, omitted: {line}", file=sys.stderr)
     elsewhere = f"{len(report.elsewhere)} done by other processes, " if report.elsewhere else ""
     print(
         f"halves: {len(report.done)} done, {elsewhere}{len(report.skipped)} there already, {len(report.bad)} bad; "

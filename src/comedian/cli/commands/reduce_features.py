@@ -1,7 +1,5 @@
 """Standardise the features of a bank and reduce them with a PCA.
 
-  comedian reduce-features features features-512 --dim 512 --data data/SoccerNet --split train
-
 The PCA is fitted on the matches of --split only and written into OUTPUT with the reduced features of all matches.
 --transform OTHER_BANK applies the PCA of OTHER_BANK to a further bank, without fitting. Rerun the same command after an
 interruption.
@@ -11,20 +9,23 @@ import argparse
 
 from comedian.errors import InputError
 
+EXAMPLE = "comedian reduce-features features features-512 --dim 512 --data data/SoccerNet --split train"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("bank", metavar="BANK", help="the feature bank to reduce")
     parser.add_argument("output", metavar="OUTPUT", help="folder of the reduced bank; created if missing")
-    parser.add_argument("--dim", type=int, metavar="N", help="dimensions of the reduced features, such as 512")
-    parser.add_argument("--data", metavar="ROOT", help="folder of the data set, to look up its splits")
-    parser.add_argument(
+    fitting = parser.add_argument_group("fitting a PCA")
+    fitting.add_argument("--dim", type=int, metavar="N", help="dimensions of the reduced features, such as 512")
+    fitting.add_argument("--data", metavar="ROOT", help="folder of the data set, to look up its splits")
+    fitting.add_argument(
         "--split", nargs="+", metavar="NAME", help="splits whose matches the PCA is fitted on, such as train"
     )
-    parser.add_argument(
+    parser.add_argument_group("instead of fitting").add_argument(
         "--transform", metavar="OTHER_BANK", help="apply the PCA of this reduced bank; nothing is fitted"
     )
-    parser.add_argument(
+    parser.add_argument_group("output").add_argument(
         "--dtype", choices=("float16", "float32"), default="float16", help="data type on disk; default: float16"
     )
 

@@ -1,7 +1,5 @@
 """Train a model through all stages of a recipe folder, and score it.
 
-    comedian train gfspot-viswin-nano --data MATCHES --labels labels.txt --output RUN
-
 A recipe folder holds a YAML file for each stage (pretrain, distill, finetune_head, finetune) and `train.yaml`, with the
 settings of their frames and features. When rerun, the command skips finished stages and resumes an interrupted one. If
 settings, data or an earlier stage have changed, it prints the differences, and needs --restart to train again.
@@ -12,6 +10,8 @@ Several processes: `accelerate launch -m comedian.cli.main train RECIPE_DIR ...`
 import argparse
 from pathlib import Path
 
+EXAMPLE = "comedian train gfspot-viswin-nano --data MATCHES --labels labels.txt --output RUN"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -21,19 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder with train.yaml and the recipes, or the name of a shipped one, such as gfspot-viswin-nano",
     )
-    parser.add_argument("--data", required=True, metavar="ROOT", help="matches in SoccerNet's layout")
-    parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="output folder of all stages")
-    parser.add_argument("--labels", metavar="FILE", help="one label a line; SoccerNet-v2's by default")
-    parser.add_argument("--splits", default="auto", help="JSON file of the splits (default: found in ROOT)")
-    parser.add_argument("--frames", metavar="STORE", help="an existing frame store (default: made in DIR/frames)")
-    parser.add_argument(
-        "--stages", nargs="+", metavar="STAGE", help="run only these stages; `finetune` alone trains from scratch"
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="ROOT", help="folder of the matches in SoccerNet's layout")
+    data.add_argument(
+        "--labels", metavar="FILE", help="label list, one label per line; default: the 17 labels of SoccerNet-v2"
     )
-    parser.add_argument("--seed", type=int, help="random seed of every stage (default: the recipe's)")
-    parser.add_argument(
+    data.add_argument(
+        "--splits",
+        metavar="FILE",
+        default="auto",
+        help="JSON file that lists the matches of each split; default: auto, found in ROOT",
+    )
+    data.add_argument("--frames", metavar="STORE", help="an existing frame store; default: created in DIR/frames")
+    parser.add_argument_group("output").add_argument(
+        "--output", required=True, metavar="DIR", type=Path, help="output folder of all stages"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="run only these stages; `finetune` alone trains from scratch; default: all stages of train.yaml",
+    )
+    training.add_argument("--seed", metavar="N", type=int, help="random seed of every stage; default: the recipe's")
+    training.add_argument(
         "--restart",
         action="store_true",
-        help="train the stages whose settings, data or start have changed again; the others are kept",
+        help="train stages again whose settings, data or start have changed; the others are kept",
     )
     parser.set_defaults(overrides=[])
 

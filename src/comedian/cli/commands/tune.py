@@ -1,8 +1,5 @@
 """Choose merging, suppression, calibration and thresholds on validation, from saved scores, in seconds.
 
-  comedian spot data/SoccerNet --split validation --model MODEL --save-scores scores --save-windows 8
-  comedian tune data/SoccerNet scores --split validation --model MODEL
-
 LABELS is a folder or a zip in SoccerNet's layout, SCORES a folder written by `comedian spot --save-scores`; several are an
 ensemble. The command chooses the type of suppression, its window for each label and, if the scores of windows were saved
 (`--save-windows`), how windows are merged. A change is kept only if it also improves the score on matches that it was not
@@ -17,6 +14,9 @@ from pathlib import Path
 from comedian.errors import InputError
 from comedian.files import make_folder
 
+EXAMPLE = """\
+comedian spot data/SoccerNet --split validation --model MODEL --save-scores scores --save-windows 8
+comedian tune data/SoccerNet scores --split validation --model MODEL"""
 # a copy of the names, because importing the metric would slow `--help` down by seconds
 METRIC_NAMES = ("tight", "loose", "at1", "at2", "at3", "at4", "at5")
 

@@ -91,7 +91,7 @@ _INPUTS_DESCRIPTION = """
 Args:
     predictions: one list per match of dicts with `position` (ms in the half), `label`, `half` and `confidence`.
     references: one list per match, same order, of dicts with `gameTime`, `label` and optional `position` and `visibility`.
-    labels: the labels in the order of the per-class lists; SoccerNet-v2's 17 when left out.
+    labels: the labels in the order of the per-class lists; by default SoccerNet-v2's 17.
     framerate: frames per second of the grid on which times are compared; 2 as in the official benchmark.
     metrics: any of "tight", "loose", "at1", "at2", "at3", "at4", "at5".
     official: apply the limits of the official scorer: events outside two halves of 120 minutes are dropped or misplaced.
