@@ -50,11 +50,13 @@ AUTO_MAPS = {
 }
 BACKBONE_CODE = {
     f"{name}_comedian.py"
-    for name in "backbone configuration convolutional encoders loss modeling saved_code settings sound timeline".split()
+    for name in (
+        "backbone configuration convolutional encoders frames loss modeling saved_code settings sound timeline"
+    ).split()
 }
 PRETRAINING_CODE = BACKBONE_CODE | {f"{PRETRAINING}.py"}
 SPOTTING_CODE = BACKBONE_CODE | {
-    f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "time_grid", "video_processing")
+    f"{name}_comedian.py" for name in ("pipeline", "postprocessing", "time_grid", "video_processing", "windows")
 }
 
 
@@ -141,7 +143,8 @@ def test_outputs_are_the_same_without_the_package(models, folders, elsewhere, na
     pixels = load_file(folders / "inputs.safetensors")["pixels"]
     expected = outputs_of(model, name, pixels)
     assert expected.std() > 0
-    torch.testing.assert_close(outputs[f"{name} {auto_class}"], expected, rtol=0, atol=1e-6)
+    # the last bits depend on where weights lie in memory: loaded ones are not aligned
+    torch.testing.assert_close(outputs[f"{name} {auto_class}"], expected, rtol=0, atol=1e-5)
 
 
 def test_nothing_runs_without_trust(elsewhere):

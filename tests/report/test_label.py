@@ -273,7 +273,7 @@ def test_the_command(folder, tmp_path, capsys):
         (["label", "nowhere.mp4", "--output", "x.html"], "does not exist"),
         (["label", videos[0], "--output", "x.txt"], "ends in .html"),
         (["label", videos[0], videos[0], "--output", "x.html"], "given twice"),
-        (["label", videos[0], "--suggest", "3", "--output", "x.html"], "--suggest needs --model"),
+        (["label", videos[0], "--suggest", "3", "--output", "x.html"], "--suggest requires --model"),
         (
             ["label", videos[1], "--events", str(tmp_path / "events.json"), "--output", "x.html"],
             "not among the videos",

@@ -247,7 +247,7 @@ def test_one_video_each_is_enough_and_splits_may_be_told(own, tmp_path, monkeypa
         ({"--model": "other"}, "`other` is a bert model, not comedian"),
         ({"--validation-share": "1"}, "`validation_share` is 1.0; give a share between 0 and 1"),
         ({"--events": None}, "`--events` is missing; give --videos, --events, --model and --output, or --config"),
-        ({"--config": "recipe.yaml"}, "`--videos` does not go with `--config`"),
+        ({"--config": "recipe.yaml"}, "`--videos` and `--config` are mutually exclusive"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(own, tmp_path, monkeypatch, capsys, change, message):
@@ -265,4 +265,4 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(own, tmp_path, monkeypatc
 
 def test_a_seed_does_not_go_with_a_recipe(capsys):
     assert main(["finetune", "--config", "recipe.yaml", "--seed", "1"]) == 2
-    assert "`--seed` does not go with `--config`" in capsys.readouterr().err
+    assert "`--seed` and `--config` are mutually exclusive" in capsys.readouterr().err

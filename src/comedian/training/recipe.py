@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,9 @@ def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind:
 
 def _check_overrides(values: Mapping[str, Any], config: type[PreTrainedConfig], name: str) -> None:
     """Refuse overrides of fields that a configuration does not have: transformers ignores them silently."""
-    refuse_unknown(values, config.__annotations__, f"the recipe's section `{name}`")
+    of_every_config = {item.name for item in fields(PreTrainedConfig)}
+    known = {item.name for item in fields(config)} - of_every_config if is_dataclass(config) else set()
+    refuse_unknown(values, known, f"the recipe's section `{name}`")
     for key, sub_config in config.sub_configs.items():
         if isinstance(values.get(key), Mapping):
             _check_overrides(values[key], sub_config, f"{name}.{key}")

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Choose the events, cut the clips and print a summary."""
     if not (0 <= args.before < float("inf") and 0 <= args.after < float("inf") and args.before + args.after > 0):
-        raise InputError(f"--before {args.before:g} --after {args.after:g}: give seconds of at least 0, not both 0")
+        raise InputError(f"--before {args.before:g} --after {args.after:g}: give seconds, 0 or more, not both 0")
     if args.reel and args.reel.suffix != ".mp4":
         raise InputError(f"--reel {args.reel}: give a name that ends in .mp4")
     for path, is_right in ((args.output, args.output.is_dir()), (args.reel, args.reel and not args.reel.is_dir())):
