@@ -1,6 +1,7 @@
 """Folders of `comedian export --format openvino` against the models that they were exported from, on PyTorch."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from comedian.inference.score_files import load_score_folders
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.sound_comedian import sound_of_tokens
 from match_factory import LABELS, write_matches
+from processes import ENVIRONMENT, launch, one_after_the_other
 from testing_utils import compute_in_float32, tiny_config
 from video_factory import write_video
 
@@ -293,11 +295,33 @@ def test_int8_is_scored_before_and_after(folder, matches, tmp_path, capsys, monk
 
 def test_int8_that_loses_too_much_is_refused(folder, matches, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(openvino_export, "CALIBRATION_TUBELETS", 8)
-    monkeypatch.setattr(openvino_export, "_scores_of", lambda *words: [69.5, 68.9])
+    monkeypatch.setattr(openvino_export, "_score_together", lambda *words: [69.5, 68.9])
     words = ["export", str(folder / "vivit"), str(tmp_path / "int8"), "--format", "openvino", "--int8", "--calibrate"]
     assert main([*words, str(matches)]) == 2
     assert "int8 loses 0.60 points" in capsys.readouterr().err and list(tmp_path.glob("int8*")) == []
     assert main([*words, str(matches), "--max-loss", "0.7"]) == 0
+
+
+def test_launched_processes_score_int8_as_one(folder, matches, tmp_path):
+    """Two of them; one writes, and the folder is the same byte for byte."""
+    words = ["--format", "openvino", "--int8", "--calibrate", matches, "--max-loss", "100"]
+    commands = {name: [["export", folder / "vivit", tmp_path / name, *words]] for name in ("one", "two")}
+    for start in (
+        [sys.executable, *one_after_the_other(commands["one"])],
+        launch(*one_after_the_other(commands["two"])),
+    ):
+        subprocess.run(start, env=ENVIRONMENT, check=True, timeout=300)
+    assert bytes_of(tmp_path / "two") == bytes_of(tmp_path / "one")
+    assert {"config.json", "spatial_encoder.xml", "temporal_encoder.bin"} < bytes_of(tmp_path / "one").keys()
+
+
+def bytes_of(folder):
+    """The files, without the numbers that OpenVINO counts all nodes of a process with."""
+    return {
+        path.relative_to(folder).as_posix(): re.sub(rb'(name="\w+_)\d+"', rb'\1"', path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_graphs_that_compute_something_else_are_refused(tmp_path, capsys):

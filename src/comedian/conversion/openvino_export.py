@@ -5,8 +5,9 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,6 +39,7 @@ from comedian.inference.torch_model import TorchModel, load_found_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import spots_of_half
 from comedian.models.sound_comedian import NUM_MELS, read_sound, sound_of_tokens
+from comedian.sharing import balanced_shares, length_of_video
 from comedian.soccernet.annotations import prediction_of
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.splits import matches_of_splits
@@ -106,7 +110,8 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
     The folder holds `spatial_encoder` (uint8 frames of tubelets to tokens) and `temporal_encoder` (windows of tokens, and
     sound, to scores) as `.xml` and `.bin`, the model's `config.json` with all settings, and its `model_record.json`. The
     weights are float32; they are run in bfloat16 on CPUs that have it. With `quantization` the spatial encoder is in int8,
-    its ranges from frames of a training split, and the folder is written if validation loses little by it.
+    its ranges from frames of a training split, and the folder is written if validation loses little by it. Under
+    `accelerate launch` the main process writes, and all of them score validation.
 
     Args:
         name: folder or Hub repository of the model.
@@ -120,11 +125,14 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
         InputError: a package is missing, the model cannot be loaded, the folder is not empty, the matches have no such
             splits, or int8 loses more than it may.
     """
+    # the graphs run on CPUs
+    if not PartialState(cpu=True).is_main_process:
+        return {} if quantization is None else _scores(_score_together([], quantization))
     check_output_dir(output_dir)
     _check_packages(["openvino"] if quantization is None else ["openvino", "nncf"])
     found = find_model(name)
     model, processor = load_found_model(found, "cpu")
-    calibration, validation = ([], {}) if quantization is None else _matches(quantization)
+    calibration = [] if quantization is None else _calibration_videos(quantization)
     weights = TorchModel(model, processor).hash_weights()
     model = copy.deepcopy(model).float().eval()
     scores: dict[str, float] = {}
@@ -133,19 +141,22 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
             _save(converted, folder / graph)
         _write_config(model, folder, {"precision": "bfloat16", "weights": weights})
         # every CPU runs the folder: graphs that are right in bfloat16 may be wrong in float32
-        _check_equal(_load(folder, float32=True), TorchModel(model, processor))
-        before = _load(folder)
-        _check_equal(before, TorchModel(model, processor))
+        for float32 in (True, False):
+            _check_equal(_load(folder, float32), TorchModel(model, processor))
         if quantization is not None:
-            frames = calibration_frames(calibration, model.config)
-            quantize(folder, model.config, frames)
-            of_each = _scores_of([before, _load(folder)], quantization.root, validation)
-            scores = dict(zip(("before", "after"), of_each, strict=True))
+            before = Path(shutil.copytree(folder, folder / "before"))
+            quantize(folder, model.config, calibration_frames(calibration, model.config))
+            scores = _scores(_score_together([before, folder], quantization))
+            shutil.rmtree(before)
             _check_loss(scores, quantization.max_loss)
             _write_config(model, folder, {"precision": "int8", "weights": weights, "average_map_tight": scores})
         if record := found.find(RECORD_FILE_NAME):
             (folder / RECORD_FILE_NAME).write_bytes(record.read_bytes())
     return scores
+
+
+def _scores(of_each: Sequence[float]) -> dict[str, float]:
+    return dict(zip(("before", "after"), of_each, strict=True))
 
 
 def calibration_frames(videos: list[Path], config: Any) -> list[np.ndarray]:
@@ -261,8 +272,7 @@ def _load(folder: Path, float32: bool = False) -> OpenVinoModel:
     return load_openvino_model(find_model(str(folder)), float32=float32)
 
 
-def _matches(quantization: Quantization) -> tuple[list[Path], dict[str, dict[int, Path]]]:
-    """Videos to calibrate on, and match -> half -> video of validation."""
+def _calibration_videos(quantization: Quantization) -> list[Path]:
     root = quantization.root
     videos = [
         video
@@ -273,30 +283,60 @@ def _matches(quantization: Quantization) -> tuple[list[Path], dict[str, dict[int
         raise InputError(
             f"`{root}` has no video in the split `{quantization.split}`; calibrate on matches with videos"
         )
+    _validation(root)
+    return videos
+
+
+def _validation(root: Path) -> dict[str, dict[int, Path]]:
+    """Match -> half -> video."""
     validation = {video_id: find_halves(root / video_id) for video_id in matches_of_splits(root, ["validation"])}
     for video_id, halves in validation.items():
         if not halves:
             raise InputError(f"`{root}/{video_id}` of validation has no video; int8 is scored on validation")
-    return videos, validation
+    return validation
 
 
-def _scores_of(models: list[OpenVinoModel], root: Path, matches: dict[str, dict[int, Path]]) -> list[float]:
-    """Tight average-mAP of each model, in points, from one pass over the videos."""
-    config, labels = models[0].config, find_label_files(root, "validation")
-    size = config.frame_size
-    predictions: list[dict[str, list]] = [{video_id: [] for video_id in matches} for _ in models]
+def _score_together(folders: Sequence[Path], quantization: Quantization) -> list[float]:
+    """Tight average-mAP of each model on validation, in points, from one pass over the videos.
+
+    The processes of `accelerate launch` divide the halves; those beside the main one wait for its folders, and give none.
+    """
+    state = PartialState()
+    (folders,) = broadcast_object_list([folders])
+    models, root = [_load(folder) for folder in folders], quantization.root
+    matches = _validation(root)
     halves = [(video_id, half, video) for video_id, videos in matches.items() for half, video in videos.items()]
-    for video_id, half, video in tqdm(halves, desc="validation", unit="half"):
-        frames = (frame for _, frame in iter_frames(video, config.fps, size, threads=models[0].decoder_threads))
-        sound = read_sound(str(video)) if config.sound else None
-        for model, tokens, found in zip(models, encode_half_with_models(models, frames), predictions, strict=True):
-            spots = spots_of_half(score_half(model, tokens, sound), config, half, 0.0)
-            found[video_id] += map(prediction_of, spots)
-    folders = [find_folder(video_id, labels, root) or video_id for video_id in matches]
-    references = [labels[folder].read_events("annotations") for folder in folders]
+    shares = balanced_shares([length_of_video(video) for *_, video in halves], state.num_processes)
+    mine = sorted(shares[state.process_index])
+    found = {
+        index: _predictions(models, *halves[index][1:])
+        for index in tqdm(mine, desc="validation", unit="half", disable=not state.is_main_process)
+    }
+    of_halves = dict(gather_object(list(found.items()))) if state.num_processes > 1 else found
+    config, labels = models[0].config, find_label_files(root, "validation")
+    references = [
+        labels[find_folder(video_id, labels, root) or video_id].read_events("annotations") for video_id in matches
+    ]
+    scores = []
+    for number in range(len(models)):
+        predictions: dict[str, list] = {video_id: [] for video_id in matches}
+        for index, (video_id, *_) in enumerate(halves):
+            predictions[video_id] += of_halves[index][number]
+        score = average_map(references, list(predictions.values()), config.label_names, metrics="tight")
+        scores.append(100 * score["tight"]["a_mAP"])
+    return scores
+
+
+def _predictions(models: Sequence[OpenVinoModel], half: int, video: Path) -> list[list[dict]]:
+    """What each model finds in a half, which is decoded once."""
+    config = models[0].config
+    frames = (
+        frame for _, frame in iter_frames(video, config.fps, config.frame_size, threads=models[0].decoder_threads)
+    )
+    sound = read_sound(str(video)) if config.sound else None
     return [
-        100 * average_map(references, list(found.values()), config.label_names, metrics="tight")["tight"]["a_mAP"]
-        for found in predictions
+        [prediction_of(spot) for spot in spots_of_half(score_half(model, tokens, sound), config, half, 0.0)]
+        for model, tokens in zip(models, encode_half_with_models(models, frames), strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from comedian.errors import InputError
+from comedian.sharing import is_main_process
 
 EXAMPLE = """\
 comedian export MODEL model-onnx
@@ -53,16 +54,18 @@ def run(args: argparse.Namespace) -> None:
     """Export the model and print what was written."""
     _check(args)
     if args.format == "openvino":
+        # under `accelerate launch`, all processes score int8
         _export_openvino(args)
-    else:
+    elif is_main_process():
         from comedian.conversion.export import export_model
         from comedian.conversion.model_folder import check_output_dir
         from comedian.inference.torch_model import load_model
 
         check_output_dir(args.output_dir)
         export_model(*load_model(args.model, "cpu"), args.output_dir, args.format)
-    for path in sorted(args.output_dir.iterdir()):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if is_main_process():
+        for path in sorted(args.output_dir.iterdir()):
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -87,5 +90,5 @@ def _export_openvino(args: argparse.Namespace) -> None:
         max_loss = MAX_LOSS if args.max_loss is None else args.max_loss
         quantization = Quantization(args.calibrate, args.split or "train", max_loss)
     scores = export_openvino(args.model, args.output_dir, quantization)
-    if scores:
+    if scores and is_main_process():
         print(f"validation, tight average-mAP: {scores['before']:.2f} before int8, {scores['after']:.2f} after")
