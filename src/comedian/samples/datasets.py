@@ -27,6 +27,8 @@ from comedian.video.frame_store import FrameStore, HalfFrames
 
 IGNORE_INDEX = -100
 SAMPLINGS = ("disjoint", "parts", "random", "edges")
+# of tubelets of two frames, half a group of `GOP_FRAMES`: decoded together at a third of the cost of four single clips
+CLIPS_PER_RUN = 4
 
 
 class HalfDataset(Dataset):
@@ -138,7 +140,12 @@ class FrameWindows(Dataset):
     Args:
         halves: the halves that the windows are cut from.
         shape: their sizes.
+
+    Attributes:
+        run_length: windows of a half that stay together, in order of time, when an epoch is shuffled.
     """
+
+    run_length = 1
 
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
@@ -165,11 +172,19 @@ class FrameWindows(Dataset):
             frame.
         """
         key = self.key_of(key)
-        available = self.available_frames(key)
-        frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)
-        if available < self.shape.num_frames:
-            frames = np.concatenate([frames, np.repeat(frames[-1:], self.shape.num_frames - available, axis=0)])
-        return {"frames": torch.from_numpy(frames), "seed": torch.tensor(key.seed)}
+        return {"frames": torch.from_numpy(self.read(key)), "seed": torch.tensor(key.seed)}
+
+    def read(self, key: WindowKey) -> np.ndarray:
+        """Frames of a window, uint8 `(num_frames, height, width, 3)`; see [`FrameWindows.__getitem__`]."""
+        return self._read_run([key])[0]
+
+    def _read_run(self, run: Sequence[WindowKey]) -> list[np.ndarray]:
+        """Frames of windows that follow each other, decoded at once."""
+        size, count = self.shape.num_frames, (len(run) - 1) * self.shape.num_frames + self.available_frames(run[-1])
+        frames = self.halves[run[0].half_index].read(run[0].start, count, self.halves.frame_step)
+        if missing := len(run) * size - count:
+            frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+        return list(frames.reshape(len(run), size, *frames.shape[1:]))
 
     def available_frames(self, key: WindowKey) -> int:
         """Number of frames of a window within its half."""
@@ -286,17 +301,50 @@ class WindowDataset(FrameWindows):
 class ClipDataset(FrameWindows):
     """Every clip of one tubelet, without overlap, for stage 1; the grid starts elsewhere in each half and epoch.
 
+    An epoch is shuffled in runs of a few clips that follow each other: a clip alone costs the frames since its key frame.
+
     Args:
         halves: with or without annotations.
         tubelet_size: frames of a clip at the model's rate.
     """
 
+    run_length = CLIPS_PER_RUN
+
     def __init__(self, halves: HalfDataset, tubelet_size: int):
         super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
+        # of the batches that are being read, so that `__getitem__` stays the one method that makes a sample
+        self._frames: dict[WindowKey, np.ndarray] = {}
 
     def __len__(self) -> int:
         """Clips of an epoch."""
         return sum(map(self.clips_of, range(len(self.halves))))
+
+    def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
+        """Read a batch; clips of a run are decoded at once."""
+        keys = [self.key_of(key) for key in keys]
+        try:
+            for run in self.runs(keys):
+                self._frames.update(zip(run, self._read_run(run), strict=True))
+            return [self[key] for key in keys]
+        finally:
+            for key in keys:
+                self._frames.pop(key, None)
+
+    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
+        """Split a batch where a clip does not begin at the end of the one before it."""
+        clip = self.shape.num_frames * self.halves.frame_step
+        runs: list[list[WindowKey]] = []
+        for key in keys:
+            if runs and (runs[-1][-1].half_index, runs[-1][-1].start + clip) == (key.half_index, key.start):
+                runs[-1].append(key)
+            else:
+                runs.append([key])
+        return runs
+
+    def read(self, key: WindowKey) -> np.ndarray:
+        """Frames of a clip: those of its run, if that is being read."""
+        frames = self._frames.get(key)
+        return super().read(key) if frames is None else frames
 
     def clips_of(self, index: int) -> int:
         """Clips of one half: one fewer than fit if the offset of the grid needs the space."""
@@ -385,12 +433,11 @@ class WindowSampler(Sampler[WindowKey]):
 
     def __iter__(self) -> Iterator[WindowKey]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        keys = [
-            (index, int(start))
-            for index in range(len(self.dataset.halves))
-            for start in self.dataset.draw_starts(index, rng)
-        ]
-        seeds = rng.integers(2**62, size=len(keys)).tolist()
-        for position in rng.permutation(len(keys)).tolist():
-            index, start = keys[position]
-            yield WindowKey(index, start, seeds[position])
+        starts = [self.dataset.draw_starts(index, rng).tolist() for index in range(len(self.dataset.halves))]
+        seeds = iter(rng.integers(2**62, size=sum(map(len, starts))).tolist())
+        runs, length = [], self.dataset.run_length
+        for index, of_half in enumerate(starts):
+            keys = [WindowKey(index, start, next(seeds)) for start in of_half]
+            runs += [keys[first : first + length] for first in range(0, len(keys), length)]
+        for number in rng.permutation(len(runs)).tolist():
+            yield from runs[number]
