@@ -1,11 +1,12 @@
 """What users of `transformers.Trainer` give and expect: it works here too, or is refused by name."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 
 from comedian.errors import InputError
 from comedian.models import (
@@ -17,6 +18,7 @@ from comedian.models import (
     ComedianVideoProcessor,
 )
 from comedian.samples.augmentation import AugmentationSettings
+from comedian.samples.batches import BatchReader
 from comedian.samples.datasets import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
@@ -92,6 +94,19 @@ def test_any_map_style_data_set_trains(windows, kind, tmp_path):
     assert not torch.equal(trainer.model.classifier.weight, before)
     trainer.save_model()
     assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("settings", [{"dataloader_num_workers": 1}, {"accelerator_config": {"dispatch_batches": True}}])
+def test_threads_read_what_processes_read(windows, settings, tmp_path):
+    model = make_model()
+    trained = [make_trainer(tmp_path, deepcopy(model), chosen, train_dataset=windows) for chosen in ({}, settings)]
+    in_threads = [isinstance(trainer.get_train_dataloader().dataset, BatchReader) for trainer in trained]
+    assert in_threads == [True, False]
+    for trainer in trained:
+        set_seed(0)
+        trainer.train()
+    one, other = (trainer.model.state_dict() for trainer in trained)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_predictions_metrics_and_several_sets(halves, tmp_path):

@@ -174,6 +174,14 @@ class FrameWindows(Dataset):
         key = self.key_of(key)
         return {"frames": torch.from_numpy(self.read(key)), "seed": torch.tensor(key.seed)}
 
+    def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
+        """Read a batch."""
+        return [self[key] for key in keys]
+
+    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
+        """Split a batch into the parts that are read together: here each window by itself."""
+        return [[key] for key in keys]
+
     def read(self, key: WindowKey) -> np.ndarray:
         """Frames of a window, uint8 `(num_frames, height, width, 3)`; see [`FrameWindows.__getitem__`]."""
         return self._read_run([key])[0]

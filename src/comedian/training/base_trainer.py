@@ -34,7 +34,9 @@ from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
+from comedian.samples.batches import BatchReader, finished
 from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, collate_windows
+from comedian.sharing import cores_of_process
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.epoch_lines import EpochLines, StepBar
 from comedian.training.run_record import RunClock, record_stage
@@ -183,6 +185,27 @@ class StageTrainer(Trainer):
             return super()._get_train_sampler(dataset)
         self.window_sampler = WindowSampler(dataset, self.args.seed)
         return self.window_sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Without worker processes, threads on all cores read the next batch while the model trains on one."""
+        args, dataset = self.args, self.train_dataset
+        # the process that dispatches batches to the others would have to send futures
+        if args.dataloader_num_workers or self.accelerator.dispatch_batches or not isinstance(dataset, FrameWindows):
+            return super().get_train_dataloader()
+        pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+        reader = BatchReader(dataset, self.data_collator, cores_of_process(), pin_memory)
+        loader = DataLoader(
+            reader,
+            batch_size=self._train_batch_size,
+            sampler=self._get_train_sampler(),
+            drop_last=args.dataloader_drop_last,
+            collate_fn=reader.collate_fn,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        """Wait for the batches that threads read."""
+        return super().get_batch_samples(map(finished, epoch_iterator), num_batches, device)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight matrices and ViSwin's bias tables decay: no biases, norms, position tables, class or mask tokens."""
