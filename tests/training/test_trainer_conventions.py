@@ -22,7 +22,7 @@ from comedian.samples.batches import BatchReader
 from comedian.samples.datasets import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
-from comedian.training.base_trainer import RunClock
+from comedian.training.base_trainer import RunClock, StageTrainer
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.spotting_config import SpottingConfig
@@ -96,7 +96,9 @@ def test_any_map_style_data_set_trains(windows, kind, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("settings", [{"dataloader_num_workers": 1}, {"accelerator_config": {"dispatch_batches": True}}])
+@pytest.mark.parametrize(
+    "settings", [{"dataloader_num_workers": 1}, {"accelerator_config": {"dispatch_batches": True}}]
+)
 def test_threads_read_what_processes_read(windows, settings, tmp_path):
     model = make_model()
     trained = [make_trainer(tmp_path, deepcopy(model), chosen, train_dataset=windows) for chosen in ({}, settings)]
@@ -107,6 +109,32 @@ def test_threads_read_what_processes_read(windows, settings, tmp_path):
         trainer.train()
     one, other = (trainer.model.state_dict() for trainer in trained)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_training_device_converts_colours(windows, num_workers, tmp_path, monkeypatch):
+    """Forced here: on a CPU, the readers do it."""
+
+    class Recorder(SpottingTrainer):
+        def augment_windows(self, windows):
+            self.frames = windows["frames"]
+            return super().augment_windows(windows)
+
+    def train() -> Recorder:
+        settings = {"max_steps": 2, "per_device_train_batch_size": 2, "dataloader_num_workers": num_workers}
+        unused = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
+        args = SpottingConfig(output_dir=str(tmp_path), **settings, **unused)
+        trainer = Recorder(make_model(), args, train_dataset=windows)
+        trainer.train()
+        return trainer
+
+    by_reader = train()
+    monkeypatch.setattr(StageTrainer, "converts_colours", True)
+    by_device = train()
+    assert (by_reader.frames.int() - by_device.frames.int()).abs().max() <= 3
+    assert not torch.equal(by_reader.frames, by_device.frames)
+    # nothing is left switched on
+    assert "frames" in windows[0]
 
 
 def test_predictions_metrics_and_several_sets(halves, tmp_path):

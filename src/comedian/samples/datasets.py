@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
 from comedian.models.time_grid_comedian import token_timestamps_s
+from comedian.samples.colours import YUV
 from comedian.samples.windows import (
     disjoint_starts,
     edge_starts,
@@ -143,9 +144,11 @@ class FrameWindows(Dataset):
 
     Attributes:
         run_length: windows of a half that stay together, in order of time, when an epoch is shuffled.
+        yuv: read frames as they are stored; see [`comedian.samples.colours.rgb_of_yuv`].
     """
 
     run_length = 1
+    yuv = False
 
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
@@ -169,10 +172,10 @@ class FrameWindows(Dataset):
 
         Returns:
             `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last
-            frame.
+            frame. With `yuv`, `y`, `u` and `v` in place of `frames`, see [`HalfFrames.read_yuv`].
         """
         key = self.key_of(key)
-        return {"frames": torch.from_numpy(self.read(key)), "seed": torch.tensor(key.seed)}
+        return self.read(key) | {"seed": torch.tensor(key.seed)}
 
     def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
         """Read a batch."""
@@ -182,17 +185,21 @@ class FrameWindows(Dataset):
         """Split a batch into the parts that are read together: here each window by itself."""
         return [[key] for key in keys]
 
-    def read(self, key: WindowKey) -> np.ndarray:
-        """Frames of a window, uint8 `(num_frames, height, width, 3)`; see [`FrameWindows.__getitem__`]."""
+    def read(self, key: WindowKey) -> dict[str, Tensor]:
+        """Frames of a window: what [`FrameWindows.__getitem__`] returns without the seed."""
         return self._read_run([key])[0]
 
-    def _read_run(self, run: Sequence[WindowKey]) -> list[np.ndarray]:
+    def _read_run(self, run: Sequence[WindowKey]) -> list[dict[str, Tensor]]:
         """Frames of windows that follow each other, decoded at once."""
-        size, count = self.shape.num_frames, (len(run) - 1) * self.shape.num_frames + self.available_frames(run[-1])
-        frames = self.halves[run[0].half_index].read(run[0].start, count, self.halves.frame_step)
-        if missing := len(run) * size - count:
-            frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-        return list(frames.reshape(len(run), size, *frames.shape[1:]))
+        half, size = self.halves[run[0].half_index], self.shape.num_frames
+        count = (len(run) - 1) * size + self.available_frames(run[-1])
+        wanted = (run[0].start, count, self.halves.frame_step)
+        pixels = dict(zip(YUV, half.read_yuv(*wanted), strict=True)) if self.yuv else {"frames": half.read(*wanted)}
+        windows = {
+            name: torch.from_numpy(_extended(of_run, len(run) * size)).unflatten(0, (len(run), size))
+            for name, of_run in pixels.items()
+        }
+        return [dict(zip(windows, window, strict=True)) for window in zip(*windows.values(), strict=True)]
 
     def available_frames(self, key: WindowKey) -> int:
         """Number of frames of a window within its half."""
@@ -213,6 +220,12 @@ class FrameWindows(Dataset):
         if self.shape.sampling == "parts":
             return part_starts(length, window, self.shape.windows_per_half, rng)
         return disjoint_starts(length, window, rng, self.shape.windows_per_half)
+
+
+def _extended(frames: np.ndarray, length: int) -> np.ndarray:
+    """Repeat the last frame up to a length."""
+    missing = length - len(frames)
+    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames
 
 
 @dataclass(frozen=True)
@@ -321,7 +334,7 @@ class ClipDataset(FrameWindows):
     def __init__(self, halves: HalfDataset, tubelet_size: int):
         super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
         # of the batches that are being read, so that `__getitem__` stays the one method that makes a sample
-        self._frames: dict[WindowKey, np.ndarray] = {}
+        self._frames: dict[WindowKey, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
         """Clips of an epoch."""
@@ -349,10 +362,9 @@ class ClipDataset(FrameWindows):
                 runs.append([key])
         return runs
 
-    def read(self, key: WindowKey) -> np.ndarray:
+    def read(self, key: WindowKey) -> dict[str, Tensor]:
         """Frames of a clip: those of its run, if that is being read."""
-        frames = self._frames.get(key)
-        return super().read(key) if frames is None else frames
+        return self._frames.get(key) or super().read(key)
 
     def clips_of(self, index: int) -> int:
         """Clips of one half: one fewer than fit if the offset of the grid needs the space."""
@@ -413,15 +425,25 @@ def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         Each field of the windows stacked. Smaller frames are padded at the bottom and on the right to the largest, and
         `frame_sizes` int64 `(batch_size, 2)`, which is there only then, holds the height and width of each.
     """
-    sizes = torch.tensor([window["frames"].shape[1:3] for window in windows])
-    if (sizes == sizes[0]).all():
+    sizes = {
+        name: torch.tensor([window[name].shape[1:3] for window in windows])
+        for name in ("frames", *YUV)
+        if name in windows[0]
+    }
+    frame_sizes = sizes["y" if "y" in sizes else "frames"]
+    if (frame_sizes == frame_sizes[0]).all():
         return default_collate(windows)
-    missing = sizes.amax(dim=0) - sizes
-    padded = [
-        window | {"frames": F.pad(window["frames"], (0, 0, 0, right, 0, bottom))}
-        for window, (bottom, right) in zip(windows, missing.tolist(), strict=True)
-    ]
-    return default_collate(padded) | {"frame_sizes": sizes}
+    padded = [dict(window) for window in windows]
+    for name, of_windows in sizes.items():
+        channels = (0, 0) if name == "frames" else ()
+        for window, (bottom, right) in zip(padded, (of_windows.amax(dim=0) - of_windows).tolist(), strict=True):
+            window[name] = F.pad(window[name], (*channels, 0, right, 0, bottom))
+    return default_collate(padded) | {"frame_sizes": frame_sizes}
+
+
+def can_read_yuv(dataset: Dataset) -> bool:
+    """Whether a data set has the switch `yuv`, and no samples of its own, which may be made of RGB frames."""
+    return isinstance(dataset, FrameWindows) and type(dataset).__getitem__.__module__ == __name__
 
 
 class WindowSampler(Sampler[WindowKey]):

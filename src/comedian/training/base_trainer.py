@@ -6,6 +6,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,8 @@ from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
 from comedian.samples.batches import BatchReader, finished
-from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, collate_windows
+from comedian.samples.colours import with_rgb_frames
+from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, can_read_yuv, collate_windows
 from comedian.sharing import cores_of_process
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.epoch_lines import EpochLines, StepBar
@@ -186,18 +188,32 @@ class StageTrainer(Trainer):
         self.window_sampler = WindowSampler(dataset, self.args.seed)
         return self.window_sampler
 
+    @property
+    def converts_colours(self) -> bool:
+        """Whether the training device converts frames to RGB, rather than the CPU that reads them."""
+        return self.args.device.type != "cpu"
+
     def get_train_dataloader(self) -> DataLoader:
-        """Without worker processes, threads on all cores read the next batch while the model trains on one."""
+        """Without worker processes, threads on all cores read the next batch while the model trains on one.
+
+        Where the training device is not a CPU, it converts the colours.
+        """
         args, dataset = self.args, self.train_dataset
-        # the process that dispatches batches to the others would have to send futures
-        if args.dataloader_num_workers or self.accelerator.dispatch_batches or not isinstance(dataset, FrameWindows):
+        if not isinstance(dataset, FrameWindows):
             return super().get_train_dataloader()
+        if self.converts_colours and can_read_yuv(dataset):
+            dataset = copy(dataset)
+            dataset.yuv = True
+        # the process that dispatches batches to the others would have to send futures
+        if args.dataloader_num_workers or self.accelerator.dispatch_batches:
+            sampler = self._get_train_sampler
+            return self._get_dataloader(dataset, "Training", self._train_batch_size, sampler, is_training=True)
         pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
         reader = BatchReader(dataset, self.data_collator, cores_of_process(), pin_memory)
         loader = DataLoader(
             reader,
             batch_size=self._train_batch_size,
-            sampler=self._get_train_sampler(),
+            sampler=self._get_train_sampler(dataset),
             drop_last=args.dataloader_drop_last,
             collate_fn=reader.collate_fn,
         )
@@ -238,7 +254,8 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
         """Augment the windows on the device, then step as usual; processes share the statistics of batch norms."""
-        loss = super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+        windows = with_rgb_frames(self._prepare_inputs(inputs))
+        loss = super().training_step(model, self.augment_windows(windows), *args, **kwargs)
         self._step_losses.append(loss)
         if self.args.world_size > 1:
             for norm in self.model.modules():
