@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
@@ -425,20 +425,31 @@ def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         Each field of the windows stacked. Smaller frames are padded at the bottom and on the right to the largest, and
         `frame_sizes` int64 `(batch_size, 2)`, which is there only then, holds the height and width of each.
     """
-    sizes = {
-        name: torch.tensor([window[name].shape[1:3] for window in windows])
-        for name in ("frames", *YUV)
-        if name in windows[0]
-    }
-    frame_sizes = sizes["y" if "y" in sizes else "frames"]
-    if (frame_sizes == frame_sizes[0]).all():
-        return default_collate(windows)
-    padded = [dict(window) for window in windows]
-    for name, of_windows in sizes.items():
-        channels = (0, 0) if name == "frames" else ()
-        for window, (bottom, right) in zip(padded, (of_windows.amax(dim=0) - of_windows).tolist(), strict=True):
-            window[name] = F.pad(window[name], (*channels, 0, right, 0, bottom))
-    return default_collate(padded) | {"frame_sizes": frame_sizes}
+    images = [name for name in ("frames", *YUV) if name in windows[0]]
+    batch = default_collate([{name: window[name] for name in window if name not in images} for window in windows])
+    for name in images:
+        of_windows = [window[name] for window in windows]
+        sizes = torch.tensor([pixels.shape[1:3] for pixels in of_windows])
+        if (sizes != sizes[0]).any():
+            channels = (0, 0) if name == "frames" else ()
+            missing = (sizes.amax(dim=0) - sizes).tolist()
+            of_windows = [
+                F.pad(pixels, (*channels, 0, right, 0, bottom))
+                for pixels, (bottom, right) in zip(of_windows, missing, strict=True)
+            ]
+            if name in ("frames", "y"):
+                batch["frame_sizes"] = sizes
+        batch[name] = _stacked(of_windows)
+    return batch
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    if get_worker_info() is not None:
+        # into memory that is shared with the process that trains
+        return default_collate(images)
+    # NumPy asks Linux for large pages, without which most of the time goes into getting memory
+    batch = np.empty((len(images), *images[0].shape), images[0].numpy().dtype)
+    return torch.stack(images, out=torch.from_numpy(batch))
 
 
 def can_read_yuv(dataset: Dataset) -> bool:
