@@ -342,14 +342,14 @@ class ClipDataset(FrameWindows):
 
     def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
         """Read a batch; clips of a run are decoded at once."""
-        keys = [self.key_of(key) for key in keys]
+        clips = [self.key_of(key) for key in keys]
         try:
-            for run in self.runs(keys):
+            for run in self.runs(clips):
                 self._frames.update(zip(run, self._read_run(run), strict=True))
-            return [self[key] for key in keys]
+            return [self[clip] for clip in clips]
         finally:
-            for key in keys:
-                self._frames.pop(key, None)
+            for clip in clips:
+                self._frames.pop(clip, None)
 
     def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
         """Split a batch where a clip does not begin at the end of the one before it."""
@@ -453,7 +453,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
 
 
 def can_read_yuv(dataset: Dataset) -> bool:
-    """Whether a data set has the switch `yuv`, and no samples of its own, which may be made of RGB frames."""
+    """Whether a data set has the switch `yuv` and the `__getitem__` of this module: another one may use the RGB frames."""
     return isinstance(dataset, FrameWindows) and type(dataset).__getitem__.__module__ == __name__
 
 

@@ -153,18 +153,17 @@ class HalfFrames:
         """
         wanted = self._range(start, count, step)
         half_size = -(-self.height // 2), -(-self.width // 2)
-        planes = tuple(
-            np.empty((count, *size), np.uint8) for size in ((self.height, self.width), half_size, half_size)
-        )
+        y = np.empty((count, self.height, self.width), np.uint8)
+        u, v = (np.empty((count, *half_size), np.uint8) for _ in range(2))
 
         def copy(picture: av.VideoFrame, index: int) -> None:
             if picture.format.name != "yuv420p":
                 raise ValueError(picture.format.name)
-            for plane, pixels in zip(picture.planes, planes, strict=True):
+            for plane, pixels in zip(picture.planes, (y, u, v), strict=True):
                 pixels[index] = _rows(plane, *pixels.shape[1:])
 
         self._read(wanted, copy)
-        return planes
+        return y, u, v
 
     def sound(self) -> np.ndarray | None:
         """The half's spectrogram, see [`open_sound`]."""
