@@ -13,6 +13,8 @@ for _variable, _folder in {
 }.items():
     os.environ[_variable] = os.path.join(_CACHE.name, _folder)
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Models of tests are small: threads of one product would only wait for each other. For all programs that tests start, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 
 from hub_stand_in import TOKEN, HubStandIn  # noqa: E402
@@ -22,9 +24,6 @@ os.environ["HF_ENDPOINT"] = _HUB.url
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-
-# workers that run beside each other share the cores
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)

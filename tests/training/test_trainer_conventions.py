@@ -19,7 +19,14 @@ from comedian.models import (
 )
 from comedian.samples.augmentation import AugmentationSettings
 from comedian.samples.batches import BatchReader
-from comedian.samples.datasets import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
+from comedian.samples.datasets import (
+    ClipDataset,
+    HalfDataset,
+    TargetSettings,
+    WindowDataset,
+    WindowShape,
+    collate_windows,
+)
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
 from comedian.training.base_trainer import RunClock, StageTrainer
@@ -135,6 +142,9 @@ def test_the_training_device_converts_colours(windows, num_workers, tmp_path, mo
     assert not torch.equal(by_reader.frames, by_device.frames)
     # nothing is left switched on
     assert "frames" in windows[0]
+    own = make_trainer(tmp_path, train_dataset=windows, data_collator=lambda windows: collate_windows(windows))
+    (batch,), _ = own.get_batch_samples(iter(own.get_train_dataloader()), 1, own.args.device)
+    assert "frames" in batch
 
 
 def test_predictions_metrics_and_several_sets(halves, tmp_path):

@@ -14,8 +14,8 @@ Batch = dict[str, Tensor]
 class BatchReader(Dataset):
     """A data set of windows whose batches are futures, which threads fulfil in the background.
 
-    Decoders release Python's lock, so threads use all cores, and a batch is not copied from another process, which takes as
-    long as decoding it. Give a `DataLoader` the method `collate_fn`, and no workers.
+    Decoders release Python's lock, so threads use all cores, and no batch is copied from another process, which takes about
+    as long as decoding it. Give a `DataLoader` the method `collate_fn`, and no workers.
 
     Args:
         dataset: the windows; its methods are called by several threads at once.

@@ -453,7 +453,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
 
 
 def can_read_yuv(dataset: Dataset) -> bool:
-    """Whether a data set has the switch `yuv` and the `__getitem__` of this module: another one may use the RGB frames."""
+    """Whether a data set has the switch `yuv`, and the `__getitem__` of this module: another one may use the RGB frames."""
     return isinstance(dataset, FrameWindows) and type(dataset).__getitem__.__module__ == __name__
 
 

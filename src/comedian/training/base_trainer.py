@@ -201,7 +201,8 @@ class StageTrainer(Trainer):
         args, dataset = self.args, self.train_dataset
         if not isinstance(dataset, FrameWindows):
             return super().get_train_dataloader()
-        if self.converts_colours and can_read_yuv(dataset):
+        # others may use the RGB frames
+        if self.converts_colours and self.data_collator is collate_windows and can_read_yuv(dataset):
             dataset = copy(dataset)
             dataset.yuv = True
         # the process that dispatches batches to the others would have to send futures
