@@ -242,8 +242,8 @@ def test_the_clock_goes_on_when_callbacks_are_restored(windows, tmp_path):
     assert math.isfinite(stored) and trainer.clock.read_s() >= stored > 0
 
 
-def make_contrastive():
-    heads = {"projector_sizes": [12, 8], "predictor_sizes": [8], "queue_size": 8}
+def make_contrastive(**heads):
+    heads = {"projector_sizes": [12, 8], "predictor_sizes": [8], "queue_size": 8} | heads
     return ComedianForContrastivePretraining(tiny_config(contrastive_config=ComedianContrastiveConfig(**heads)))
 
 
@@ -254,6 +254,17 @@ def test_stage_1_refuses_what_it_has_not(halves, tmp_path):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips, compute_metrics=len)
     with pytest.raises(InputError, match="nothing to predict"):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips).predict(clips)
+
+
+@pytest.mark.parametrize("use_batch_keys", [False, True])
+def test_clips_that_are_compared_with_each_other_are_not_neighbours(halves, use_batch_keys, tmp_path):
+    """In runs of four, three of four clips are followed by the next one of their half."""
+    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no")
+    clips = ClipDataset(halves["train"], tubelet_size=1)
+    trainer = ContrastiveTrainer(make_contrastive(use_batch_keys=use_batch_keys), args, train_dataset=clips)
+    keys = list(trainer._get_train_sampler())
+    followed = 1 - len(clips.runs(keys)) / len(keys)
+    assert followed < 0.2 if use_batch_keys else followed > 0.6
 
 
 class Views(Dataset):

@@ -323,6 +323,7 @@ class ClipDataset(FrameWindows):
     """Every clip of one tubelet, without overlap, for stage 1; the grid starts elsewhere in each half and epoch.
 
     An epoch is shuffled in runs of a few clips that follow each other: a clip alone costs the frames since its key frame.
+    A model with `use_batch_keys` takes them one by one.
 
     Args:
         halves: with or without annotations.
@@ -464,6 +465,7 @@ class WindowSampler(Sampler[WindowKey]):
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
+        self.run_length = dataset.run_length
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -476,7 +478,7 @@ class WindowSampler(Sampler[WindowKey]):
         rng = np.random.default_rng((self.seed, self.epoch))
         starts = [self.dataset.draw_starts(index, rng).tolist() for index in range(len(self.dataset.halves))]
         seeds = iter(rng.integers(2**62, size=sum(map(len, starts))).tolist())
-        runs, length = [], self.dataset.run_length
+        runs, length = [], self.run_length
         for index, of_half in enumerate(starts):
             keys = [WindowKey(index, start, next(seeds)) for start in of_half]
             runs += [keys[first : first + length] for first in range(0, len(keys), length)]
