@@ -21,20 +21,25 @@ from comedian.samples.augmentation import BLUR_RADIUS, AugmentationSettings, aug
 from comedian.training.run_record import describe_hardware
 
 
-def interleaved(ways: Mapping[str, Callable[[], object]], repeats: int = 5, warm_up: int = 1) -> dict[str, float]:
-    """Median wall seconds of each way, until the accelerator is done, if there is one.
+def interleaved(
+    ways: Mapping[str, Callable[[], object]],
+    repeats: int = 5,
+    warm_up: int = 1,
+    clock_s: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median seconds of each way, of wall time by default, until the accelerator is done, if there is one.
 
     The ways take turns, so that a busy machine slows all of them alike.
     """
     times_s: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + repeats):
         for name, way in ways.items():
-            start_s = time.perf_counter()
+            start_s = clock_s()
             way()
             if torch.accelerator.is_available():
                 torch.accelerator.synchronize()
             if turn >= warm_up:
-                times_s[name].append(time.perf_counter() - start_s)
+                times_s[name].append(clock_s() - start_s)
     return {name: median(of_way) for name, of_way in times_s.items()}
 
 

@@ -1,11 +1,12 @@
 """What users of `transformers.Trainer` give and expect: it works here too, or is refused by name."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 
 from comedian.errors import InputError
 from comedian.models import (
@@ -17,10 +18,18 @@ from comedian.models import (
     ComedianVideoProcessor,
 )
 from comedian.samples.augmentation import AugmentationSettings
-from comedian.samples.datasets import ClipDataset, HalfDataset, TargetSettings, WindowDataset, WindowShape
+from comedian.samples.batches import BatchReader
+from comedian.samples.datasets import (
+    ClipDataset,
+    HalfDataset,
+    TargetSettings,
+    WindowDataset,
+    WindowShape,
+    collate_windows,
+)
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
-from comedian.training.base_trainer import RunClock
+from comedian.training.base_trainer import RunClock, StageTrainer
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.spotting_config import SpottingConfig
@@ -92,6 +101,50 @@ def test_any_map_style_data_set_trains(windows, kind, tmp_path):
     assert not torch.equal(trainer.model.classifier.weight, before)
     trainer.save_model()
     assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"dataloader_num_workers": 1}, {"accelerator_config": {"dispatch_batches": True}}]
+)
+def test_threads_read_what_processes_read(windows, settings, tmp_path):
+    model = make_model()
+    trained = [make_trainer(tmp_path, deepcopy(model), chosen, train_dataset=windows) for chosen in ({}, settings)]
+    in_threads = [isinstance(trainer.get_train_dataloader().dataset, BatchReader) for trainer in trained]
+    assert in_threads == [True, False]
+    for trainer in trained:
+        set_seed(0)
+        trainer.train()
+    one, other = (trainer.model.state_dict() for trainer in trained)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_training_device_converts_colours(windows, num_workers, tmp_path, monkeypatch):
+    """Forced here: on a CPU, the readers do it."""
+
+    class Recorder(SpottingTrainer):
+        def augment_windows(self, windows):
+            self.frames = windows["frames"]
+            return super().augment_windows(windows)
+
+    def train() -> Recorder:
+        settings = {"max_steps": 2, "per_device_train_batch_size": 2, "dataloader_num_workers": num_workers}
+        unused = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
+        args = SpottingConfig(output_dir=str(tmp_path), **settings, **unused)
+        trainer = Recorder(make_model(), args, train_dataset=windows)
+        trainer.train()
+        return trainer
+
+    by_reader = train()
+    monkeypatch.setattr(StageTrainer, "converts_colours", True)
+    by_device = train()
+    assert (by_reader.frames.int() - by_device.frames.int()).abs().max() <= 3
+    assert not torch.equal(by_reader.frames, by_device.frames)
+    # nothing is left switched on
+    assert "frames" in windows[0]
+    own = make_trainer(tmp_path, train_dataset=windows, data_collator=lambda windows: collate_windows(windows))
+    (batch,), _ = own.get_batch_samples(iter(own.get_train_dataloader()), 1, own.args.device)
+    assert "frames" in batch
 
 
 def test_predictions_metrics_and_several_sets(halves, tmp_path):
@@ -189,8 +242,8 @@ def test_the_clock_goes_on_when_callbacks_are_restored(windows, tmp_path):
     assert math.isfinite(stored) and trainer.clock.read_s() >= stored > 0
 
 
-def make_contrastive():
-    heads = {"projector_sizes": [12, 8], "predictor_sizes": [8], "queue_size": 8}
+def make_contrastive(**heads):
+    heads = {"projector_sizes": [12, 8], "predictor_sizes": [8], "queue_size": 8} | heads
     return ComedianForContrastivePretraining(tiny_config(contrastive_config=ComedianContrastiveConfig(**heads)))
 
 
@@ -201,6 +254,17 @@ def test_stage_1_refuses_what_it_has_not(halves, tmp_path):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips, compute_metrics=len)
     with pytest.raises(InputError, match="nothing to predict"):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips).predict(clips)
+
+
+@pytest.mark.parametrize("use_batch_keys", [False, True])
+def test_clips_that_are_compared_with_each_other_are_not_neighbours(halves, use_batch_keys, tmp_path):
+    """In runs of four, three of four clips are followed by the next one of their half."""
+    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no")
+    clips = ClipDataset(halves["train"], tubelet_size=1)
+    trainer = ContrastiveTrainer(make_contrastive(use_batch_keys=use_batch_keys), args, train_dataset=clips)
+    keys = list(trainer._get_train_sampler())
+    followed = 1 - len(clips.runs(keys)) / len(keys)
+    assert followed < 0.2 if use_batch_keys else followed > 0.6
 
 
 class Views(Dataset):

@@ -61,10 +61,7 @@ def test_random_access_equals_reading_all(half, everything, data):
     step = data.draw(st.integers(1, 3 * GOP_FRAMES))
     start = data.draw(st.integers(0, half.num_frames - 1))
     count = data.draw(st.integers(0, (half.num_frames - 1 - start) // step + 1))
-    threads = data.draw(st.integers(1, 3))
-    assert np.array_equal(
-        half.read(start, count, step, threads=threads), everything[start : start + count * step : step]
-    )
+    assert np.array_equal(half.read(start, count, step), everything[start : start + count * step : step])
 
 
 def test_a_window_costs_no_full_decode(half, monkeypatch):

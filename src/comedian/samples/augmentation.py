@@ -72,49 +72,55 @@ def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets:
         (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as shares),
         `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
     """
-    samples = [_draw_sample(seed, settings, num_tubelets) for seed in seeds.tolist()]
-    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-
-def _draw_sample(seed: int, settings: AugmentationSettings, num_tubelets: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    chance = torch.rand(3, generator=generator)
-    span = 2 * torch.rand(3, generator=generator) - 1
-    jitter = 1 + span * torch.tensor([settings.brightness, settings.contrast, settings.saturation])
-    jitter = torch.where(chance[1] < settings.jitter_prob, jitter, 1.0)
-    sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * torch.rand((), generator=generator)
-    weight = torch.tensor(1.0)
-    shift = 2 * torch.rand(2, generator=generator) - 1
-    if settings.mixup_alpha > 0:
-        concentration = torch.full((2,), settings.mixup_alpha)
-        weight = torch._sample_dirichlet(concentration, generator=generator)[0]
-    mask_noise = torch.rand(num_tubelets, generator=generator)
-    more_chance = torch.rand(2, generator=generator)
-    hue = settings.hue * (2 * torch.rand((), generator=generator) - 1)
+    numbers = torch.stack([_draw_numbers(seed, settings.mixup_alpha, num_tubelets) for seed in seeds.tolist()])
+    parts = numbers.split([3, 3, 1, 2, 1, num_tubelets, 2, 1, 2 * CROP_ATTEMPTS, 2], dim=1)
+    chance, span, sigma, shift, weight, mask_noise, more_chance, turn, boxes, place = parts
+    jitters = chance[:, 1] < settings.jitter_prob
+    ranges = torch.tensor([settings.brightness, settings.contrast, settings.saturation])
+    jitter = torch.where(jitters[:, None], 1 + (2 * span - 1) * ranges, 1.0)
+    sigma = BLUR_SIGMA[0] + (BLUR_SIGMA[1] - BLUR_SIGMA[0]) * sigma[:, 0]
     return {
-        "flip": chance[0] < settings.flip_prob,
-        "brightness": jitter[0],
-        "contrast": jitter[1],
-        "saturation": torch.where(more_chance[0] < settings.grey_prob, 0.0, jitter[2]),
-        "hue": torch.where(chance[1] < settings.jitter_prob, hue, 0.0),
-        "solarize": more_chance[1] < settings.solarize_prob,
-        "crop": _draw_crop(settings.min_crop_scale, generator),
-        "sigma": torch.where(chance[2] < settings.blur_prob, sigma, 0.0),
-        "shift": shift,
-        "mixup_weights": weight,
+        "flip": chance[:, 0] < settings.flip_prob,
+        "brightness": jitter[:, 0],
+        "contrast": jitter[:, 1],
+        "saturation": torch.where(more_chance[:, 0] < settings.grey_prob, 0.0, jitter[:, 2]),
+        "hue": torch.where(jitters, settings.hue * (2 * turn[:, 0] - 1), 0.0),
+        "solarize": more_chance[:, 1] < settings.solarize_prob,
+        "crop": _crops(settings.min_crop_scale, boxes.unflatten(1, (CROP_ATTEMPTS, 2)), place),
+        "sigma": torch.where(chance[:, 2] < settings.blur_prob, sigma, 0.0),
+        "shift": 2 * shift - 1,
+        "mixup_weights": weight[:, 0],
         "mask_noise": mask_noise,
     }
 
 
-def _draw_crop(min_scale: float, generator: torch.Generator) -> Tensor:
-    """Height, width, top and left of a crop as shares of the frame, `(4,)`."""
-    draws = torch.rand(CROP_ATTEMPTS, 2, generator=generator)
-    area = min_scale + (1 - min_scale) * draws[:, 0]
-    aspect = CROP_ASPECTS[0] * (CROP_ASPECTS[1] / CROP_ASPECTS[0]) ** draws[:, 1]
-    sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=1)
-    fitting = sides[(sides <= 1).all(dim=1)]
-    sides = fitting[0] if len(fitting) else torch.ones(2)
-    return torch.cat([sides, (1 - sides) * torch.rand(2, generator=generator)])
+def _draw_numbers(seed: int, mixup_alpha: float, num_tubelets: int) -> Tensor:
+    """All numbers that a sample's parameters are made of, in [0, 1]; its share in mixup is the tenth.
+
+    Nothing else is done sample by sample: a batch may have a thousand of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first, weight = torch.rand(9, generator=generator), torch.ones(1)
+    if mixup_alpha > 0:
+        weight = torch._sample_dirichlet(torch.full((2,), mixup_alpha), generator=generator)[:1]
+    return torch.cat([first, weight, torch.rand(num_tubelets + 5 + 2 * CROP_ATTEMPTS, generator=generator)])
+
+
+def _crops(min_scale: float, boxes: Tensor, place: Tensor) -> Tensor:
+    """Height, width, top and left of crops as shares of the frame, `(batch_size, 4)`.
+
+    Args:
+        min_scale: the smallest share of the area.
+        boxes: random numbers `(batch_size, CROP_ATTEMPTS, 2)`, which set area and shape of each attempt.
+        place: random numbers `(batch_size, 2)`.
+    """
+    area = min_scale + (1 - min_scale) * boxes[..., 0]
+    aspect = CROP_ASPECTS[0] * (CROP_ASPECTS[1] / CROP_ASPECTS[0]) ** boxes[..., 1]
+    sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=2)
+    fits = (sides <= 1).all(dim=2)
+    first = sides[torch.arange(len(sides)), fits.int().argmax(dim=1)]
+    sides = torch.where(fits.any(dim=1, keepdim=True), first, 1.0)
+    return torch.cat([sides, (1 - sides) * place], dim=1)
 
 
 def augment(

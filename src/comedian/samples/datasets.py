@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
 from comedian.models.time_grid_comedian import token_timestamps_s
+from comedian.samples.colours import YUV
 from comedian.samples.windows import (
     disjoint_starts,
     edge_starts,
@@ -27,6 +28,8 @@ from comedian.video.frame_store import FrameStore, HalfFrames
 
 IGNORE_INDEX = -100
 SAMPLINGS = ("disjoint", "parts", "random", "edges")
+# of tubelets of two frames, half a group of `GOP_FRAMES`: decoded together at a third of the cost of four single clips
+CLIPS_PER_RUN = 4
 
 
 class HalfDataset(Dataset):
@@ -138,7 +141,14 @@ class FrameWindows(Dataset):
     Args:
         halves: the halves that the windows are cut from.
         shape: their sizes.
+
+    Attributes:
+        run_length: windows of a half that stay together, in order of time, when an epoch is shuffled.
+        yuv: read frames as they are stored; see [`comedian.samples.colours.rgb_of_yuv`].
     """
+
+    run_length = 1
+    yuv = False
 
     def __init__(self, halves: HalfDataset, shape: WindowShape):
         self.halves = halves
@@ -162,14 +172,34 @@ class FrameWindows(Dataset):
 
         Returns:
             `frames` uint8 `(num_frames, height, width, 3)` and `seed`. A half shorter than the window repeats its last
-            frame.
+            frame. With `yuv`, `y`, `u` and `v` in place of `frames`, see [`HalfFrames.read_yuv`].
         """
         key = self.key_of(key)
-        available = self.available_frames(key)
-        frames = self.halves[key.half_index].read(key.start, available, self.halves.frame_step)
-        if available < self.shape.num_frames:
-            frames = np.concatenate([frames, np.repeat(frames[-1:], self.shape.num_frames - available, axis=0)])
-        return {"frames": torch.from_numpy(frames), "seed": torch.tensor(key.seed)}
+        return self.read(key) | {"seed": torch.tensor(key.seed)}
+
+    def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
+        """Read a batch."""
+        return [self[key] for key in keys]
+
+    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
+        """Split a batch into the parts that are read together: here each window by itself."""
+        return [[key] for key in keys]
+
+    def read(self, key: WindowKey) -> dict[str, Tensor]:
+        """Frames of a window: what [`FrameWindows.__getitem__`] returns without the seed."""
+        return self._read_run([key])[0]
+
+    def _read_run(self, run: Sequence[WindowKey]) -> list[dict[str, Tensor]]:
+        """Frames of windows that follow each other, decoded at once."""
+        half, size = self.halves[run[0].half_index], self.shape.num_frames
+        count = (len(run) - 1) * size + self.available_frames(run[-1])
+        wanted = (run[0].start, count, self.halves.frame_step)
+        pixels = dict(zip(YUV, half.read_yuv(*wanted), strict=True)) if self.yuv else {"frames": half.read(*wanted)}
+        windows = {
+            name: torch.from_numpy(_extended(of_run, len(run) * size)).unflatten(0, (len(run), size))
+            for name, of_run in pixels.items()
+        }
+        return [dict(zip(windows, window, strict=True)) for window in zip(*windows.values(), strict=True)]
 
     def available_frames(self, key: WindowKey) -> int:
         """Number of frames of a window within its half."""
@@ -190,6 +220,12 @@ class FrameWindows(Dataset):
         if self.shape.sampling == "parts":
             return part_starts(length, window, self.shape.windows_per_half, rng)
         return disjoint_starts(length, window, rng, self.shape.windows_per_half)
+
+
+def _extended(frames: np.ndarray, length: int) -> np.ndarray:
+    """Repeat the last frame up to a length."""
+    missing = length - len(frames)
+    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames
 
 
 @dataclass(frozen=True)
@@ -286,17 +322,50 @@ class WindowDataset(FrameWindows):
 class ClipDataset(FrameWindows):
     """Every clip of one tubelet, without overlap, for stage 1; the grid starts elsewhere in each half and epoch.
 
+    An epoch is shuffled in runs of a few clips that follow each other: a clip alone costs the frames since its key frame.
+    A model with `use_batch_keys` takes them one by one.
+
     Args:
         halves: with or without annotations.
         tubelet_size: frames of a clip at the model's rate.
     """
 
+    run_length = CLIPS_PER_RUN
+
     def __init__(self, halves: HalfDataset, tubelet_size: int):
         super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
+        # of the batches that are being read, so that `__getitem__` stays the one method that makes a sample
+        self._frames: dict[WindowKey, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
         """Clips of an epoch."""
         return sum(map(self.clips_of, range(len(self.halves))))
+
+    def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
+        """Read a batch; clips of a run are decoded at once."""
+        clips = [self.key_of(key) for key in keys]
+        try:
+            for run in self.runs(clips):
+                self._frames.update(zip(run, self._read_run(run), strict=True))
+            return [self[clip] for clip in clips]
+        finally:
+            for clip in clips:
+                self._frames.pop(clip, None)
+
+    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
+        """Split a batch where a clip does not begin at the end of the one before it."""
+        clip = self.shape.num_frames * self.halves.frame_step
+        runs: list[list[WindowKey]] = []
+        for key in keys:
+            if runs and (runs[-1][-1].half_index, runs[-1][-1].start + clip) == (key.half_index, key.start):
+                runs[-1].append(key)
+            else:
+                runs.append([key])
+        return runs
+
+    def read(self, key: WindowKey) -> dict[str, Tensor]:
+        """Frames of a clip: those of its run, if that is being read."""
+        return self._frames.get(key) or super().read(key)
 
     def clips_of(self, index: int) -> int:
         """Clips of one half: one fewer than fit if the offset of the grid needs the space."""
@@ -357,15 +426,36 @@ def collate_windows(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         Each field of the windows stacked. Smaller frames are padded at the bottom and on the right to the largest, and
         `frame_sizes` int64 `(batch_size, 2)`, which is there only then, holds the height and width of each.
     """
-    sizes = torch.tensor([window["frames"].shape[1:3] for window in windows])
-    if (sizes == sizes[0]).all():
-        return default_collate(windows)
-    missing = sizes.amax(dim=0) - sizes
-    padded = [
-        window | {"frames": F.pad(window["frames"], (0, 0, 0, right, 0, bottom))}
-        for window, (bottom, right) in zip(windows, missing.tolist(), strict=True)
-    ]
-    return default_collate(padded) | {"frame_sizes": sizes}
+    images = [name for name in ("frames", *YUV) if name in windows[0]]
+    batch = default_collate([{name: window[name] for name in window if name not in images} for window in windows])
+    for name in images:
+        of_windows = [window[name] for window in windows]
+        sizes = torch.tensor([pixels.shape[1:3] for pixels in of_windows])
+        if (sizes != sizes[0]).any():
+            channels = (0, 0) if name == "frames" else ()
+            missing = (sizes.amax(dim=0) - sizes).tolist()
+            of_windows = [
+                F.pad(pixels, (*channels, 0, right, 0, bottom))
+                for pixels, (bottom, right) in zip(of_windows, missing, strict=True)
+            ]
+            if name in ("frames", "y"):
+                batch["frame_sizes"] = sizes
+        batch[name] = _stacked(of_windows)
+    return batch
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    if get_worker_info() is not None:
+        # into memory that is shared with the process that trains
+        return default_collate(images)
+    # NumPy asks Linux for large pages, without which most of the time goes into getting memory
+    batch = np.empty((len(images), *images[0].shape), images[0].numpy().dtype)
+    return torch.stack(images, out=torch.from_numpy(batch))
+
+
+def can_read_yuv(dataset: Dataset) -> bool:
+    """Whether a data set has the switch `yuv`, and the `__getitem__` of this module: another one may use the RGB frames."""
+    return isinstance(dataset, FrameWindows) and type(dataset).__getitem__.__module__ == __name__
 
 
 class WindowSampler(Sampler[WindowKey]):
@@ -375,6 +465,7 @@ class WindowSampler(Sampler[WindowKey]):
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
+        self.run_length = dataset.run_length
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -385,12 +476,11 @@ class WindowSampler(Sampler[WindowKey]):
 
     def __iter__(self) -> Iterator[WindowKey]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        keys = [
-            (index, int(start))
-            for index in range(len(self.dataset.halves))
-            for start in self.dataset.draw_starts(index, rng)
-        ]
-        seeds = rng.integers(2**62, size=len(keys)).tolist()
-        for position in rng.permutation(len(keys)).tolist():
-            index, start = keys[position]
-            yield WindowKey(index, start, seeds[position])
+        starts = [self.dataset.draw_starts(index, rng).tolist() for index in range(len(self.dataset.halves))]
+        seeds = iter(rng.integers(2**62, size=sum(map(len, starts))).tolist())
+        runs, length = [], self.run_length
+        for index, of_half in enumerate(starts):
+            keys = [WindowKey(index, start, next(seeds)) for start in of_half]
+            runs += [keys[first : first + length] for first in range(0, len(keys), length)]
+        for number in rng.permutation(len(runs)).tolist():
+            yield from runs[number]

@@ -42,6 +42,8 @@ class StageConfig(TrainingArguments):
     by DDP (`ddp_broadcast_buffers`). `fp16` is for accelerators, `bf16` for accelerators and CPUs with bfloat16
     instructions; elsewhere training is in float32, with a warning.
 
+    With `dataloader_num_workers` 0, the default, threads on all cores read the next batch; with more, so many processes do.
+
     Of two fields for one thing, `learning_rate` and `base_learning_rate`, or `min_learning_rate_ratio` and
     `lr_scheduler_kwargs`, the one that is given holds; two that contradict are refused. A field that is set later, as by a
     hyperparameter search, replaces the other.

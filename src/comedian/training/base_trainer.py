@@ -6,6 +6,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,10 @@ from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters, mix_neighbours
-from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, collate_windows
+from comedian.samples.batches import BatchReader, finished
+from comedian.samples.colours import with_rgb_frames
+from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, can_read_yuv, collate_windows
+from comedian.sharing import cores_of_process
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.epoch_lines import EpochLines, StepBar
 from comedian.training.run_record import RunClock, record_stage
@@ -184,6 +188,42 @@ class StageTrainer(Trainer):
         self.window_sampler = WindowSampler(dataset, self.args.seed)
         return self.window_sampler
 
+    @property
+    def converts_colours(self) -> bool:
+        """Whether the training device converts frames to RGB, rather than the CPU that reads them."""
+        return self.args.device.type != "cpu"
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Without worker processes, threads on all cores read the next batch while the model trains on one.
+
+        Where the training device is not a CPU, it converts the colours.
+        """
+        args, dataset = self.args, self.train_dataset
+        if not isinstance(dataset, FrameWindows):
+            return super().get_train_dataloader()
+        # others may use the RGB frames
+        if self.converts_colours and self.data_collator is collate_windows and can_read_yuv(dataset):
+            dataset = copy(dataset)
+            dataset.yuv = True
+        # the process that dispatches batches to the others would have to send futures
+        if args.dataloader_num_workers or self.accelerator.dispatch_batches:
+            sampler = self._get_train_sampler
+            return self._get_dataloader(dataset, "Training", self._train_batch_size, sampler, is_training=True)
+        pin_memory = args.dataloader_pin_memory and args.device.type == "cuda"
+        reader = BatchReader(dataset, self.data_collator, cores_of_process(), pin_memory)
+        loader = DataLoader(
+            reader,
+            batch_size=self._train_batch_size,
+            sampler=self._get_train_sampler(dataset),
+            drop_last=args.dataloader_drop_last,
+            collate_fn=reader.collate_fn,
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        """Wait for the batches that threads read."""
+        return super().get_batch_samples(map(finished, epoch_iterator), num_batches, device)
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Weight matrices and ViSwin's bias tables decay: no biases, norms, position tables, class or mask tokens."""
         decayed = {name for name in super().get_decay_parameter_names(model) if not UNDECAYED.search(name)}
@@ -215,7 +255,8 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args, **kwargs) -> Tensor:
         """Augment the windows on the device, then step as usual; processes share the statistics of batch norms."""
-        loss = super().training_step(model, self.augment_windows(self._prepare_inputs(inputs)), *args, **kwargs)
+        windows = with_rgb_frames(self._prepare_inputs(inputs))
+        loss = super().training_step(model, self.augment_windows(windows), *args, **kwargs)
         self._step_losses.append(loss)
         if self.args.world_size > 1:
             for norm in self.model.modules():

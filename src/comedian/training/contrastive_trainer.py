@@ -3,10 +3,11 @@
 import math
 
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from comedian.errors import InputError
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
-from comedian.samples.datasets import HalfDataset
+from comedian.samples.datasets import FrameWindows, HalfDataset
 from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 
@@ -44,6 +45,13 @@ class ContrastiveTrainer(QueuedTrainer):
         asked = self.eval_dataset and {"validation": self.eval_dataset[1]}
         train = getattr(self.train_dataset, "halves", None)
         return ({"train": train} if train else {}) | (asked or {})
+
+    def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
+        sampler = super()._get_train_sampler(train_dataset)
+        if self.window_sampler is not None and self.model.config.contrastive_config.use_batch_keys:
+            # clips of a step are compared with each other, and neighbours of one run would be false negatives
+            self.window_sampler.run_length = 1
+        return sampler
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""

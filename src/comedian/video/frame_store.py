@@ -24,17 +24,16 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 
 from comedian.errors import InputError
@@ -120,14 +119,13 @@ class HalfFrames:
         """Seconds that the frames cover."""
         return self.num_frames / self.fps
 
-    def read(self, start: int, count: int, step: int = 1, *, threads: int = 1) -> np.ndarray:
+    def read(self, start: int, count: int, step: int = 1) -> np.ndarray:
         """Read frames `start, start + step, ...`.
 
         Args:
             start: index of the first frame.
             count: frames to read.
             step: distance between them, from 1.
-            threads: parallel decoders; more than 1 is faster only if no data loader workers use the cores.
 
         Returns:
             uint8 RGB of shape `(count, height, width, 3)`.
@@ -136,33 +134,54 @@ class HalfFrames:
             IndexError: a frame is out of range.
             InputError: the file is damaged.
         """
-        wanted = range(start, start + count * step, step)
-        if start < 0 or (count and wanted[-1] >= self.num_frames):
-            raise IndexError(f"frames {start} to {start + (count - 1) * step} of {self.num_frames} in `{self.path}`")
+        wanted = self._range(start, count, step)
         frames = np.empty((count, self.height, self.width, 3), np.uint8)
-        bounds = [count * part // threads for part in range(threads + 1)]
-        parts = [(wanted[begin:end], frames[begin:end]) for begin, end in pairwise(bounds) if begin < end]
-        if len(parts) > 1:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(self._fill, *zip(*parts)))
-        elif parts:
-            self._fill(*parts[0])
+        reformatter = VideoReformatter()
+
+        def copy(picture: av.VideoFrame, index: int) -> None:
+            plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
+            frames[index] = _rows(plane, self.height, self.width * 3).reshape(self.height, self.width, 3)
+
+        self._read(wanted, copy)
         return frames
+
+    def read_yuv(self, start: int, count: int, step: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Read frames as [`HalfFrames.read`] does, but as they are stored: 4:2:0, ITU-R BT.601, limited range.
+
+        Returns:
+            `y` uint8 `(count, height, width)`, `u` and `v` uint8 `(count, ceil(height / 2), ceil(width / 2))`.
+        """
+        wanted = self._range(start, count, step)
+        half_size = -(-self.height // 2), -(-self.width // 2)
+        y = np.empty((count, self.height, self.width), np.uint8)
+        u, v = (np.empty((count, *half_size), np.uint8) for _ in range(2))
+
+        def copy(picture: av.VideoFrame, index: int) -> None:
+            if picture.format.name != "yuv420p":
+                raise ValueError(picture.format.name)
+            for plane, pixels in zip(picture.planes, (y, u, v), strict=True):
+                pixels[index] = _rows(plane, *pixels.shape[1:])
+
+        self._read(wanted, copy)
+        return y, u, v
 
     def sound(self) -> np.ndarray | None:
         """The half's spectrogram, see [`open_sound`]."""
         return open_sound(sound_path(self.path))
 
-    def _fill(self, wanted: range, frames: np.ndarray) -> None:
-        """Write the wanted frames into `frames`, uint8 `(len(wanted), height, width, 3)`."""
-        reformatter = VideoReformatter()
+    def _range(self, start: int, count: int, step: int) -> range:
+        wanted = range(start, start + count * step, step)
+        if start < 0 or (count and wanted[-1] >= self.num_frames):
+            raise IndexError(f"frames {start} to {start + (count - 1) * step} of {self.num_frames} in `{self.path}`")
+        return wanted
+
+    def _read(self, wanted: range, copy: Callable[[av.VideoFrame, int], None]) -> None:
+        """Call `copy` with each wanted picture and its place among them."""
         found = 0
         try:
             for picture in self._decode(wanted):
                 if picture.pts in wanted:
-                    plane = reformatter.reformat(picture, format="rgb24", threads=1).planes[0]
-                    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: self.height, : self.width * 3]
-                    frames[wanted.index(picture.pts)] = rows.reshape(self.height, self.width, 3)
+                    copy(picture, wanted.index(picture.pts))
                     found += 1
         except (av.error.FFmpegError, ValueError):  # ValueError: pictures of another size
             found = -1
@@ -182,6 +201,11 @@ class HalfFrames:
                     yield from decoder.decode(packet)
                 position = index + 1
         yield from decoder.decode(None)
+
+
+def _rows(plane: VideoPlane, height: int, width: int) -> np.ndarray:
+    """The bytes of a plane that belong to the picture, uint8 `(height, width)`."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width]
 
 
 class FrameStore:
