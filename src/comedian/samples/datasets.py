@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
+from comedian.models.loss_comedian import IGNORE_INDEX
+from comedian.models.sound_comedian import sound_of_tokens
 from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.samples.windows import (
     disjoint_starts,
@@ -25,7 +27,6 @@ from comedian.samples.windows import (
 from comedian.soccernet.annotations import game_time
 from comedian.video.frame_store import FrameStore, HalfFrames
 
-IGNORE_INDEX = -100
 SAMPLINGS = ("disjoint", "parts", "random", "edges")
 
 
@@ -242,8 +243,6 @@ class WindowDataset(FrameWindows):
 
     def sound_of(self, key: WindowKey) -> np.ndarray:
         """Spectrogram of each token of a window, see [`sound_of_tokens`]."""
-        from comedian.models.sound_comedian import sound_of_tokens
-
         token_rate = self.halves.fps / self.shape.tubelet_size
         return sound_of_tokens(
             self.halves[key.half_index].sound(), self.shape.num_tokens, token_rate, self.start_s(key)

@@ -22,7 +22,6 @@ sets in band) a grid point. A reader decodes from the key frame before the first
 import hashlib
 import json
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, existing
+from comedian.files import atomic_path, atomic_write_text, existing
 from comedian.sharing import alone_at
 from comedian.video.sound_files import open_sound, sound_path
 
@@ -286,15 +285,8 @@ def write_half(
     Raises:
         ValueError: there is no frame.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            num_frames = _write(file, frames, fps, quality, source)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_frames
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        return _write(file, frames, fps, quality, source)
 
 
 def _write(file: BinaryIO, frames: Iterable[tuple[float, np.ndarray]], fps: float, quality: int, source: dict) -> int:
