@@ -2,8 +2,7 @@
 
 A spot is right when it is a hit of the official metric at `RIGHT_TOLERANCE_S`, on exact times: in the order of time, each
 event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the
-score's
-logit, a slope and a bias a label: the order within a label stays.
+score's logit, with a slope and a bias for each label: the order within a label stays.
 """
 
 from collections.abc import Sequence

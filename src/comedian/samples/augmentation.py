@@ -68,9 +68,8 @@ def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets:
 
     Returns:
         CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns,
-            `sigma`
-        (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as shares),
-        `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
+        `sigma` (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as
+        shares), `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
     """
     samples = [_draw_sample(seed, settings, num_tubelets) for seed in seeds.tolist()]
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
