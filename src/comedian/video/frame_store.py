@@ -350,12 +350,11 @@ def source_of(video_path: Path) -> dict:
 
 
 def same_source(stored: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether two descriptions from [`source_of`] are of the same content; names and modification times are ignored.
+    """Whether two descriptions from [`source_of`] are of the same content; names are ignored.
 
-    Descriptions without a hash (older stores) are compared by name and size; an empty one matches every file.
+    An empty `stored`, of unknown content, matches every file.
     """
-    names = ("size_bytes", "blocks_sha256") if "blocks_sha256" in stored else ("size_bytes", "name")
-    return not stored or all(stored.get(name) == found.get(name) for name in names)
+    return not stored or all(stored.get(name) == found.get(name) for name in ("size_bytes", "blocks_sha256"))
 
 
 @cache
