@@ -22,7 +22,8 @@ from comedian.training.extension import load_class
 from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_trainer import SpottingTrainer
-from match_factory import write_recipe, write_stage_data
+from comedian.training.stage import build_model
+from match_factory import LABELS, write_recipe, write_stage_data
 from video_factory import write_video
 
 MODULE = """
@@ -143,6 +144,17 @@ def test_overridden_private_methods_of_transformers_are_listed():
     inherited = {name for name, value in vars(Trainer).items() if re.match("_[a-z]", name) and callable(value)}
     overridden = {name for trainer in trainers for name in vars(trainer) if name in inherited}
     assert set(re.findall(r"\| `(_\w+)` \|", StageTrainer.__doc__)) == overridden
+
+
+def test_a_bug_in_a_class_is_not_taken_for_a_bad_recipe(folder):
+    class Broken(ComedianForActionSpotting):
+        def __init__(self, config):
+            super().__init__(config)
+            self.misspelt()
+
+    recipe = load_recipe(folder / "recipe.yaml")
+    with pytest.raises(AttributeError, match="misspelt"):
+        build_model(Broken, recipe.model, recipe.folder, LABELS)
 
 
 @pytest.mark.parametrize(
