@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from comedian import sharing
 from comedian.cli.main import main
 from comedian.errors import InputError
-from comedian.inference.loading import _default_device
+from comedian.features.extraction import ComedianExtractor
+from comedian.inference.torch_model import load_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.sharing import Claims, Shard, SharedWork, alone_at, balanced_shares
 from processes import ENVIRONMENT, launch, one_after_the_other
@@ -303,12 +305,19 @@ def test_launched_processes_need_a_folder_to_share_scores(data, tmp_path, capsys
     assert "add --save-scores FOLDER" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_launched_processes_take_a_gpu_each(monkeypatch):
+def test_launched_processes_take_a_gpu_each(data, monkeypatch):
+    _, model, _ = data
+    devices = []
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    monkeypatch.setattr(PreTrainedModel, "to", lambda self, device: devices.append(str(device)) or self)
     for rank, device in ((0, "cuda:0"), (3, "cuda:3"), (5, "cuda:1")):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert _default_device() == torch.device(device)
+        devices.clear()
+        # `comedian spot` and `comedian extract-features`
+        load_model(str(model))
+        ComedianExtractor.from_pretrained(str(model))
+        assert devices == [device, device]
 
 
 def test_prepare_of_a_split(data, tmp_path, capsys):

@@ -1,8 +1,11 @@
 """What several tests need."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from comedian.conversion.lightning import read_checkpoint, save_converted
 from comedian.models import ComedianConfig
 
 
@@ -10,6 +13,11 @@ def compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have models run as on a CPU without instructions for bfloat16."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
+
+
+def convert(checkpoint: Path, output_dir: Path, **given) -> Path:
+    """Write the model of an authors' checkpoint to a folder, as `comedian convert` does."""
+    return save_converted([read_checkpoint(checkpoint, **given)], output_dir)
 
 
 def tiny_config(**overrides) -> ComedianConfig:

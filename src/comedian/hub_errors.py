@@ -36,8 +36,7 @@ def _explain(error: Exception, url: str) -> str:
         case GatedRepoError():
             return (
                 f"`{url}` is gated and this login has no access: ask for it and accept its conditions on that page, "
-                "log in "
-                "with `hf auth login` as the account that has it, and run this again"
+                "log in with `hf auth login` as the account that has it, and run this again"
             )
         case RevisionNotFoundError():
             return f"`{url}` has no branch or commit {error.response.url.path.split('/')[-1]!r}"

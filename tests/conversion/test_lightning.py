@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comedian.conversion.lightning import check_output_dir, convert_checkpoint, published_name, read_checkpoint
+from comedian.conversion.lightning import published_name, read_checkpoint
+from comedian.conversion.model_folder import check_output_dir
 from comedian.errors import InputError
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS
 from naive_model import naive_forward, random_checkpoint
+from testing_utils import convert
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="../shared/reference is not at hand")
@@ -72,7 +74,7 @@ def test_spotting(encoder, suffix, tmp_path):
         torch.save(tensors | buffers, path)
     else:
         save(tensors | buffers, path)
-    folder = convert_checkpoint(path, tmp_path / "deep" / "out", **HEADS[encoder], fps=25.0)
+    folder = convert(path, tmp_path / "deep" / "out", **HEADS[encoder], fps=25.0)
     assert folder == tmp_path / "deep" / "out"
     files = {"config.json", "model.safetensors", "model_record.json", "video_preprocessor_config.json"}
     assert {file.name for file in folder.iterdir() if file.suffix != ".py"} == files
@@ -99,7 +101,7 @@ def test_stage_2(encoder, tmp_path):
     groups = {"momentum_projector": 1, "predictor": 1, "projector": 1, "queue": 1, "queue_ptr": 1}
     derived = {"attn_mask": 1, "relative_position_index": 1} if encoder == "viswin" else {}
     assert converted.skipped == groups | derived
-    folder = convert_checkpoint(path, tmp_path / "out", **HEADS[encoder])
+    folder = convert(path, tmp_path / "out", **HEADS[encoder])
     model = ComedianModel.from_pretrained(folder)
     for name, weight in model.state_dict().items():
         stored = tensors[published_name(name, "stage 2")]
@@ -114,7 +116,7 @@ def test_stage_1_is_the_spatial_encoder_alone(encoder, tmp_path):
     config = converted.model.config
     assert (converted.stage, config.num_frames, config.temporal_depth) == ("stage 1", 128, 6)
     assert any("omitted and to be trained" in line for line in converted.assumed)
-    convert_checkpoint(path, tmp_path / "out", **HEADS[encoder])
+    convert(path, tmp_path / "out", **HEADS[encoder])
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert written and all(name.startswith("spatial_encoder.") for name in written)
     for name, weight in written.items():
@@ -379,10 +381,10 @@ def test_output_folder(tmp_path, monkeypatch):
     (used / "file").write_text("mine")
     for folder in (used, used / "file", used / "file" / "deeper"):
         with pytest.raises(InputError, match="exists already|cannot be written"):
-            convert_checkpoint(path, folder, **HEADS["vivit"])
+            convert(path, folder, **HEADS["vivit"])
     assert (used / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    convert_checkpoint(path, tmp_path / "empty", **HEADS["vivit"])
+    convert(path, tmp_path / "empty", **HEADS["vivit"])
     assert load_file(tmp_path / "empty" / "model.safetensors")
 
     def fail(*args, **kwargs):
@@ -390,7 +392,7 @@ def test_output_folder(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ComedianVideoProcessor, "save_pretrained", fail)
     with pytest.raises(KeyboardInterrupt):
-        convert_checkpoint(path, tmp_path / "stopped", **HEADS["vivit"])
+        convert(path, tmp_path / "stopped", **HEADS["vivit"])
     assert not list(tmp_path.glob("stopped*"))
 
 

@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
+from transformers import ViTConfig
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
@@ -25,6 +26,7 @@ from comedian.hub.model_card import CardFacts, read_facts, render_card
 from comedian.hub.model_publish import files_to_publish, publish
 from comedian.hub.model_record import ModelRecord, read_record
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.models.configuration_comedian import SPATIAL_ENCODERS
 from comedian.samples.datasets import TargetSettings, WindowDataset, WindowShape
 from comedian.training.base_trainer import build_processor
 from comedian.training.finetune import finetune
@@ -402,6 +404,26 @@ def test_every_hub_config_has_its_card(hub, folder, capsys):
     printed = capsys.readouterr()
     assert "config.json" in printed.out and "## Limits" in printed.out and "holds no model.safetensors" in printed.err
     assert not hub.asked
+
+
+@pytest.mark.parametrize("encoder", SPATIAL_ENCODERS)
+def test_the_card_of_each_spatial_encoder(tmp_path, encoder):
+    image_model = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4
+    )
+    kind = {"backbone_config": image_model} if encoder == "backbone" else {"spatial_encoder": encoder}
+    model = ComedianForActionSpotting(tiny_config(**kind))
+    model.save_pretrained(tmp_path)
+    text = render_card(tmp_path, REPO)
+    description = text.split("## Model description")[1].strip()
+    begin = {
+        "vivit": "A COMEDIAN ViViT with ",
+        "viswin": "A COMEDIAN ViSwin with ",
+        "convolutional": "A convolutional COMEDIAN with ",
+        "backbone": "A COMEDIAN whose spatial encoder is an image model, with ",
+    }[encoder]
+    assert description.startswith(f"{begin}{model.num_parameters() / 1e6:.1f} million weights. ")
+    assert ("model_type: vit" in text) == (encoder == "backbone")
 
 
 def test_bad_facts_are_one_line(tmp_path):

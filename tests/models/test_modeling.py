@@ -1,5 +1,7 @@
 """ComedianModel and ComedianForActionSpotting as transformers models."""
 
+import math
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -9,7 +11,7 @@ from transformers import AttentionInterface, AutoModel, AutoModelForVideoClassif
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from comedian.models import ComedianForActionSpotting, ComedianModel
-from comedian.models.encoders_comedian import ComedianMLP
+from comedian.models.encoders_comedian import ComedianMLP, ComedianTemporalAttention
 from comedian.models.modeling_comedian import keep_tubelets
 from testing_utils import tiny_config
 
@@ -47,6 +49,34 @@ def test_shapes(encoder, pixels):
     assert outputs.spatial_tokens.shape == outputs.last_hidden_state.shape == (2, 4, width)
     assert outputs.loss.shape == ()
     assert model.comedian(pixels).last_hidden_state.shape == (2, 4, width)
+
+
+@pytest.mark.parametrize("prior", [0.01, 0.3])
+def test_an_untrained_classifier_gives_every_label_its_prior(prior, pixels):
+    model = ComedianForActionSpotting(tiny_config(classifier_prior=prior, scores_per_token=2)).eval()
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.testing.assert_close(model(pixels).logits.sigmoid(), torch.full((2, 8, 3), prior))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_weights_drop_out_in_training_alone(attention):
+    config = tiny_config(attention_probs_dropout_prob=0.25)
+    config._attn_implementation = attention
+    layer = ComedianTemporalAttention(config, hidden_size=16, num_heads=2)
+    # query and key 0: each of 4 tokens has weight 1/4; value 1; each weight kept is divided by 3/4
+    for weights, bias in ((layer.qkv, [0.0, 0.0, 1.0]), (layer.projection, [0.0])):
+        torch.nn.init.zeros_(weights.weight)
+        weights.bias.data = torch.tensor(bias).repeat_interleave(16)
+    torch.nn.init.eye_(layer.projection.weight)
+    tokens = torch.randn(500, 4, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.eval()(tokens)[0], torch.ones(500, 4, 16))
+        kept = 3 * layer.train()(tokens)[0]
+    torch.testing.assert_close(kept, kept.round(), atol=1e-5, rtol=0)
+    # of 4 weights, each kept with probability 3/4
+    shares = torch.bincount(kept.round().long().flatten(), minlength=5) / kept.numel()
+    expected = torch.tensor([math.comb(4, n) * 0.75**n * 0.25 ** (4 - n) for n in range(5)])
+    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0)
 
 
 @both_encoders

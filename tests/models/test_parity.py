@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comedian.conversion.lightning import convert_checkpoint
 from comedian.models import ComedianForActionSpotting, ComedianForContrastivePretraining, ComedianModel
 from comedian.models.loss_comedian import (
     mixup_spotting_loss,
@@ -16,6 +15,7 @@ from comedian.models.loss_comedian import (
     token_contrastive_loss,
 )
 from naive_model import naive_forward, random_checkpoint
+from testing_utils import convert
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 # a clone of the repository alone has no reference; where ../shared lies, a missing file fails
@@ -42,7 +42,7 @@ def sizes():
 def published_model(tmp_path_factory, sizes):
     def convert_and_load(name: str, attention: str = "sdpa"):
         heads = sizes[name]["spatial_num_heads"]
-        folder = convert_checkpoint(
+        folder = convert(
             REFERENCE / f"{name}_spotting.ckpt",
             tmp_path_factory.mktemp(name) / "model",
             spatial_heads=heads if isinstance(heads, list) else [heads],
@@ -118,7 +118,7 @@ def stage_1_model(tmp_path_factory, sizes):
         part = {name: value for name, value in tensors.items() if not name.startswith(("trunk.", "momentum_trunk."))}
         part |= {"trunk." + name[len(trunk) :]: value for name, value in tensors.items() if name.startswith(trunk)}
         torch.save(published | {"state_dict": part}, folder / "ssl.ckpt")
-        convert_checkpoint(folder / "ssl.ckpt", folder / "model", spatial_heads=[settings["num_heads"]])
+        convert(folder / "ssl.ckpt", folder / "model", spatial_heads=[settings["num_heads"]])
         backbones[trunk] = ComedianModel.from_pretrained(folder / "model")
     config = backbones["trunk."].config
     config.contrastive_config = type(config).sub_configs["contrastive_config"](
@@ -252,7 +252,7 @@ def test_any_size_equals_the_naive_model(name, tmp_path):
     temporal_heads = sizes.pop("temporal_heads")
     tensors = random_checkpoint(**sizes)
     save_file(tensors, tmp_path / "spotting.safetensors")
-    folder = convert_checkpoint(
+    folder = convert(
         tmp_path / "spotting.safetensors",
         tmp_path / "model",
         spatial_heads=sizes["heads"],
@@ -277,7 +277,7 @@ def test_masked_pass_equals_the_naive_loop(encoder, tmp_path):
     sizes = {"width": 8, "depths": [1], "heads": [2], "image": (16, 8), "patch": 4, "tubelet": 2, "frames": 12}
     tensors = random_checkpoint(encoder, window=2, **sizes)
     save_file(tensors, tmp_path / "spotting.safetensors")
-    folder = convert_checkpoint(
+    folder = convert(
         tmp_path / "spotting.safetensors", tmp_path / "model", spatial_heads=[2], temporal_heads=2, image_size=(16, 8)
     )
     model = ComedianForActionSpotting.from_pretrained(folder)

@@ -56,6 +56,15 @@ def test_every_weight_of_stage_2_has_a_gradient(encoder):
         assert parameter.grad is not None, name
 
 
+@pytest.mark.parametrize("encoder", ["vivit", "viswin"])
+def test_hidden_states_of_chosen_layers(encoder):
+    model, clips = contrastive_model(spatial_encoder=encoder).eval(), views()[0]
+    every = model(clips, output_hidden_states=True).hidden_states
+    chosen = model(clips, output_hidden_states=[-1]).hidden_states
+    assert len(chosen) == len(every) > 1
+    assert torch.equal(chosen[-1], every[-1]) and not any(states is not None for states in chosen[:-1])
+
+
 def test_the_momentum_branch_starts_as_a_copy_and_follows():
     model = contrastive_model()
     assert same_weights(model.comedian.spatial_encoder.state_dict(), model.momentum_encoder.state_dict())

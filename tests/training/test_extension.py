@@ -1,22 +1,29 @@
 """Classes of your own in place of a stage's, and the comparison of runs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from transformers import Trainer
 
 from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.hub.model_record import read_record
 from comedian.inference.spotter import ActionSpotter
 from comedian.models import ComedianForActionSpotting
+from comedian.training.base_trainer import QueuedTrainer, StageTrainer
+from comedian.training.contrastive_trainer import ContrastiveTrainer
+from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.extension import load_class
 from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
-from match_factory import write_recipe, write_stage_data
+from comedian.training.spotting_trainer import SpottingTrainer
+from comedian.training.stage import build_model
+from match_factory import LABELS, write_recipe, write_stage_data
 from video_factory import write_video
 
 MODULE = """
@@ -129,6 +136,25 @@ def test_classes_are_arguments_too(folder, tmp_path):
     assert "tight" in scores and (tmp_path / "run" / "my_spotter.py").is_file()
     with pytest.raises(InputError, match="not a subclass of `SpottingTrainer`"):
         finetune(recipe, trainer_class=torch.nn.Linear)
+
+
+def test_overridden_private_methods_of_transformers_are_listed():
+    """They may change with any release of transformers: whoever allows a new one finds them in one table."""
+    trainers = (StageTrainer, QueuedTrainer, ContrastiveTrainer, DistillationTrainer, SpottingTrainer)
+    inherited = {name for name, value in vars(Trainer).items() if re.match("_[a-z]", name) and callable(value)}
+    overridden = {name for trainer in trainers for name in vars(trainer) if name in inherited}
+    assert set(re.findall(r"\| `(_\w+)` \|", StageTrainer.__doc__)) == overridden
+
+
+def test_a_bug_in_a_class_is_not_taken_for_a_bad_recipe(folder):
+    class Broken(ComedianForActionSpotting):
+        def __init__(self, config):
+            super().__init__(config)
+            self.misspelt()
+
+    recipe = load_recipe(folder / "recipe.yaml")
+    with pytest.raises(AttributeError, match="misspelt"):
+        build_model(Broken, recipe.model, recipe.folder, LABELS)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,20 @@ import yaml
 from safetensors.torch import load_file
 
 from comedian.cli.main import main
-from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
+from comedian.errors import InputError
+from comedian.models import (
+    ComedianForActionSpotting,
+    ComedianForContrastivePretraining,
+    ComedianForFeatureDistillation,
+    ComedianModel,
+    ComedianVideoProcessor,
+)
+from comedian.samples.datasets import ClipDataset, DistillationDataset
 from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
-from comedian.training.contrastive_trainer import cosine_momentum
+from comedian.training.contrastive_trainer import ContrastiveTrainer, cosine_momentum
 from comedian.training.distill import distill
+from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.finetune import finetune
 from comedian.training.pretrain import pretrain
 from comedian.training.recipe import load_recipe
@@ -31,6 +40,10 @@ HEADS = {
     "distill": {"distillation_config": {"projector_sizes": [12, FEATURE_DIM], "queue_size": 21}},
 }
 STAGES = {"pretrain": pretrain, "distill": distill}
+CLASSES = {
+    "pretrain": (ComedianForContrastivePretraining, ContrastiveTrainer, ClipDataset),
+    "distill": (ComedianForFeatureDistillation, DistillationTrainer, DistillationDataset),
+}
 # clips or windows of the four training halves of 12 seconds, in batches of 4: 3 or 11 steps an epoch
 STEPS = {"pretrain": 11, "distill": 3}
 
@@ -221,3 +234,28 @@ def test_bad_input_is_one_line(data, tmp_path, capsys):
         assert main([stage, "--config", recipes[stage], *words]) == 2
         printed = capsys.readouterr().err
         assert message in printed.splitlines()[-1] and "Traceback" not in printed, printed
+
+
+def subclass_that_notes(own: type, used: set[type]) -> type:
+    """A subclass that adds `own` to `used` when it is made."""
+
+    class Noting(own):
+        def __init__(self, *args, **kwargs):
+            used.add(own)
+            super().__init__(*args, **kwargs)
+
+    return Noting
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_classes_are_arguments(stage, data, tmp_path):
+    recipe, used = load_recipe(recipe_of(stage, tmp_path, data, max_steps=1)), set()
+    kinds = ("model_class", "trainer_class", "dataset_class")
+    own = dict(zip(kinds, CLASSES[stage], strict=True))
+    STAGES[stage](recipe, **{kind: subclass_that_notes(each, used) for kind, each in own.items()})
+    assert used == set(CLASSES[stage])
+    # what it leaves is a plain backbone, whatever trained it
+    assert json.loads((tmp_path / "output" / "config.json").read_text())["architectures"] == ["ComedianModel"]
+    for kind, each in own.items():
+        with pytest.raises(InputError, match=f"not a subclass of `{each.__name__}`"):
+            STAGES[stage](recipe, **{kind: torch.nn.Linear})

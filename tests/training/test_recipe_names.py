@@ -1,5 +1,7 @@
 """Shipped recipes are found by name, from any folder."""
 
+import math
+
 import pytest
 import yaml
 
@@ -7,7 +9,7 @@ import comedian
 from comedian.cli.main import main
 from comedian.errors import InputError
 from comedian.models import ComedianConfig
-from comedian.training.recipe import DataSection, load_recipe
+from comedian.training.recipe import DataSection, load_recipe, make_recipe
 from comedian.training.recipe_names import find_recipe, recipe_names
 from comedian.training.train_all import Run, read_plan
 from small_recipes import FOLDERS
@@ -16,6 +18,14 @@ from small_recipes import FOLDERS
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def test_overrides_are_applied_in_their_order_to_copies(tmp_path):
+    content, overrides = {"model": {"config": "config.json"}}, {"fps": 2.0}
+    pairs = [("model.overrides", overrides), ("model.overrides.fps", 4.0), ("training.learning_rate", math.inf)]
+    recipe = make_recipe(content, tmp_path, pairs)
+    assert recipe.model.overrides == {"fps": 4.0} and recipe.training == {"learning_rate": math.inf}
+    assert overrides == {"fps": 2.0} and content == {"model": {"config": "config.json"}}
 
 
 def test_every_folder_of_hub_configs_has_a_name():

@@ -64,10 +64,10 @@ class ComedianBackboneEncoder(nn.Module):
             raise ValueError(f"`{name}` has no weights for {sorted(missing)[0]}; give a trained image model")
         self.backbone.load_state_dict(loaded.state_dict())
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.
 
-        Attentions and hidden states of the image model are not recorded.
+        Always all patches; attentions and hidden states of the image model are not recorded.
         """
         frames = tubelets.flatten(0, 1).to(self.backbone.dtype)
         features = self.backbone(pixel_values=frames, return_dict=True, **self.options).last_hidden_state

@@ -130,8 +130,11 @@ class ComedianConvolutionalEncoder(nn.Module):
             self.stages.append(nn.ModuleDict({"layers": nn.ModuleList(layers), "merging": merging}))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
-        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`, without attention."""
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
+        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.
+
+        Always all patches; there are no attentions.
+        """
         hidden_states = self.dropout(self.embeddings(tubelets))
         for stage in self.stages:
             for layer in stage["layers"]:

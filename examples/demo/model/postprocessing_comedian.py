@@ -81,8 +81,7 @@ def require_finite(scores: np.ndarray, offsets_s: np.ndarray | None = None) -> N
         if values is not None and not np.isfinite(values).all():
             raise ValueError(
                 f"the model computes {name} that are not finite, so its weights are of no use; take an earlier "
-                "checkpoint, "
-                "or train again with a lower learning rate"
+                "checkpoint, or train again with a lower learning rate"
             )
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from comedian.conversion.model_folder import check_output_dir, new_folder, write_model
+from comedian.conversion.model_folder import new_folder, write_model
 from comedian.conversion.torch_files import read_state_dict
 from comedian.errors import InputError
 from comedian.hub.model_record import ModelRecord
@@ -78,45 +78,6 @@ class ConvertedCheckpoint:
     assumed: list[str]
     skipped: dict[str, int]
     checkpoint: str
-
-
-def convert_checkpoint(
-    checkpoint: str | Path,
-    output_dir: str | Path,
-    *,
-    spatial_heads: Sequence[int] | None = None,
-    temporal_heads: int | None = None,
-    image_size: Sequence[int] | None = None,
-    fps: float = 2.0,
-    labels: Sequence[str] | None = None,
-) -> Path:
-    """Turn an authors' checkpoint into a folder with model.safetensors, config.json and the processor.
-
-    Args:
-        checkpoint: see [`read_checkpoint`], which takes the keyword arguments too.
-        output_dir: a new or empty folder; it is written atomically.
-        spatial_heads: attention heads of the spatial encoder.
-        temporal_heads: attention heads of the temporal encoder.
-        image_size: height and width in pixels.
-        fps: frames per second of the model's input.
-        labels: names of the outputs.
-
-    Returns:
-        `output_dir`.
-
-    Raises:
-        InputError: the checkpoint or an argument does not fit, or `output_dir` is in use.
-    """
-    check_output_dir(output_dir)
-    converted = read_checkpoint(
-        checkpoint,
-        spatial_heads=spatial_heads,
-        temporal_heads=temporal_heads,
-        image_size=image_size,
-        fps=fps,
-        labels=labels,
-    )
-    return save_converted([converted], output_dir)
 
 
 def save_converted(converted: Sequence[ConvertedCheckpoint], output_dir: str | Path) -> Path:

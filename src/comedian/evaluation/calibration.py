@@ -2,8 +2,7 @@
 
 A spot is right when it is a hit of the official metric at `RIGHT_TOLERANCE_S`, on exact times: in the order of time, each
 event takes the highest-scored spot left within half the tolerance. Calibration is Platt scaling (Platt, 1999) of the
-score's
-logit, a slope and a bias a label: the order within a label stays.
+score's logit, with a slope and a bias for each label: the order within a label stays.
 """
 
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from comedian.evaluation.grid_matching import THRESHOLD_WITHOUT_HIT
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import Cells, Grid, hits_of, take_spots
 from comedian.models.postprocessing_comedian import MIN_THRESHOLD, SMALLEST_SCORE, calibrate
 
@@ -19,13 +19,12 @@ RIGHT_TOLERANCE_S = 5.0
 # of a half, in cells: finer than annotations and tokens, coarser than the rounding of times
 CELLS_PER_S = 100
 CELLS_PER_HALF = 24 * 60 * 60 * CELLS_PER_S
-MAX_HALVES = 1 << 24
+# more than any data set has
+HALVES_PER_LABEL = 1 << 24
 # the many candidates below this score are never reported and are ignored by the calibration
 CALIBRATION_FLOOR = 0.05
 # labels with fewer events on validation share one calibration and one threshold
 MIN_EVENTS = 10
-# for labels without a correct spot
-DEFAULT_THRESHOLD = 0.5
 RECALL_STEP = 0.05
 NUM_BINS = 10
 
@@ -98,7 +97,7 @@ def judge_spots(
 def _keys(halves: np.ndarray, labels: np.ndarray, times_s: np.ndarray) -> np.ndarray:
     """One integer axis for all labels and halves, the gap between two wider than any tolerance."""
     cells = np.clip(np.round(times_s * CELLS_PER_S), 0, CELLS_PER_HALF).astype(np.int64)
-    return (labels.astype(np.int64) * MAX_HALVES + halves.astype(np.int64)) * (2 * CELLS_PER_HALF) + cells
+    return (labels.astype(np.int64) * HALVES_PER_LABEL + halves.astype(np.int64)) * (2 * CELLS_PER_HALF) + cells
 
 
 def reporting_settings(judged: Sequence[Judged]) -> dict[str, list]:
@@ -196,7 +195,7 @@ def _fit_platt(scores: np.ndarray, right: np.ndarray) -> list[float] | None:
 def best_threshold(judged: Judged) -> float:
     """Choose the score from which reported spots have the best F1, rounded down; 0.5 where no spot is right."""
     if not judged.right.any():
-        return DEFAULT_THRESHOLD
+        return THRESHOLD_WITHOUT_HIT
     f1 = 2 * judged.right.cumsum() / (np.arange(1, len(judged.right) + 1) + judged.num_events)
     return _round_down(judged.scores[f1.argmax()])
 

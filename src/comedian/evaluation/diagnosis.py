@@ -205,8 +205,7 @@ def find_examples(matching: Matching, thresholds: np.ndarray, count: int = EXAMP
     """Choose examples of each label at an operating point.
 
     Of each label: the `count` hits and the `count` false alarms with the highest scores, and the `count` missed events
-        with
-    the lowest (an event that took no prediction at all has score 0). Equals come in the order of matches and time.
+    with the lowest (an event that took no prediction at all has score 0). Equals come in the order of matches and time.
 
     Returns:
         By label, then hits, false alarms, missed events, each from the most informative one.

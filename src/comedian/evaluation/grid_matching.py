@@ -25,7 +25,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
 )
 
 # used if no threshold gives a hit
-DEFAULT_THRESHOLD = 0.5
+THRESHOLD_WITHOUT_HIT = 0.5
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def best_thresholds(matching: Matching) -> np.ndarray:
     """
     f1 = _counts_at_thresholds(matching).f1[:, ::-1]
     best = THRESHOLDS[::-1][f1.argmax(axis=1)]
-    return np.where(f1.max(axis=1) > 0, best, DEFAULT_THRESHOLD)
+    return np.where(f1.max(axis=1) > 0, best, THRESHOLD_WITHOUT_HIT)
 
 
 def count_at(matching: Matching, thresholds: np.ndarray) -> Counts:

@@ -25,7 +25,7 @@ from comedian.evaluation.soccernet_average_map.soccernet_average_map import (
     take_spots,
 )
 from comedian.models import ComedianConfig
-from comedian.models.postprocessing_comedian import non_maximum_suppression, step_timestamps_s
+from comedian.models.postprocessing_comedian import non_maximum_suppression, step_timestamps_s, steps_of
 from comedian.models.settings_comedian import NMS_TYPES
 from comedian.soccernet.annotations import position_ms_of
 
@@ -96,7 +96,7 @@ class Tuned:
     settings: dict[str, Any]
 
 
-class Counts(NamedTuple):
+class CountsAtThresholds(NamedTuple):
     """Of one setting: correct spots and all spots at or above each threshold of the metric, a match and a label.
 
     Attributes:
@@ -228,7 +228,7 @@ class Tuner:
             spots[labels] = counts.spots[matches][:, labels].sum(axis=0)
         return right, spots
 
-    def _counts(self, merging: Merging, nms_type: str, width_s: float) -> Counts:
+    def _counts(self, merging: Merging, nms_type: str, width_s: float) -> CountsAtThresholds:
         keys, values, times_s = self._spots(merging, nms_type, width_s)
         # of the spots in one cell the last one stays, as in the official scorer
         last = np.append(keys[1:] != keys[:-1], True)[: len(keys)]
@@ -245,7 +245,7 @@ class Tuner:
             hits_of(take_spots(self.ground_truths, cells, self.grid, delta_s), len(bins)) for delta_s in self.deltas_s
         )
         self._bar.update()
-        return Counts(np.stack([count(hit) for hit in hits]), count(np.ones(len(bins), dtype=bool)))
+        return CountsAtThresholds(np.stack([count(hit) for hit in hits]), count(np.ones(len(bins), dtype=bool)))
 
     def _spots(
         self, merging: Merging, nms_type: str, width_s: float | Sequence[float]
@@ -265,7 +265,7 @@ class Tuner:
             self._merged = (merging, *self._chain(self._scores_of(merging)))
         _, scores, steps = self._merged
         config = self.config
-        widths = np.round(np.asarray(width_s) * config.score_rate, 6)
+        widths = steps_of(width_s, config.score_rate)
         kept = non_maximum_suppression(scores, nms_type, widths, config.nms_threshold, config.nms_min_weight)
         return kept, steps
 

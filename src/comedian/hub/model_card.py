@@ -34,7 +34,12 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 SPOTTING = "ComedianForActionSpotting"
 # the pipeline of the model's own code; transformers' "video-classification" does not apply to it
 TASK = "action-spotting"
-ENCODERS = {"vivit": "A COMEDIAN ViViT", "viswin": "A COMEDIAN ViSwin", "convolutional": "A convolutional COMEDIAN"}
+ENCODERS = {
+    "vivit": "A COMEDIAN ViViT",
+    "viswin": "A COMEDIAN ViSwin",
+    "convolutional": "A convolutional COMEDIAN",
+    "backbone": "A COMEDIAN whose spatial encoder is an image model,",
+}
 # fields of a configuration that are shown elsewhere in the card, or are not informative
 UNTOLD_FIELDS = {"id2label", "label2id", "label_thresholds", "auto_map", "custom_pipelines", "architectures", "dtype"}
 UNTOLD_FIELDS |= {

@@ -33,7 +33,7 @@ def name_with_hash(name: str, digest: str) -> str:
     return f"{Path(name).resolve().name if os.path.isdir(name) else name} ({digest[:12]})"
 
 
-def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
+def to_device(model: PreTrainedModel, device: str | torch.device | None) -> PreTrainedModel:
     """Move a model to a device; by default to an accelerator, where there is one.
 
     Processes that were launched together on one machine each take another of its accelerators.
@@ -44,7 +44,7 @@ def to_device(model: PreTrainedModel, device: str | None) -> PreTrainedModel:
     try:
         return model.to(device or _default_device())
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device `{device}` cannot be used: {str(error).splitlines()[0]}; try `cpu`") from error
+        raise InputError(f"device `{device}` cannot be used: {reason_of(error)}; try `cpu`") from error
 
 
 def _default_device() -> torch.device:
@@ -56,7 +56,11 @@ def _default_device() -> torch.device:
 
 def loading_error(name: str, error: Exception) -> InputError:
     """Return a one-line reason why a model cannot be loaded."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()
+    return InputError(f"`{name}` cannot be loaded: {reason_of(error)}; give a model's folder or Hub repository")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the line of an error's message that names the reason, without its full stop."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
     # a configuration's error names the validator first and the reason last
-    line = reason[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
-    return InputError(f"`{name}` cannot be loaded: {line}; give a model's folder or Hub repository")
+    return lines[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")

@@ -7,7 +7,7 @@ repetition does only what is missing, and events of other settings are never mix
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -127,7 +127,6 @@ def spot_videos(
     spotter: ActionSpotter,
     config: ComedianSettings,
     restart: bool = False,
-    tell: Callable[[str], None] = tqdm.write,
 ) -> Spotted:
     """Spot each video on its own, but for those whose events an earlier run of the same settings has written.
 
@@ -138,7 +137,6 @@ def spot_videos(
         spotter: the models.
         config: suppression, thresholds and calibration.
         restart: spot all videos anew where an earlier run had other settings.
-        tell: told of each video in a line.
 
     Raises:
         InputError: the folder holds events of other settings and `restart` is not set, or other things.
@@ -189,7 +187,7 @@ def spot_videos(
             atomic_write_text(run.folder / RECORD_FILE_NAME, json.dumps(record, indent=1) + "\n")
             spotted.num_found += len(events)
             bar.update(round(durations_s[name]))
-            tell(f"{file}: {len(events)} events in {printable(name)}")
+            tqdm.write(f"{file}: {len(events)} events in {printable(name)}")
     return spotted
 
 

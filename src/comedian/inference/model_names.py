@@ -152,15 +152,14 @@ def read_local_config(folder: str | Path) -> dict[str, Any]:
     return _find(str(folder)).config
 
 
-def models_nearby(folder: Path, limit: int = 3) -> list[Path]:
+def models_nearby(folder: Path) -> list[Path]:
     """Find spotting models in a folder and up to three levels below it, such as the last run's.
 
     Args:
         folder: where to look; hidden folders and checkpoints within a run are passed over.
-        limit: number of models.
 
     Returns:
-        Their folders, relative to `folder`, the newest first.
+        At most three folders, relative to `folder`, the newest first.
     """
     found = []
     for depth in range(1, 4):
@@ -168,7 +167,7 @@ def models_nearby(folder: Path, limit: int = 3) -> list[Path]:
             here = path.parent.relative_to(folder)
             if not any(part.startswith((".", "checkpoint-", ENSEMBLE_FOLDER)) for part in here.parts):
                 found += [(path.stat().st_mtime, here)] if _spots(path.with_name(CONFIG_FILE_NAME)) else []
-    return [path for _, path in sorted(found, reverse=True)[:limit]]
+    return [path for _, path in sorted(found, reverse=True)[:3]]
 
 
 def _spots(path: Path) -> bool:

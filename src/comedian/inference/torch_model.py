@@ -11,6 +11,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from comedian.errors import InputError
 from comedian.hub_errors import hub_errors
+from comedian.inference.loading import reason_of, to_device
 from comedian.inference.model_names import REMEDY, FoundModel, find_model
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
 from comedian.models import ComedianConfig, ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
@@ -189,18 +190,9 @@ def load_found_model(
         if isinstance(error.__cause__, HfHubHTTPError):
             with hub_errors(source, "model"):
                 raise error.__cause__ from None
-        raise InputError(f"`{name}` cannot be loaded: {_reason(error)}; {REMEDY}") from error
+        raise InputError(f"`{name}` cannot be loaded: {reason_of(error)}; {REMEDY}") from error
     if loading["missing_keys"]:
         raise InputError(
             f"`{name}` has no weights for {sorted(loading['missing_keys'])[0]}; give a model that was trained to spot"
         )
-    try:
-        return model.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu"), processor
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device `{device}` cannot be used: {_reason(error)}; try `cpu`") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = (str(error).strip() or type(error).__name__).splitlines()
-    # a configuration's error names the validator first and the reason last
-    return lines[-1 if isinstance(error, StrictDataclassError) else 0].strip().rstrip(".")
+    return to_device(model, device), processor

@@ -173,6 +173,16 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
     The defaults are ViViT-T of the paper: 64 s windows of 128 frames at 2 fps, 224 x 224 pixels, one token a second.
 
     Args:
+        *Input*
+
+        image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
+        num_channels (`int`, defaults to 3): Colour channels.
+        tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
+        num_frames (`int`, defaults to 128): Frames of a window.
+        fps (`float`, defaults to 2.0): Frames per second of the model's input.
+
+        *Spatial encoder*
+
         spatial_encoder (`str`, defaults to `"vivit"`): `"vivit"` (class token), `"viswin"` (shifted windows, mean),
             `"convolutional"` (residual network, mean), which learns from fewer matches, or `"backbone"` (an image model of
             transformers on each frame), which `backbone` or `backbone_config` set.
@@ -182,26 +192,33 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         spatial_num_heads (`int` or `list[int]`, defaults to `[3]`): Attention heads of each stage; a convolutional encoder
             has none and takes no notice.
         spatial_window_size (`int`, defaults to 7): Side of ViSwin's attention windows, in patches.
+        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional
+            encoder halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
+
+        *Temporal encoder*
+
         temporal_depth (`int`, defaults to 6): Layers of the temporal encoder.
         temporal_num_heads (`int`, defaults to 3): Attention heads of the temporal encoder.
         temporal_convolutions (`int`, defaults to 0): Residual convolutions over a window's tokens before those layers.
         temporal_kernel_size (`int`, defaults to 5): Tokens that each of them sees, an odd number.
-        image_size (`int` or `list[int]`, defaults to `[224, 224]`): Height and width in pixels.
-        patch_size (`int`, defaults to 16): Side of a patch in pixels (ViSwin's published size is 4); a convolutional
-            encoder halves its pictures until a patch is a cell of the grid, so there it is a power of 2.
-        tubelet_size (`int`, defaults to 2): Frames of one tubelet, and so of one token.
-        num_frames (`int`, defaults to 128): Frames of a window.
-        fps (`float`, defaults to 2.0): Frames per second of the model's input.
-        num_channels (`int`, defaults to 3): Colour channels.
+
+        *Layers of both encoders*
+
         mlp_ratio (`float`, defaults to 4.0): Width of the MLPs relative to the tokens.
         hidden_act (`str`, defaults to `"gelu"`): Activation of the MLPs.
         layer_norm_eps (`float`, defaults to 1e-6): Epsilon of the layer norms.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+
+        *Regularisation*
+
         hidden_dropout_prob (`float`, defaults to 0.0): Dropout after attention and MLP.
         attention_probs_dropout_prob (`float`, defaults to 0.0): Dropout of the attention weights.
         drop_path_rate (`float`, defaults to 0.1): Stochastic depth of the last layer; grows linearly with depth.
         classifier_dropout_prob (`float`, defaults to 0.0): Dropout before the classifier.
         temporal_mask_ratio (`float`, defaults to 0.25): Share of tubelets replaced by the mask token in training.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial weights.
+
+        *Heads*
+
         classifier_prior (`float`, *optional*): Initial probability of every label, set as the classifier's bias, so that
             training does not begin by unlearning a half (Lin et al., 2017).
         scores_per_token (`int`, defaults to 1): Steps of the output in a token, so that it answers more often than a
@@ -209,15 +226,21 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             `tubelet_size`; with it, it is only how finely the displaced scores are laid out.
         offset_radius_s (`float`, *optional*): Adds a head that predicts the displacement of an event from its token,
             in seconds, at most so many; scores move there (displacement, Soares et al., 2022).
-        offset_loss_weight (`float`, defaults to 1.0): Of the head's loss beside the spotting loss.
         sound (`bool`, defaults to `False`): Adds an audio branch: the output of its layers for the spectrogram of the
             audio track is added to the temporal tokens before the heads.
         sound_hidden_size (`int`, defaults to 128): Channels of that branch.
+
+        *Loss*
+
         spotting_loss (`str`, defaults to `"bce"`): `"bce"` or `"focal"`.
         focal_alpha (`float`, *optional*, defaults to 0.25): Weight of positives in the focal loss; `None` for none.
         focal_gamma (`float`, defaults to 2.0): Focusing exponent of the focal loss.
         class_weights (`list[list[float]]`, *optional*): Two rows of one weight per label: where the target is 0, where it
             is 1. Rows of a single weight hold for all labels.
+        offset_loss_weight (`float`, defaults to 1.0): Weight of the displacement's loss beside the spotting loss.
+
+        *Merging of windows and suppression*
+
         window_stride_s (`float`, *optional*): Hop between inference windows in seconds; half a window by default.
         edge_trim_s (`float`, *optional*): Seconds dropped at both ends of an inference window (not at the ends of the
             half); 12/64 of a window by default.
@@ -227,6 +250,9 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             labels or one value a label.
         nms_threshold (`float`, defaults to 0.001): Candidates below are dropped.
         nms_min_weight (`float`, defaults to 0.0): Soft-NMS factor at distance 0.
+
+        *Chosen on validation*
+
         label_thresholds (`list[float]`, *optional*): Score from which an event is reported, one per label, chosen on
             validation; `None`: from 0.3 on, one threshold for all labels.
         label_calibration (`list[list[float]]`, *optional*): `[slope, bias]`, one pair a label: the probability that a spot
@@ -234,8 +260,11 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
             thresholds are on it.
         label_curves (`list[list[list[float]]]`, *optional*): Points `[threshold, precision, recall]` measured on
             validation, one list per label, for `comedian spot --threshold precision=0.9`.
-        label_num_events (`list[int]`, *optional*): Events of each label on validation, which indicate how reliable its
+        label_num_events (`list[int]`, *optional*): Events of each label on validation, which indicate how far its
             threshold and its points can be trusted.
+
+        *An image model as the spatial encoder*
+
         backbone (`str`, *optional*): Folder or Hub repository of an image model; its configuration becomes
             `backbone_config` if that is not given.
         backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of an image model (ViT, DINOv2, Swin,
@@ -243,6 +272,9 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         use_pretrained_backbone (`bool`, defaults to `False`): Start from the weights of `backbone`; a model made so sets
             it to `False`, as its checkpoints have the weights.
         backbone_frozen (`bool`, defaults to `False`): Do not train the image model.
+
+        *Configurations of stages 1 and 2*
+
         contrastive_config (`ComedianContrastiveConfig` or `dict`, *optional*): Heads and loss of stage 1; only
             [`ComedianForContrastivePretraining`] has them.
         distillation_config (`ComedianDistillationConfig` or `dict`, *optional*): Head and loss of stage 2; only
@@ -270,36 +302,54 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
     }
 
     # fields that inference reads are those of `ComedianSettings`
+
+    # input
+    num_channels: int = 3
+
+    # spatial encoder
     spatial_encoder: str = "vivit"
     spatial_num_heads: int | list[int] | tuple[int, ...] = (3,)
     spatial_window_size: int = 7
+    patch_size: int = 16
+
+    # temporal encoder
     temporal_depth: int = 6
     temporal_num_heads: int = 3
     temporal_convolutions: int = 0
     temporal_kernel_size: int = 5
-    patch_size: int = 16
-    num_channels: int = 3
+
+    # layers of both encoders
     mlp_ratio: float | int = 4.0
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    # regularisation
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     drop_path_rate: float | int = 0.1
     classifier_dropout_prob: float | int = 0.0
     temporal_mask_ratio: float | int = 0.25
-    initializer_range: float = 0.02
+
+    # heads
     classifier_prior: float | None = None
-    offset_loss_weight: float | int = 1.0
     sound_hidden_size: int = 128
+
+    # loss
     spotting_loss: str = "bce"
     focal_alpha: float | int | None = 0.25
     focal_gamma: float | int = 2.0
-    contrastive_config: dict | ComedianContrastiveConfig | None = None
-    distillation_config: dict | ComedianDistillationConfig | None = None
+    offset_loss_weight: float | int = 1.0
+
+    # an image model as the spatial encoder
     backbone: str | None = None
     backbone_config: dict | PreTrainedConfig | None = None
     use_pretrained_backbone: bool = False
     backbone_frozen: bool = False
+
+    # configurations of stages 1 and 2
+    contrastive_config: dict | ComedianContrastiveConfig | None = None
+    distillation_config: dict | ComedianDistillationConfig | None = None
 
     def __post_init__(self, **kwargs):
         try:
@@ -555,8 +605,7 @@ class ComedianConfig(ComedianSettings, PreTrainedConfig):
         if self.spatial_hidden_size % (self.patch_size // 2):
             raise ValueError(
                 f"`spatial_hidden_size` is {self.spatial_hidden_size}; `convolutional` halves it with its pictures: "
-                "give a "
-                f"multiple of {self.patch_size // 2}"
+                f"give a multiple of {self.patch_size // 2}"
             )
 
     def _check_temporal_encoder(self):

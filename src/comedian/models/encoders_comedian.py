@@ -235,8 +235,10 @@ class ComedianWindowAttention(ComedianAttention):
         region = region if self.shift else torch.zeros_like(region)
         return torch.where(source < size, region, 3)
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, Tensor | None]:
-        """`(batch, rows, columns, width)` to the same, and the weights, if any."""
+    def forward(
+        self, hidden_states: Tensor, output_attentions: bool = False, num_outputs: None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`(batch, rows, columns, width)` to the same, and the weights, if any; always all patches."""
         batch, height, width, _ = hidden_states.shape
         padded = tuple(-(-side // self.window) * self.window for side in (height, width))
         hidden_states = F.pad(hidden_states, (0, 0, 0, padded[1] - width, 0, padded[0] - height))
@@ -332,9 +334,11 @@ class ComedianLayer(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = ComedianDropPath(drop_path_rate)
 
-    def forward(self, hidden_states: Tensor, output_attentions: bool = False, **narrowing) -> Tensor:
-        """Same shape as the input; with `narrowing`, only the tokens that the attention keeps."""
-        attended, _ = self.attention(self.norm1(hidden_states), output_attentions, **narrowing)
+    def forward(
+        self, hidden_states: Tensor, output_attentions: bool = False, num_outputs: int | None = None
+    ) -> Tensor:
+        """Same shape as the input, or the first `num_outputs` tokens alone."""
+        attended, _ = self.attention(self.norm1(hidden_states), output_attentions, num_outputs)
         hidden_states = hidden_states[:, : attended.shape[1]] + self.drop_path(self.dropout(attended))
         # gradient checkpointing recomputes the whole layer
         recompute = can_recompute() and not self.gradient_checkpointing
@@ -382,10 +386,10 @@ class ComedianViTEncoder(nn.Module):
         if old_grid != new_grid:
             replace_table(self, "position_embeddings", resample)
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = False) -> Tensor:
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.
 
-        The last layer answers for the class token alone, which is all that counts, unless `every_patch` is looked at.
+        The last layer computes only the class token, which is all that counts, unless `every_patch` is needed.
         """
         # a norm's weights are never quantised
         hidden_states = self.embeddings(to_compute_dtype(tubelets, self.norm.weight.dtype)).flatten(1, 2)
@@ -451,8 +455,8 @@ class ComedianSwinEncoder(nn.Module):
             for index, layer in enumerate(stage["layers"]):
                 layer.attention.resize_window(window, shift * (index % 2))
 
-    def forward(self, tubelets: Tensor, output_attentions: bool = False, every_patch: bool = True) -> Tensor:
-        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`; every patch counts."""
+    def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
+        """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`; always all patches."""
         # a norm's weights are never quantised
         hidden_states = self.dropout(self.embeddings(to_compute_dtype(tubelets, self.norm.weight.dtype)))
         for stage in self.stages:

@@ -168,6 +168,14 @@ def _soft_contrastive_entropy(
     The gradient with respect to the queries is `(p - w) @ keys / temperature`. It is computed from the scores of each
     chunk, which are not kept: memory is that of one chunk, in the forward and in the backward pass.
 
+    Of query `i` and key `j`, over all keys that `i` is compared with, and with `e` the contrastive weight (0 for a query
+    without positives):
+
+    - `p_ij = softmax_j(query_i . key_j / temperature)`
+    - `s_ij = softmax_j(teacher_i . key_j / momentum_temperature)`, where a positive has the similarity 0 with `zeroed`,
+      and is left out without
+    - `w_ij = e * positive_ij / num_positives_i + (1 - e) * s_ij`
+
     Returns:
         The sum, and its gradient `(n, dim)`.
     """
@@ -181,27 +189,34 @@ def _soft_contrastive_entropy(
         shape = (len(positive), num_keys + len(queue))
         if scores.shape != shape:
             scores, similar = queries.new_empty(shape), queries.new_empty(shape)
+        # (n, num_keys)
         own = positive.to(queries.dtype)
         own /= own.sum(dim=1, keepdim=True).clamp(min=1)
+        # (n, num_keys + len(queue)), as `similar` and `residual`
         _compare(queries[rows] / temperature, keys, queue, scores)
         scores[:, :num_keys].masked_fill_(~allowed, lowest)
         if contrastive_weight < 1:
             # a query without positives aims at the similar keys alone
+            # (n, 1)
             share = contrastive_weight * own.sum(dim=1, keepdim=True)
             own *= contrastive_weight
             _compare(teachers[rows] / momentum_temperature, keys, queue, similar)
             similar[:, :num_keys].masked_fill_(positive, 0.0 if zeroed else lowest).masked_fill_(~allowed, lowest)
             similar.sub_(similar.amax(dim=1, keepdim=True)).exp_()
+            # (n, 1); the weights `(1 - e) * s` are `rest * similar`
             rest = (1 - share) / similar.sum(dim=1, keepdim=True)
             total -= (rest * torch.bmm(similar[:, None], scores[:, :, None])[:, 0]).sum()
         total -= (own * scores[:, :num_keys]).sum()
+        # (n, 1): minus the logarithm of `p` is `highest + log(sums) - scores`
         highest = scores.amax(dim=1, keepdim=True)
         sums = scores.sub_(highest).exp_().sum(dim=1, keepdim=True)
         total += (highest + sums.log()).sum()
+        # p - w
         residual = scores.div_(sums)
         residual[:, :num_keys] -= own
         if contrastive_weight < 1:
             residual.addcmul_(similar, rest, value=-1)
+        # (n, dim)
         gradient[rows] = residual[:, :num_keys] @ keys + residual[:, num_keys:] @ queue
     return total, gradient.div_(temperature)
 

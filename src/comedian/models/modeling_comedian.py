@@ -437,7 +437,7 @@ class ComedianModel(ComedianPreTrainedModel):
         """`(batch, num_tubelets, tubelet_size, channels, height, width)` to `(batch, num_tubelets, hidden_size)`."""
         output_attentions = kwargs.get("output_spatial_attentions", False)
         every_patch = output_attentions or kwargs.get("output_spatial_hidden_states", False)
-        tokens = self.spatial_encoder(tubelets.flatten(0, 1), output_attentions, every_patch)
+        tokens = self.spatial_encoder(tubelets.flatten(0, 1), output_attentions, every_patch=every_patch)
         return tokens.unflatten(0, tubelets.shape[:2])
 
     @merge_with_config_defaults

@@ -82,7 +82,10 @@ def first_queue(size: int, dim: int) -> Tensor:
 def keep_layers(
     hidden_states: tuple[Tensor, ...] | None, wanted: bool | int | list[int]
 ) -> tuple[Tensor | None, ...] | None:
-    """Hidden states of the layers that `output_hidden_states` names, `None` in the place of others; `True` is all."""
+    """Hidden states of the layers that `output_hidden_states` names, `None` in the place of others; `True` is all.
+
+    transformers takes indices for any model; its own selection covers fields of the name `hidden_states` alone.
+    """
     if hidden_states is None or isinstance(wanted, bool):
         return hidden_states
     kept = {index % len(hidden_states) for index in ([wanted] if isinstance(wanted, int) else wanted)}

@@ -39,15 +39,25 @@ class ComedianSettings:
 
     model_type = "comedian"
 
-    spatial_hidden_size: int = 192
-    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
+    # input
     image_size: int | list[int] | tuple[int, ...] = (224, 224)
     tubelet_size: int = 2
     num_frames: int = 128
     fps: float | int = 2.0
+
+    # spatial encoder
+    spatial_hidden_size: int = 192
+    spatial_depths: int | list[int] | tuple[int, ...] = (12,)
+
+    # heads
     scores_per_token: int = 1
     offset_radius_s: float | int | None = None
     sound: bool = False
+
+    # loss
+    class_weights: list[list[float | int]] | None = None
+
+    # merging of windows and suppression
     window_stride_s: float | int | None = None
     edge_trim_s: float | int | None = None
     merge: str = "max"
@@ -55,11 +65,14 @@ class ComedianSettings:
     nms_window_s: float | int | list[float | int] = 10.0
     nms_threshold: float | int = 0.001
     nms_min_weight: float | int = 0.0
+
+    # chosen on validation
     label_thresholds: list[float | int] | None = None
     label_calibration: list[list[float | int]] | None = None
     label_curves: list[list[list[float | int]]] | None = None
     label_num_events: list[int] | None = None
-    class_weights: list[list[float | int]] | None = None
+
+    # labels
     id2label: dict[int, str] | dict[str, str] | None = None
 
     if TYPE_CHECKING:
@@ -169,8 +182,7 @@ class ComedianSettings:
         if self.tubelet_size % self.logits_per_token:
             raise ValueError(
                 f"`scores_per_token` {self.scores_per_token} does not divide `tubelet_size` {self.tubelet_size}; "
-                "only with "
-                "`offset_radius_s` it may be any number"
+                "only with `offset_radius_s` it may be any number"
             )
 
     def _check_inference(self):

@@ -76,8 +76,7 @@ class ComedianVideoProcessor(BaseVideoProcessor):
         """
         raise ValueError(
             "the video processor takes decoded frames at the model's `fps`, not files or addresses; to find the "
-            "events of a "
-            'video, use `pipeline("action-spotting")` instead of `pipeline("video-classification")`'
+            'events of a video, use `pipeline("action-spotting")` instead of `pipeline("video-classification")`'
         )
 
     def convert_to_rgb(self, video: Tensor) -> Tensor:

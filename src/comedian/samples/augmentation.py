@@ -68,9 +68,8 @@ def draw_parameters(seeds: Tensor, settings: AugmentationSettings, num_tubelets:
 
     Returns:
         CPU tensors: `flip`, `solarize` bool, `brightness`, `contrast`, `saturation` (1 = unchanged), `hue` in turns,
-            `sigma`
-        (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as shares),
-        `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
+        `sigma` (0 = no blur), `shift` `(batch_size, 2)` in [-1, 1], `crop` `(batch_size, 4)` (height, width, top, left as
+        shares), `mixup_weights`, and `mask_noise` `(batch_size, num_tubelets)`, for temporal masking.
     """
     numbers = torch.stack([_draw_numbers(seed, settings.mixup_alpha, num_tubelets) for seed in seeds.tolist()])
     parts = numbers.split([3, 3, 1, 2, 1, num_tubelets, 2, 1, 2 * CROP_ATTEMPTS, 2], dim=1)

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
+from comedian.models.loss_comedian import IGNORE_INDEX
+from comedian.models.sound_comedian import sound_of_tokens
 from comedian.models.time_grid_comedian import token_timestamps_s
 from comedian.samples.colours import YUV
 from comedian.samples.windows import (
@@ -26,7 +28,6 @@ from comedian.samples.windows import (
 from comedian.soccernet.annotations import game_time
 from comedian.video.frame_store import FrameStore, HalfFrames
 
-IGNORE_INDEX = -100
 SAMPLINGS = ("disjoint", "parts", "random", "edges")
 # of tubelets of two frames, half a group of `GOP_FRAMES`: decoded together at a third of the cost of four single clips
 CLIPS_PER_RUN = 4
@@ -278,8 +279,6 @@ class WindowDataset(FrameWindows):
 
     def sound_of(self, key: WindowKey) -> np.ndarray:
         """Spectrogram of each token of a window, see [`sound_of_tokens`]."""
-        from comedian.models.sound_comedian import sound_of_tokens
-
         token_rate = self.halves.fps / self.shape.tubelet_size
         return sound_of_tokens(
             self.halves[key.half_index].sound(), self.shape.num_tokens, token_rate, self.start_s(key)

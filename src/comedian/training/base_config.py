@@ -198,8 +198,7 @@ class StageConfig(TrainingArguments):
         if self.schedule_epochs is not None and self.max_steps <= 0 and self.schedule_epochs < self.num_train_epochs:
             raise ValueError(
                 f"`schedule_epochs` {self.schedule_epochs:g} is less than `num_train_epochs` "
-                f"{self.num_train_epochs:g}; the "
-                "schedules must be as long as the training, or longer"
+                f"{self.num_train_epochs:g}; the schedules must be as long as the training, or longer"
             )
 
     def cosine_settings(self) -> dict[str, float]:
@@ -257,9 +256,7 @@ class WindowConfig(StageConfig):
         sampling (`str`): How the windows of a half are drawn. `"disjoint"`: both edges in every epoch, the others at
             random starts without overlap among them. `"parts"`: one at random within each of `windows_per_half` equal
             parts of the half. `"random"`: one start in each equal part of all possible starts; windows may overlap.
-            `"edges"`: the
-            same,
-            with the edges of a half in about as many windows as its middle.
+            `"edges"`: the same, with the edges of a half in about as many windows as its middle.
     """
 
     windows_per_half: int = field(default=25, metadata={"help": "Windows drawn from each half in an epoch."})

@@ -83,8 +83,7 @@ def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -
         if found[name] != value:
             raise InputError(
                 f"`processing_class` has {name}={found[name]!r}, but training uses {value!r}, and the model would be "
-                "given "
-                "other pixels than it was trained on; set it so"
+                "given other pixels than it was trained on; set it so"
             )
 
 
@@ -95,6 +94,19 @@ class StageTrainer(Trainer):
 
     A loss or a gradient that is not finite ends the run with an `InputError` before the optimizer's step, so that the last
     checkpoint is a good one.
+
+    Private methods of `Trainer` that are overridden, to be compared with those of a new release of transformers:
+
+    | method | why |
+    |---|---|
+    | `_save_checkpoint` | a full disk ends the run with a line |
+    | `_save` | writes the record; beside an adapter, its configuration and the queue; in stage 3, averaged weights |
+    | `_load_from_checkpoint` | reads that queue, and the weights beside the average |
+    | `_init_training_state` | a finished run with `max_steps` trains no further step |
+    | `_get_train_sampler` | windows are drawn anew in each epoch, from `(seed, epoch)` |
+    | `_get_grad_norm` | ends the run before a step with a gradient or a loss that is not finite |
+    | `_save_rng_state` | all processes have written their part of a checkpoint before the first one completes it |
+    | `_push_from_checkpoint` | pushes code, record and card too |
 
     Attributes:
         title: the stage's, for records and cards.
@@ -118,8 +130,8 @@ class StageTrainer(Trainer):
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise InputError(
                 "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; "
-                "train "
-                "`peft.get_peft_model(model, config)`, or `PeftModel.from_pretrained(base, folder, is_trainable=True)`"
+                "train `peft.get_peft_model(model, config)`, or "
+                "`PeftModel.from_pretrained(base, folder, is_trainable=True)`"
             )
         if self.processing_class is None:
             self.processing_class = build_processor(self.model.config)
@@ -299,9 +311,8 @@ class StageTrainer(Trainer):
         precision = ", or train with `bf16` instead of `fp16`" if scaler is not None else ""
         raise InputError(
             f"the {what} is not finite in step {self.state.global_step + 1} of {self.state.max_steps}, so training "
-            "stopped; "
-            f"{kept}. Lower `training.{field}` (now {getattr(self.args, field):g}) or lengthen `training.warmup_steps`"
-            f"{precision}, and train again with `--restart`"
+            f"stopped; {kept}. Lower `training.{field}` (now {getattr(self.args, field):g}) or lengthen "
+            f"`training.warmup_steps`{precision}, and train again with `--restart`"
         )
 
     def _save_rng_state(self, output_dir: str) -> None:

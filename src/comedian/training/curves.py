@@ -8,16 +8,18 @@ from comedian.files import read_json
 
 Curve = Sequence[tuple[float, float]]
 
+METRIC = "eval_average_map_tight"
+
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 44
 # distinct for colour-blind readers too (Okabe and Ito; grey and brown for a ninth curve)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999", "#7f5539")
 
 
-def read_curve(state: str | Path, metric: str = "eval_average_map_tight") -> list[tuple[float, float]]:
+def read_curve(state: str | Path) -> list[tuple[float, float]]:
     """Read the `(epoch, score)` pairs of a finished run from its `trainer_state.json`; scores are fractions."""
     history = read_json(state)["log_history"]
-    return [(entry["epoch"], entry[metric]) for entry in history if metric in entry]
+    return [(entry["epoch"], entry[METRIC]) for entry in history if METRIC in entry]
 
 
 def draw_curves(curves: Mapping[str, Curve], spreads: Mapping[str, Sequence[float]] | None = None) -> str:

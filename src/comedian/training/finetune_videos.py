@@ -23,7 +23,7 @@ from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
 from comedian.soccernet.splits import SPLITS_FILE_NAME, matches_of_splits
 from comedian.training.finetune import finetune
-from comedian.training.recipe import ModelSection, Recipe, make_recipe, start_of
+from comedian.training.recipe import ModelSection, Recipe, make_recipe, parse_overrides, start_of
 from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import check_settings, effective_config, load_config, load_halves, read_labels
@@ -107,11 +107,12 @@ def finetune_videos(
     if stored.model_type != ComedianConfig.model_type:
         raise InputError(f"`{run.model}` is a {stored.model_type} model, not comedian")
     # before the work: what is overridden, which the frames may depend on
-    asked = make_recipe(_sections(run, windows_per_half=1), Path.cwd(), overrides)
+    parsed = parse_overrides(overrides)
+    asked = make_recipe(_sections(run, windows_per_half=1), Path.cwd(), parsed)
     check_settings(asked.training, SpottingConfig)
     config = effective_config(stored, ModelSection(overrides=asked.model.overrides))
     on_main_process(lambda: _prepare(run, config, resume, tell))
-    recipe = make_recipe(_sections(run, _windows_per_half(run, config)), Path.cwd(), overrides)
+    recipe = make_recipe(_sections(run, _windows_per_half(run, config)), Path.cwd(), parsed)
     scores = finetune(recipe, resume)
     on_main_process(lambda: compare_with_start(recipe))
     return recipe, scores

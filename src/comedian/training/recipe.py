@@ -131,14 +131,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: no such file, no YAML, an unknown section or field, an override without a value.
     """
     path = find_recipe(path)
-    return make_recipe(read_sections(path), path.parent, overrides)
+    return make_recipe(read_sections(path), path.parent, parse_overrides(overrides))
 
 
-def make_recipe(content: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Make a recipe of its sections and apply overrides, as `load_recipe` does with a file in `folder`."""
+def make_recipe(content: dict[str, Any], folder: Path, overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
+    """Make a recipe of its sections and apply overrides, as `load_recipe` does with a file.
+
+    Args:
+        content: the sections.
+        folder: what relative paths in `model.config` start from.
+        overrides: pairs of a dotted name, such as `training.seed`, and a value, in the order in which they are applied.
+
+    Raises:
+        InputError: an unknown section or field, or an override within a single value.
+    """
     content = copy.deepcopy(content)
-    for name, value in parse_overrides(overrides):
-        _set(content, name.split("."), value, name)
+    for name, value in overrides:
+        _set(content, name.split("."), copy.deepcopy(value), name)
     refuse_unknown(content, ("model", "data", "training", "classes"), "the recipe", "section")
     model = _section(ModelSection, content.get("model"), "model")
     if (model.config is None) == (model.checkpoint is None):

@@ -3,8 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +11,13 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
 from comedian.errors import InputError
 from comedian.files import atomic_path
 from comedian.hub.model_record import hash_weights, read_record
+from comedian.inference.loading import LOADING_ERRORS
 from comedian.inference.model_names import find_model
 from comedian.models import (
     ComedianConfig,
@@ -50,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=StageConfig)
 Model = TypeVar("Model", bound=ComedianPreTrainedModel)
+
+# AttributeError: a `config.json` of another form
+READING_ERRORS = (*LOADING_ERRORS, AttributeError)
 
 
 def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -> Settings:
@@ -90,88 +92,104 @@ def build_model(
     Raises:
         InputError: the file or checkpoint does not exist, or fields are invalid.
     """
-    names = (
+    names: dict[str, Any] = (
         {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
         if labels
         else {}
     )
     try:
         if section.config is not None:
-            path = folder / section.config
-            if not path.is_file():
-                raise InputError(f"`model.config` is `{path}`, which is not a file")
-            return model_class(ComedianConfig.from_pretrained(path, **names, **section.overrides))
+            return _from_config(model_class, folder / section.config, names | dict(section.overrides))
         checkpoint = start_of(section)
-        stored, place = load_config(checkpoint), find_model(checkpoint)
+        stored = load_config(checkpoint)
         if stored.model_type != ComedianConfig.model_type:
             raise InputError(f"`model.checkpoint` `{checkpoint}` is a {stored.model_type} model, not comedian")
-        new_labels = labels and stored.label_names != list(labels)
         config = effective_config(stored, section, **names)
+        new_labels = labels and stored.label_names != list(labels)
         if labels and not new_labels and config.logits_per_token == stored.logits_per_token:
-            with expected_loading(checkpoint) as note:
-                model, loading = model_class.from_pretrained(
-                    place.source,
-                    subfolder=place.subfolder,
-                    config=config,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                )
-                note(loading)
-            model.config.name_or_path = checkpoint
-            return model
-        with expected_loading(checkpoint) as note:
-            backbone, loading = ComedianModel.from_pretrained(
-                place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
-            )
-            note(loading)
-        backbone.config.name_or_path = checkpoint
-        model = model_class(backbone.config)
-        model.comedian.load_state_dict(backbone.state_dict())
-        if isinstance(model, ComedianForContrastivePretraining):
-            model.reset_momentum_branch()
-        if (
-            isinstance(model, ComedianForFeatureDistillation)
-            and "temporal_encoder.norm.weight" in loading["missing_keys"]
-        ):
-            model.start_temporal_encoder()
+            return _whole_from_checkpoint(model_class, checkpoint, config)
+        model = _around_backbone(model_class, checkpoint, config)
         if new_labels and ComedianForActionSpotting.__name__ in (stored.architectures or ()):
-            with expected_loading(checkpoint):
-                start = ComedianForActionSpotting.from_pretrained(
-                    place.source, subfolder=place.subfolder, use_safetensors=True
-                )
-            keep_known_labels(model, start)
+            keep_known_labels(model, _load(ComedianForActionSpotting, checkpoint)[0])
         return model
     except InputError:
         raise
-    except (StrictDataclassError, OSError, ValueError, RuntimeError, AttributeError, SafetensorError) as error:
-        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+    except (StrictDataclassError, OSError, ValueError) as error:
+        raise _section_error(error) from None
 
 
-@contextmanager
-def expected_loading(checkpoint: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Hide the report of transformers on missing and unexpected weights, which is expected between stages.
+def _section_error(error: Exception) -> InputError:
+    return InputError(f"the recipe's section `model`: {' '.join(str(error).split())}")
 
-    Yields:
-        A function of the loading information that warns if weights of the spatial encoder are missing.
+
+def _from_config(model_class: type[Model], path: Path, overrides: Mapping[str, Any]) -> Model:
+    """Build a model from scratch."""
+    if not path.is_file():
+        raise InputError(f"`model.config` is `{path}`, which is not a file")
+    try:
+        config = ComedianConfig.from_pretrained(path, **overrides)
+    except READING_ERRORS as error:
+        raise _section_error(error) from None
+    try:
+        return model_class(config)
+    except RuntimeError as error:
+        # sizes that memory does not hold, or an image model with weights of other sizes
+        raise _section_error(error) from None
+
+
+def _whole_from_checkpoint(model_class: type[Model], checkpoint: str, config: ComedianConfig) -> Model:
+    """Load a model with its heads."""
+    model, missing = _load(model_class, checkpoint, config)
+    _warn_of_missing(checkpoint, missing)
+    return model
+
+
+def _around_backbone(model_class: type[Model], checkpoint: str, config: ComedianConfig) -> Model:
+    """Load a backbone and build the model of a stage around it, with new heads."""
+    backbone, missing = _load(ComedianModel, checkpoint, config)
+    _warn_of_missing(checkpoint, missing)
+    model = model_class(backbone.config)
+    model.comedian.load_state_dict(backbone.state_dict())
+    if isinstance(model, ComedianForContrastivePretraining):
+        model.reset_momentum_branch()
+    if isinstance(model, ComedianForFeatureDistillation) and "temporal_encoder.norm.weight" in missing:
+        model.start_temporal_encoder()
+    return model
+
+
+def _load(
+    model_class: type[Model], checkpoint: str, config: ComedianConfig | None = None
+) -> tuple[Model, Collection[str]]:
+    """Load a checkpoint without transformers' report on missing and unexpected weights, expected between stages.
+
+    Returns:
+        The model, and the names of the weights that the checkpoint lacks.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         return "LOAD REPORT" not in text or "MISMATCH" in text or "CONVERSION" in text
 
-    def note(loading: Mapping[str, Any]) -> None:
-        if missing := sorted(name for name in loading["missing_keys"] if "spatial_encoder." in name):
-            logger.warning(
-                "`%s` lacks %d weights of the spatial encoder, such as `%s`; they are initialised at random",
-                *(checkpoint, len(missing), missing[0]),
-            )
-
-    reporter = logging.getLogger("transformers.modeling_utils")
+    place, reporter = find_model(checkpoint), logging.getLogger("transformers.modeling_utils")
     reporter.addFilter(is_news)
     try:
-        yield note
+        model, loading = model_class.from_pretrained(
+            place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
+        )
+    except READING_ERRORS as error:
+        raise _section_error(error) from None
     finally:
         reporter.removeFilter(is_news)
+    model.config.name_or_path = checkpoint
+    return model, loading["missing_keys"]
+
+
+def _warn_of_missing(checkpoint: str, missing: Collection[str]) -> None:
+    if spatial := sorted(name for name in missing if "spatial_encoder." in name):
+        logger.warning(
+            "`%s` lacks %d weights of the spatial encoder, such as `%s`; they are initialised at random",
+            *(checkpoint, len(spatial), spatial[0]),
+        )
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from comedian.training.recipe import (
     DataSection,
     Recipe,
     folder_of,
-    load_recipe,
+    make_recipe,
     parse_overrides,
     read_sections,
     refuse_unknown,
@@ -332,12 +332,13 @@ def run_stage(
 
 
 def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) -> Recipe:
-    values = {f"data.{name}": value for name, value in vars(run.data).items() if value is not None}
+    values: dict[str, Any] = {f"data.{name}": value for name, value in vars(run.data).items() if value is not None}
     values["training.output_dir"] = str(run.output / stage)
     values["model.config"] = "config.json" if checkpoint is None else None
     values["model.checkpoint"] = None if checkpoint is None else str(checkpoint)
-    words = [f"--{name}={json.dumps(value)}" for name, value in {**values, **run.overrides.get(stage, {})}.items()]
-    return load_recipe(run.folder / file_name, words)
+    values |= run.overrides.get(stage, {})
+    path = find_recipe(run.folder / file_name)
+    return make_recipe(read_sections(path), path.parent, values.items())
 
 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:

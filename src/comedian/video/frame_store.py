@@ -22,7 +22,6 @@ sets in band) a grid point. A reader decodes from the key frame before the first
 import hashlib
 import json
 import mmap
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 
 from comedian.errors import InputError
-from comedian.files import atomic_write_text, existing
+from comedian.files import atomic_path, atomic_write_text, existing
 from comedian.sharing import alone_at
 from comedian.video.sound_files import open_sound, sound_path
 
@@ -310,15 +309,8 @@ def write_half(
     Raises:
         ValueError: there is no frame.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            num_frames = _write(file, frames, fps, quality, source)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return num_frames
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        return _write(file, frames, fps, quality, source)
 
 
 def _write(file: BinaryIO, frames: Iterable[tuple[float, np.ndarray]], fps: float, quality: int, source: dict) -> int:
@@ -382,12 +374,11 @@ def source_of(video_path: Path) -> dict:
 
 
 def same_source(stored: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    """Whether two descriptions from [`source_of`] are of the same content; names and modification times are ignored.
+    """Whether two descriptions from [`source_of`] are of the same content; names are ignored.
 
-    Descriptions without a hash (older stores) are compared by name and size; an empty one matches every file.
+    An empty `stored`, of unknown content, matches every file.
     """
-    names = ("size_bytes", "blocks_sha256") if "blocks_sha256" in stored else ("size_bytes", "name")
-    return not stored or all(stored.get(name) == found.get(name) for name in names)
+    return not stored or all(stored.get(name) == found.get(name) for name in ("size_bytes", "blocks_sha256"))
 
 
 @cache

@@ -15,9 +15,7 @@ FRAMES_AHEAD = 64
 POLL_S = 0.2
 
 
-def live_frames(
-    source: str | Path, fps: float, size: tuple[int, int], stopped: Event, threads: int = 1
-) -> Iterator[np.ndarray]:
+def live_frames(source: str | Path, fps: float, size: tuple[int, int], stopped: Event) -> Iterator[np.ndarray]:
     """Yield the frames of a source as they arrive, until it ends or is stopped.
 
     If the consumer is too slow for long, the source waits (pipe, HTTP) or loses pictures (UDP).
@@ -28,7 +26,6 @@ def live_frames(
         fps: frames per second, see [`iter_frames`].
         size: `(height, width)` in pixels.
         stopped: set it, from any thread, to stop the iteration.
-        threads: decoder threads.
 
     Yields:
         uint8 `(height, width, 3)`.
@@ -40,7 +37,7 @@ def live_frames(
 
     def decode() -> None:
         try:
-            for _, frame in iter_frames("pipe:0" if source == "-" else source, fps, size, threads=threads, live=True):
+            for _, frame in iter_frames("pipe:0" if source == "-" else source, fps, size, live=True):
                 coming.put(frame)
                 if stopped.is_set():
                     return

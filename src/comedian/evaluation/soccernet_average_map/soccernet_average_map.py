@@ -73,8 +73,7 @@ _GAME_TIME = re.compile(r" *([0-9]+) *- *([0-9]+):([0-5][0-9]) *")  # part - min
 
 _DESCRIPTION = (
     "SoccerNet's average-mAP of action spotting (tight, loose, at1 ... at5), identical to the official package and "
-    "without "
-    "its limit to two halves of 120 minutes."
+    "without its limit to two halves of 120 minutes."
 )
 
 _CITATION = """\
