@@ -118,9 +118,9 @@ def _embed_by_convolution(embeddings: ComedianTubeletEmbeddings, tubelets: Tenso
 
 
 def _encode_every_patch(
-    encoder: ComedianViTEncoder, tubelets: Tensor, output_attentions: bool = False, _every_patch: bool = False
+    encoder: ComedianViTEncoder, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False
 ) -> Tensor:
-    return type(encoder).forward(encoder, tubelets, output_attentions, True)
+    return type(encoder).forward(encoder, tubelets, output_attentions, every_patch=True)
 
 
 def _keep_activations(mlp: ComedianMLP, hidden_states: Tensor, _recompute: bool = False) -> Tensor:
