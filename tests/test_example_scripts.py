@@ -9,13 +9,16 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.samples.datasets import TargetSettings, WindowShape
 from comedian.soccernet.annotations import read_results, write_results
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
@@ -127,7 +130,7 @@ def test_spot_match_takes_an_ensemble(run_here, tmp_path):
     assert (tmp_path / "spots" / "results_spotting.json").read_text() == (tmp_path / "wanted.json").read_text()
 
 
-@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py"])
+@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py", "suggestion_evidence.py"])
 def test_every_script_has_help(run_here, script):
     code, printed, _ = run_here(script, "--help")
     assert code == 0 and "usage:" in printed and f"python examples/{script}" in printed
@@ -149,6 +152,55 @@ def test_results_table_gives_means_over_seeds(run_here, tmp_path):
     column = rows[0].index("tight")
     mean = 100 * sum(run["tight"]["a_mAP"] for run in scores) / len(scores)
     assert f"{mean:.1f}" in rows[1][column]
+
+
+@pytest.fixture
+def evidence():
+    return runpy.run_path(str(EXAMPLES / "suggestion_evidence.py"), run_name="evidence")
+
+
+def test_evidence_of_suggestions_trains_on_labelled_minutes_alone(evidence):
+    halves = HalvesOfFiveMinutes([])
+    shape = WindowShape(num_frames=200, tubelet_size=2, windows_per_half=8, sampling="edges")
+    dataset = evidence["LabelledMinutes"](halves, shape, TargetSettings())
+    type(dataset).minutes = frozenset({(1, 0), (1, 3)})
+    rng, starts = np.random.default_rng(0), []
+    for _ in range(200):
+        assert len(dataset.draw_starts(0, rng)) == 0
+        starts.append(dataset.draw_starts(1, rng))
+    # of 300 frames, a window takes 200
+    first, second = np.split(np.array(starts), 2, axis=1)
+    assert (first.min(), first.max(), second.min(), second.max()) == (0, 100, 900, 1000)
+    assert len(dataset) == 4
+
+
+class HalvesOfFiveMinutes(list):
+    frame_step = 1
+
+    def __getitem__(self, index):
+        return SimpleNamespace(fps=5.0, num_frames=1500)
+
+
+def test_evidence_of_suggestions_takes_the_least_certain_minutes_of_the_pool(evidence, monkeypatch):
+    config = SimpleNamespace(label_names=["Goal"], label_thresholds=[0.5])
+    scores = {0: {30: 0.95, 70: 0.52, 200: 0.1}, 1: {10: 0.45, 100: 0.6, 130: 0.5}}
+    spots = {
+        half: [{"label": "Goal", "timestamp_s": time_s, "score": score} for time_s, score in of_half.items()]
+        for half, of_half in scores.items()
+    }
+    names = evidence["suggested_minutes"].__globals__
+    for name, value in {
+        "load_model": lambda start: (),
+        "TorchModel": lambda: SimpleNamespace(config=config),
+        "score_halves": lambda model, halves, indices: None,
+        "spots_of_halves": lambda *words: spots,
+        "NEW_MINUTES": 4,
+    }.items():
+        monkeypatch.setitem(names, name, value)
+    # all but the second minute of the first half
+    pool = [(half, minute) for half in (0, 1) for minute in range(5) if (half, minute) != (0, 1)]
+    # each half's least certain moment first, then the second of each
+    assert evidence["suggested_minutes"]("start", None, pool) == [(1, 2), (1, 0), (0, 3), (1, 1)]
 
 
 def test_reproduce_gfspot_gives_commands_that_exist(monkeypatch, tmp_path):
