@@ -39,7 +39,7 @@ from comedian.video.decoding import iter_frames
 from comedian.video.frame_store import FrameStore, StoreSettings, claim_store, half_path, source_of, write_half
 
 FPS, HEIGHT, NUM_FRAMES, TUBELET_SIZE = 2, 224, 128, 2
-WINDOWS_PER_BATCH, CLIPS_PER_BATCH = 4, 256
+WINDOWS_PER_BATCH, CLIPS_PER_BATCH, CLIPS_PER_RUN = 4, 256, 4
 H100_OPERATIONS_PER_S = 989e12  # bfloat16, dense
 # halves of SoccerNet's training split, and samples of a half in an epoch of each stage
 NUM_HALVES, SAMPLES_PER_HALF = 600, {1: 45 * 60 * FPS // TUBELET_SIZE, 2: 38, 3: 25}
@@ -63,14 +63,12 @@ class JpegWindows(FrameWindows):
 class JpegClips(JpegWindows, ClipDataset):
     """Clips of folders of JPEG files, one by one."""
 
-    run_length = 1
     __getitems__ = FrameWindows.__getitems__
 
 
 class SingleClips(ClipDataset):
     """Clips in the order of a plain shuffle, each decoded by itself."""
 
-    run_length = 1
     __getitems__ = FrameWindows.__getitems__
 
 
@@ -100,7 +98,7 @@ def make_halves(videos: list[Path], store: Path, width: int) -> HalfDataset:
 def go_through(dataset: FrameWindows, batch_size: int, num_workers: int = 0, yuv: bool = False) -> None:
     """Read an epoch, by worker processes or by two threads; one batch is held while the next one is read."""
     dataset.yuv = yuv
-    sampler = WindowSampler(dataset, seed=0)
+    sampler = WindowSampler(dataset, seed=0, run_length=CLIPS_PER_RUN if type(dataset) is ClipDataset else 1)
     if num_workers:
         loader = DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_windows)
     else:
@@ -183,6 +181,7 @@ def main() -> None:
             {
                 "JPEG files, two processes": lambda: go_through(JpegClips(halves, TUBELET_SIZE), size, 2),
                 "single clips, two processes": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size, 2),
+                "single clips, threads, yuv": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size, yuv=True),
                 "runs, two processes": lambda: go_through(clips, size, 2),
                 "single clips, threads": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size),
                 "runs, threads": lambda: go_through(clips, size),
@@ -193,7 +192,7 @@ def main() -> None:
         )
     window_s, clip_s = of_windows["frame store, two processes"], of_clips["single clips, two processes"]
     before_s = {1: clip_s, 2: window_s, 3: window_s}
-    window_s, clip_s = of_windows["frame store, threads, yuv"], of_clips["runs, threads, yuv"]
+    window_s, clip_s = of_windows["frame store, threads, yuv"], of_clips["single clips, threads, yuv"]
     print_waiting(before_s, {1: clip_s, 2: window_s, 3: window_s}, args.cores, args.gpu_share)
     print(machine())
 

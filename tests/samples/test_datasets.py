@@ -126,7 +126,7 @@ def test_clips_tile_every_half_from_a_new_start_each_epoch(rows_and_store, tubel
 
 def test_an_epoch_of_clips_is_shuffled_in_runs(rows_and_store):
     dataset = ClipDataset(HalfDataset(*rows_and_store, LABELS, fps=4), 2)
-    keys = list(WindowSampler(dataset, seed=0))
+    keys = list(WindowSampler(dataset, seed=0, run_length=4))
     # 48 frames of a half: 23 clips, in five runs of four and one of three
     runs = dataset.runs(keys)
     for run in runs:

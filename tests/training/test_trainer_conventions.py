@@ -256,15 +256,24 @@ def test_stage_1_refuses_what_it_has_not(halves, tmp_path):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips).predict(clips)
 
 
-@pytest.mark.parametrize("use_batch_keys", [False, True])
-def test_clips_that_are_compared_with_each_other_are_not_neighbours(halves, use_batch_keys, tmp_path):
+@pytest.mark.parametrize("clips_per_run", [1, 4])
+def test_stage_1_draws_single_clips_unless_runs_are_asked_for(halves, clips_per_run, tmp_path):
     """In runs of four, three of four clips are followed by the next one of their half."""
-    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no")
+    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no", clips_per_run=clips_per_run)
     clips = ClipDataset(halves["train"], tubelet_size=1)
-    trainer = ContrastiveTrainer(make_contrastive(use_batch_keys=use_batch_keys), args, train_dataset=clips)
+    trainer = ContrastiveTrainer(make_contrastive(), args, train_dataset=clips)
     keys = list(trainer._get_train_sampler())
     followed = 1 - len(clips.runs(keys)) / len(keys)
-    assert followed < 0.2 if use_batch_keys else followed > 0.6
+    assert followed < 0.2 if clips_per_run == 1 else followed > 0.6
+
+
+def test_clips_that_are_compared_with_each_other_are_not_neighbours(halves, tmp_path):
+    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no", clips_per_run=4)
+    clips = ClipDataset(halves["train"], tubelet_size=1)
+    with pytest.raises(InputError, match="`clips_per_run` is 4.*use_batch_keys"):
+        ContrastiveTrainer(make_contrastive(use_batch_keys=True), args, train_dataset=clips)
+    with pytest.raises(ValueError, match="`clips_per_run` is 0"):
+        ContrastiveConfig(output_dir=str(tmp_path), clips_per_run=0)
 
 
 class Views(Dataset):

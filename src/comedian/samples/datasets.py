@@ -29,8 +29,6 @@ from comedian.soccernet.annotations import game_time
 from comedian.video.frame_store import FrameStore, HalfFrames
 
 SAMPLINGS = ("disjoint", "parts", "random", "edges")
-# of tubelets of two frames, half a group of `GOP_FRAMES`: decoded together at a third of the cost of four single clips
-CLIPS_PER_RUN = 4
 
 
 class HalfDataset(Dataset):
@@ -144,11 +142,9 @@ class FrameWindows(Dataset):
         shape: their sizes.
 
     Attributes:
-        run_length: windows of a half that stay together, in order of time, when an epoch is shuffled.
         yuv: read frames as they are stored; see [`comedian.samples.colours.rgb_of_yuv`].
     """
 
-    run_length = 1
     yuv = False
 
     def __init__(self, halves: HalfDataset, shape: WindowShape):
@@ -321,15 +317,10 @@ class WindowDataset(FrameWindows):
 class ClipDataset(FrameWindows):
     """Every clip of one tubelet, without overlap, for stage 1; the grid starts elsewhere in each half and epoch.
 
-    An epoch is shuffled in runs of a few clips that follow each other: a clip alone costs the frames since its key frame.
-    A model with `use_batch_keys` takes them one by one.
-
     Args:
         halves: with or without annotations.
         tubelet_size: frames of a clip at the model's rate.
     """
-
-    run_length = CLIPS_PER_RUN
 
     def __init__(self, halves: HalfDataset, tubelet_size: int):
         super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
@@ -458,13 +449,20 @@ def can_read_yuv(dataset: Dataset) -> bool:
 
 
 class WindowSampler(Sampler[WindowKey]):
-    """Draws an epoch's windows from `(seed, epoch)` alone, so a resumed run sees what an uninterrupted one would."""
+    """Draws an epoch's windows from `(seed, epoch)` alone, so a resumed run sees what an uninterrupted one would.
 
-    def __init__(self, dataset: FrameWindows, seed: int):
+    Args:
+        dataset: the windows.
+        seed: of all epochs.
+        run_length: windows of a half that stay together, in order of time, when an epoch is shuffled. A clip alone costs
+            the frames since its key frame.
+    """
+
+    def __init__(self, dataset: FrameWindows, seed: int, run_length: int = 1):
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
-        self.run_length = dataset.run_length
+        self.run_length = run_length
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -23,13 +23,19 @@ class ContrastiveTrainer(QueuedTrainer):
         kwargs: as [`transformers.Trainer`].
 
     Raises:
-        InputError: an adapter of PEFT that is not the same in both branches.
+        InputError: an adapter of PEFT that is not the same in both branches, or `clips_per_run` above 1 for a model that
+            compares the clips of a batch.
     """
 
     title = "Stage 1: contrastive pre-training of the spatial encoder"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.args.clips_per_run > 1 and self.model.config.contrastive_config.use_batch_keys:
+            raise InputError(
+                f"`clips_per_run` is {self.args.clips_per_run}, and `use_batch_keys` of `contrastive_config` compares the "
+                "clips of a batch, also neighbours; set `clips_per_run` to 1 or `use_batch_keys` to false"
+            )
         if hasattr(self.model, "peft_config"):
             try:
                 # PEFT starts half of each pair of matrices at random
@@ -48,9 +54,8 @@ class ContrastiveTrainer(QueuedTrainer):
 
     def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
         sampler = super()._get_train_sampler(train_dataset)
-        if self.window_sampler is not None and self.model.config.contrastive_config.use_batch_keys:
-            # clips of a step are compared with each other, and neighbours of one run would be false negatives
-            self.window_sampler.run_length = 1
+        if self.window_sampler is not None:
+            self.window_sampler.run_length = self.args.clips_per_run
         return sampler
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
