@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from math import ceil
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -9,6 +11,8 @@ from torch.utils.data import Dataset
 from comedian.samples.datasets import FrameWindows, WindowKey
 
 Batch = dict[str, Tensor]
+# of a batch, so that all threads end at about the same time
+PARTS_PER_THREAD = 4
 
 
 class BatchReader(Dataset):
@@ -34,6 +38,7 @@ class BatchReader(Dataset):
         self.dataset = dataset
         self.collate = collate
         self.pin_memory = pin_memory
+        self._num_threads = num_threads
         self._readers = ThreadPoolExecutor(num_threads)
         self._collator = ThreadPoolExecutor(1)
 
@@ -42,11 +47,15 @@ class BatchReader(Dataset):
 
     def __getitems__(self, keys: Sequence[WindowKey]) -> Future[Batch]:
         """Begin to read a batch, and return at once."""
-        runs = [self._readers.submit(self.dataset.__getitems__, run) for run in self.dataset.runs(keys)]
-        return self._collator.submit(self._make_batch, runs)
+        runs = self.dataset.runs(keys)
+        # handing over a clip costs as much as reading it
+        size = ceil(len(runs) / (PARTS_PER_THREAD * self._num_threads))
+        parts = [chain.from_iterable(runs[first : first + size]) for first in range(0, len(runs), size)]
+        reading = [self._readers.submit(self.dataset.__getitems__, list(part)) for part in parts]
+        return self._collator.submit(self._make_batch, reading)
 
-    def _make_batch(self, runs: list[Future[list[Batch]]]) -> Batch:
-        batch = self.collate([window for run in runs for window in run.result()])
+    def _make_batch(self, parts: list[Future[list[Batch]]]) -> Batch:
+        batch = self.collate([window for part in parts for window in part.result()])
         if self.pin_memory:
             batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
         return batch
