@@ -106,7 +106,9 @@ def test_four_bits_compute_with_the_weights_that_they_stand_for(save_model, enco
     assert len(packed) > 5
     for name, weight in packed.items():
         rounded.get_submodule(name).weight.data = functional.dequantize_4bit(weight.data, weight.quant_state).float()
-    torch.testing.assert_close(logits(quantised), logits(rounded), atol=1e-3, rtol=1e-3)
+    # the library multiplies in bfloat16 where the CPU does, whose products are right to 1 in 256
+    tolerance = 0.03 if torch.cpu._is_avx512_bf16_supported() else 1e-3
+    torch.testing.assert_close(logits(quantised), logits(rounded), atol=tolerance, rtol=tolerance)
 
 
 @pytest.fixture(scope="module")
