@@ -17,14 +17,18 @@ import torch
 
 from comedian import ActionSpotter
 from comedian.cli.main import main
+from comedian.hub.model_record import read_record
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.samples.datasets import TargetSettings, WindowShape
 from comedian.soccernet.annotations import read_results, write_results
+from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
+from comedian.video.frame_store import StoreSettings
+from match_factory import write_matches
 
 TESTS, EXAMPLES = Path(__file__).parent, Path(__file__).parents[1] / "examples"
 DEMO = EXAMPLES / "demo"
@@ -238,6 +242,19 @@ def test_reproduce_gfspot_gives_commands_that_exist(monkeypatch, tmp_path):
 def run_help(script: Path, options: list[str]) -> bool:
     """Whether a script has these options."""
     return all(option in run(script, "--help").stdout for option in options)
+
+
+def test_training_in_python_leaves_a_model_with_its_record(run_here, tmp_path):
+    root = write_matches(tmp_path / "root", num_frames=260, fps=5.0, size=(64, 112))
+    store = tmp_path / "frames"
+    prepare(root, store, StoreSettings(fps=5, height=64, width=112, quality=24), workers=1, progress=False)
+    code, printed, _ = run_here("train_in_python.py", root, store, tmp_path / "run", "--epochs", "1")
+    assert code == 0
+    assert re.search(r"'tight': [\d.]+, 'loose': [\d.]+", printed)
+    model = ComedianForActionSpotting.from_pretrained(tmp_path / "run")
+    assert model.config.label_names == ["red flash", "green flash"]
+    (stage,) = read_record(tmp_path / "run").stages
+    assert (stage.batch_size, stage.epochs, stage.data["train"]["matches"]) == (4, 1, 2)
 
 
 def test_the_notebook_goes_from_videos_to_what_would_be_published(tmp_path):

@@ -75,19 +75,30 @@ def index_page() -> str:
 
 
 def room_page(room: str, modules: Iterable[Path]) -> str:
-    """The page of some modules."""
-    parts = [part for path in sorted(modules) if path.name not in SKIPPED for part in module_parts(path)]
+    """The page of some modules: first those of the names that `comedian` itself offers."""
+    paths = sorted((path for path in modules if path.name not in SKIPPED), key=lambda path: (not offers(path), path))
+    parts = [part for path in paths for part in module_parts(path)]
     return "\n\n".join([f"# {room}", *parts]) + "\n"
 
 
+def offers(path: Path) -> bool:
+    """Whether a module holds any of these names."""
+    return any(map(is_offered, documented(ast.parse(path.read_text()).body)))
+
+
+def is_offered(node: ast.ClassDef | Function) -> bool:
+    """Whether `from comedian import` takes it."""
+    return node.name in comedian.__all__
+
+
 def module_parts(path: Path) -> Iterator[str]:
-    """Yield the Markdown of a module: what it says of itself, its classes, its functions."""
+    """Yield the Markdown of a module: what it says of itself, then its classes and functions, the offered ones first."""
     text = path.read_text()
     tree = ast.parse(text)
     name = ".".join(("comedian", *path.relative_to(SOURCE).with_suffix("").parts))
     yield f"## {name}"
     yield to_markdown(ast.get_docstring(tree) or "")
-    for node in documented(tree.body):
+    for node in sorted(documented(tree.body), key=lambda node: not is_offered(node)):
         yield f"### {node.name}"
         yield code(class_signature(node, text) if isinstance(node, ast.ClassDef) else signature(node, text))
         yield to_markdown(ast.get_docstring(node))

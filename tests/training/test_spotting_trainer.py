@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import ViTConfig
 
 from comedian.cli.main import main
 from comedian.errors import InputError
@@ -434,6 +435,23 @@ def test_depths_of_convolutions_follow_their_stages():
     # with the time embeddings: below the first temporal layer
     assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 4
     assert depths["comedian.temporal_encoder.layers.0.mlp.fc1.weight"] == 5
+
+
+@pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])
+def test_each_parameter_of_an_encoder_is_in_one_group(encoder):
+    model = ComedianForActionSpotting(tiny_config(spatial_encoder=encoder)).comedian
+    for part in (model.spatial_encoder, model.temporal_encoder):
+        grouped = [id(parameter) for group in part.layer_groups() for parameter in group]
+        assert sorted(grouped) == sorted(map(id, part.parameters()))
+
+
+def test_layer_decay_is_refused_for_an_image_model():
+    backbone = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32
+    )
+    model = ComedianForActionSpotting(tiny_config(backbone_config=backbone.to_dict(), image_size=[32, 32]))
+    with pytest.raises(InputError, match="`layer_decay` needs to know the layers"):
+        layer_depths(model)
 
 
 def test_overrides_reach_the_recipe_and_errors_name_the_field(data, tmp_path, capsys):

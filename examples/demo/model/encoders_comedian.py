@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -14,6 +15,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_comedian import ComedianConfig
 from .settings_comedian import as_list
 from .sound_comedian import NUM_MELS
+
+# of the first class token; that of the published system is about 0
+CLASS_TOKEN_STD = 1e-6
 
 
 @torch.no_grad()
@@ -359,7 +363,30 @@ def drop_path_rates(config: ComedianConfig, depth: int) -> list[float]:
     return [config.drop_path_rate * layer / max(depth - 1, 1) for layer in range(depth)]
 
 
-class ComedianViTEncoder(nn.Module):
+class ComedianEncoder(nn.Module):
+    """What the model and its training ask of an encoder, spatial or temporal."""
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters in the order of depth: embeddings, each layer, the closing norm."""
+        raise NotImplementedError
+
+    def init_tables(self, std: float) -> None:
+        """Start the learned tables; `std` is `config.initializer_range`. An encoder without any does nothing."""
+
+    def resize_tables(self, old: ComedianConfig, new: ComedianConfig) -> None:
+        """Resample the learned tables from the input sizes of `old` to those of `new`, as `init_tables`."""
+
+
+def staged_layer_groups(encoder: nn.Module) -> list[list[nn.Parameter]]:
+    """See [`ComedianEncoder.layer_groups`]; a merging belongs to the layer before it."""
+    groups = [list(encoder.embeddings.parameters())]
+    for stage in encoder.stages:
+        groups.extend(list(layer.parameters()) for layer in stage["layers"])
+        groups[-1].extend(stage["merging"].parameters())
+    return [*groups, list(encoder.norm.parameters())]
+
+
+class ComedianViTEncoder(ComedianEncoder):
     """Spatial transformer with a class token; the class token is the tubelet's spatial token."""
 
     def __init__(self, config: ComedianConfig):
@@ -377,13 +404,23 @@ class ComedianViTEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def resize_position_table(self, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> None:
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """See [`ComedianEncoder.layer_groups`]."""
+        embeddings = [self.class_token, self.position_embeddings, *self.embeddings.parameters()]
+        return [embeddings, *(list(part.parameters()) for part in (*self.layers, self.norm))]
+
+    def init_tables(self, std: float) -> None:
+        """See [`ComedianEncoder.init_tables`]."""
+        init.normal_(self.class_token, std=CLASS_TOKEN_STD)
+        init.trunc_normal_(self.position_embeddings, std=std)
+
+    def resize_tables(self, old: ComedianConfig, new: ComedianConfig) -> None:
         """Resample the patches' positions to another grid; the class token keeps its own."""
 
         def resample(table: Tensor) -> Tensor:
-            return torch.cat([table[0, :1], resample_grid(table[0, 1:], old_grid, new_grid)])[None]
+            return torch.cat([table[0, :1], resample_grid(table[0, 1:], old.grid_size, new.grid_size)])[None]
 
-        if old_grid != new_grid:
+        if old.grid_size != new.grid_size:
             replace_table(self, "position_embeddings", resample)
 
     def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
@@ -426,7 +463,7 @@ def stage_shifts(config: ComedianConfig) -> list[int]:
     ]
 
 
-class ComedianSwinEncoder(nn.Module):
+class ComedianSwinEncoder(ComedianEncoder):
     """Spatial Swin transformer; the mean over its last grid is the tubelet's spatial token."""
 
     def __init__(self, config: ComedianConfig):
@@ -449,9 +486,13 @@ class ComedianSwinEncoder(nn.Module):
             self.stages.append(nn.ModuleDict({"layers": nn.ModuleList(layers), "merging": merging}))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def resize_position_tables(self, config: ComedianConfig) -> None:
-        """Fit windows, shifts and relative position tables to the grids of `config`."""
-        for stage, window, shift in zip(self.stages, config.stage_windows(), stage_shifts(config), strict=True):
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """See [`ComedianEncoder.layer_groups`]."""
+        return staged_layer_groups(self)
+
+    def resize_tables(self, old: ComedianConfig, new: ComedianConfig) -> None:
+        """Fit windows, shifts and relative position tables to the grids of `new`."""
+        for stage, window, shift in zip(self.stages, new.stage_windows(), stage_shifts(new), strict=True):
             for index, layer in enumerate(stage["layers"]):
                 layer.attention.resize_window(window, shift * (index % 2))
 
@@ -490,7 +531,7 @@ class ComedianResidualProjection(nn.Linear):
     """Back to the tokens (its own class because it starts at 0: the layer begins as the identity)."""
 
 
-class ComedianTemporalEncoder(nn.Module):
+class ComedianTemporalEncoder(ComedianEncoder):
     """Transformer over the spatial tokens of a window, after convolutions over neighbours where the model has them."""
 
     def __init__(self, config: ComedianConfig):
@@ -510,14 +551,24 @@ class ComedianTemporalEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def resize_position_table(self, num_tokens: int) -> None:
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """See [`ComedianEncoder.layer_groups`]; convolutions belong to the embeddings."""
+        embeddings = [self.mask_token, self.time_embeddings, *self.convolutions.parameters()]
+        return [embeddings, *(list(part.parameters()) for part in (*self.layers, self.norm))]
+
+    def init_tables(self, std: float) -> None:
+        """See [`ComedianEncoder.init_tables`]."""
+        init.zeros_(self.mask_token)
+        init.trunc_normal_(self.time_embeddings, std=std)
+
+    def resize_tables(self, old: ComedianConfig, new: ComedianConfig) -> None:
         """Resample the time embeddings to another number of tokens."""
 
         def resample(table: Tensor) -> Tensor:
-            resampled = F.interpolate(table.float().mT, size=num_tokens, mode="linear", align_corners=False)
+            resampled = F.interpolate(table.float().mT, size=new.num_tokens, mode="linear", align_corners=False)
             return resampled.mT.to(table.dtype).contiguous()
 
-        if num_tokens != self.time_embeddings.shape[1]:
+        if new.num_tokens != self.time_embeddings.shape[1]:
             replace_table(self, "time_embeddings", resample)
 
     def restore(self, kept_tokens: Tensor, kept_tubelets: Tensor, num_tokens: int) -> Tensor:

@@ -8,11 +8,12 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from .configuration_comedian import ComedianConfig
+from .encoders_comedian import ComedianEncoder
 
 logger = logging.get_logger(__name__)
 
 
-class ComedianBackboneEncoder(nn.Module):
+class ComedianBackboneEncoder(ComedianEncoder):
     """Spatial encoder around an image model: the mean over patches and frames, projected, is the tubelet's spatial token.
 
     `config.backbone_config` is the image model's configuration. It may be a transformer, with a class token or
@@ -48,6 +49,17 @@ class ComedianBackboneEncoder(nn.Module):
             if isinstance(norm, nn.BatchNorm2d) and norm.affine and not norm.weight.requires_grad:
                 norm.eval()
         return self
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """See [`ComedianEncoder.layer_groups`].
+
+        Raises:
+            ValueError: always, as image models name their layers each in its own way.
+        """
+        raise ValueError(
+            "`layer_decay` needs to know the layers of the spatial encoder, which an image model as backbone does not tell; "
+            "remove it"
+        )
 
     def load_pretrained(self, name: str) -> None:
         """Take the weights of an image model from a folder or a Hub repository.

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .configuration_comedian import ComedianConfig
-from .encoders_comedian import ComedianDropPath, drop_path_rates
+from .encoders_comedian import ComedianDropPath, ComedianEncoder, drop_path_rates, staged_layer_groups
 from .settings_comedian import as_list
 
 EPSILON = 1e-5
@@ -112,7 +112,7 @@ class ComedianConvolutionalLayer(nn.Module):
         return F.relu(planes + self.drop_path(branch)).permute(0, 2, 3, 1)
 
 
-class ComedianConvolutionalEncoder(nn.Module):
+class ComedianConvolutionalEncoder(ComedianEncoder):
     """Residual network over the frames of a tubelet; the mean over its last grid is the tubelet's spatial token."""
 
     def __init__(self, config: ComedianConfig):
@@ -129,6 +129,10 @@ class ComedianConvolutionalEncoder(nn.Module):
             merging = ComedianDownsampling(width, 2 * width) if stage < last else nn.Identity()
             self.stages.append(nn.ModuleDict({"layers": nn.ModuleList(layers), "merging": merging}))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """See [`ComedianEncoder.layer_groups`]."""
+        return staged_layer_groups(self)
 
     def forward(self, tubelets: Tensor, output_attentions: bool = False, *, every_patch: bool = False) -> Tensor:
         """`(num_tubelets, tubelet_size, channels, height, width)` to `(num_tubelets, hidden_size)`.

@@ -27,6 +27,7 @@ from .convolutional_comedian import (
     init_convolutional_weights,
 )
 from .encoders_comedian import (
+    ComedianEncoder,
     ComedianResidualProjection,
     ComedianSoundEncoder,
     ComedianSoundProjection,
@@ -44,7 +45,7 @@ from .loss_comedian import mixup_spotting_loss, offset_loss, spotting_loss
 from .saved_code_comedian import custom_class_of
 from .sound_comedian import NUM_MELS
 
-SPATIAL_ENCODER_CLASSES: dict[str, type[nn.Module]] = {
+SPATIAL_ENCODER_CLASSES: dict[str, type[ComedianEncoder]] = {
     "vivit": ComedianViTEncoder,
     "viswin": ComedianSwinEncoder,
     "convolutional": ComedianConvolutionalEncoder,
@@ -52,8 +53,6 @@ SPATIAL_ENCODER_CLASSES: dict[str, type[nn.Module]] = {
 }
 # the fields of the configuration that learned position tables depend on and can follow
 RESAMPLED_FIELDS = ("image_size", "num_frames")
-# of the first class token; that of the published system is about 0
-CLASS_TOKEN_STD = 1e-6
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -196,14 +195,10 @@ class ComedianPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, ComedianConvolution | ComedianBatchNorm):
             init_convolutional_weights(module)
-        elif isinstance(module, ComedianViTEncoder):
-            init.normal_(module.class_token, std=CLASS_TOKEN_STD)
-            init.trunc_normal_(module.position_embeddings, std=std)
         elif isinstance(module, ComedianWindowAttention):
             init.trunc_normal_(module.relative_position_bias, std=std)
-        elif isinstance(module, ComedianTemporalEncoder):
-            init.zeros_(module.mask_token)
-            init.trunc_normal_(module.time_embeddings, std=std)
+        elif isinstance(module, ComedianEncoder):
+            module.init_tables(std)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
@@ -311,18 +306,14 @@ class ComedianPreTrainedModel(PreTrainedModel):
         Raises:
             StrictDataclassError: the sizes do not fit the model.
         """
-        old_grid = self.config.grid_size
+        old = copy.deepcopy(self.config)
         # a fresh configuration validates the sizes together before anything is changed
         fields = self.config.to_dict() | {"image_size": image_size, "num_frames": num_frames}
         resized = self.config.__class__.from_dict(fields)
         self.config.update({name: getattr(resized, name) for name in RESAMPLED_FIELDS})
         for module in self.modules():
-            if isinstance(module, ComedianViTEncoder):
-                module.resize_position_table(old_grid, self.config.grid_size)
-            elif isinstance(module, ComedianSwinEncoder):
-                module.resize_position_tables(self.config)
-            elif isinstance(module, ComedianTemporalEncoder):
-                module.resize_position_table(self.config.num_tokens)
+            if isinstance(module, ComedianEncoder):
+                module.resize_tables(old, self.config)
 
 
 def averaged_tensors(module: nn.Module) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import time
 from pathlib import Path
 
@@ -300,31 +299,19 @@ def write_scores(
     atomic_write_text(folder / f"{split}{SCORES_SUFFIX}", json.dumps(scores, indent=1) + "\n")
 
 
-def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, classifier."""
-    if model.config.spatial_encoder == "backbone":
-        raise InputError(
-            "`layer_decay` supports the layers of vivit and viswin only; remove it for a model with a backbone"
-        )
-    prefixes = []
-    for name, _ in model.named_modules():
-        if re.search(r"(spatial_encoder\.(stages\.\d+\.)?layers\.\d+|temporal_encoder\.layers\.\d+)$", name):
-            prefixes.append(name + ".")
-    first_temporal = next(
-        i for i, prefix in enumerate(prefixes + ["temporal_encoder."]) if "temporal_encoder." in prefix
-    )
-    depths = {}
-    for name, _ in model.named_parameters():
-        inside = [depth for depth, prefix in enumerate(prefixes, start=1) if name.startswith(prefix)]
-        if inside:
-            depths[name] = inside[0]
-        elif ".embeddings." in name or "position_embeddings" in name or "class_token" in name:
-            depths[name] = 0
-        elif "merging" in name:
-            stage = name[: name.index("merging")]
-            depths[name] = max(depth for depth, prefix in enumerate(prefixes, start=1) if prefix.startswith(stage))
-        elif re.search(r"spatial_encoder\.norm|mask_token|time_embeddings|temporal_encoder\.convolutions", name):
-            depths[name] = first_temporal
-        else:
-            depths[name] = len(prefixes) + 1
-    return depths
+def layer_depths(model: ComedianForActionSpotting) -> dict[str, int]:
+    """Depth of each parameter for layer-wise decay: embeddings 0, then spatial layers, temporal layers, heads.
+
+    What lies between the encoders counts with the last spatial layer, the temporal encoder's norm with the heads.
+
+    Raises:
+        InputError: the spatial encoder does not know its layers.
+    """
+    try:
+        *spatial, last, norm = model.comedian.spatial_encoder.layer_groups()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    embeddings, *temporal = model.comedian.temporal_encoder.layer_groups()
+    groups = [*spatial, last + norm + embeddings, *temporal]
+    depths = {id(parameter): depth for depth, group in enumerate(groups) for parameter in group}
+    return {name: depths.get(id(parameter), len(groups) - 1) for name, parameter in model.named_parameters()}
