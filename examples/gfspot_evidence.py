@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from safetensors import safe_open
 
 from comedian.hub.model_record import read_record
+from comedian.training.comparison import mean_and_spread
 from comedian.training.curves import draw_curves, read_curve
 
 ARMS = {"scratch": "scratch", "stage1_": "stage 1", "stage2_": "stage 2", "stages12_": "stages 1 + 2"}
@@ -69,8 +70,8 @@ def seeds_of(folder: Path, arm: str) -> list[str]:
 def row(folder: Path, arm: str, seeds: list[str], runs: dict[str, list[list[tuple[float, float]]]]) -> str:
     """One line of the table."""
     tests = [json.loads((folder / f"{arm}{seed}.json").read_text()) for seed in seeds]
-    cells = [summarise([test[metric]["a_mAP"] for test in tests]) for metric in METRICS]
-    cells.append(summarise([max(score for _, score in run) for run in runs[arm]]))
+    cells = [mean_and_spread([100 * test[metric]["a_mAP"] for test in tests]) for metric in METRICS]
+    cells.append(mean_and_spread([100 * max(score for _, score in run) for run in runs[arm]]))
     best = max((score for _, score, _ in mean_curve(runs.get("scratch", []))), default=0.0)
     reached = [epoch for epoch, score, _ in mean_curve(runs[arm]) if score >= best]
     cells.append(f"{reached[0]:g}" if reached else "not reached")
@@ -104,11 +105,6 @@ def mean_curve(runs: list[list[tuple[float, float]]]) -> list[tuple[float, float
         scores = [score for _, score in scored]
         points.append((scored[0][0], mean(scores), stdev(scores) if len(scores) > 1 else 0.0))
     return points
-
-
-def summarise(values: list[float]) -> str:
-    """Percent with the standard deviation, where there are several."""
-    return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

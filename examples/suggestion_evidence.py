@@ -11,7 +11,6 @@ seed. What is done already is not done again.
 import argparse
 import json
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from comedian.inference.suggestions import uncertain_moments
 from comedian.inference.torch_model import TorchModel, load_model
 from comedian.models import ComedianConfig
 from comedian.samples.datasets import HalfDataset, WindowDataset
+from comedian.training.comparison import mean_and_spread
 from comedian.training.finetune import finetune
 from comedian.training.recipe import Recipe, load_recipe
 from comedian.training.stage import load_halves
@@ -68,7 +68,7 @@ def main() -> None:
     atomic_write_text(args.output, json.dumps(scores, indent=1) + "\n")
     print(f"| labelled | {' | '.join(METRICS)} |\n|{'---|' * (1 + len(METRICS))}")
     for arm in ("first", "random", "suggested"):
-        cells = [summarise([of_seed[arm][metric] for of_seed in scores.values()]) for metric in METRICS]
+        cells = [mean_and_spread([100 * of_seed[arm][metric] for of_seed in scores.values()]) for metric in METRICS]
         print(f"| {arm} | {' | '.join(cells)} |")
 
 
@@ -123,8 +123,7 @@ def suggested_minutes(start: str, halves: HalfDataset, pool: list[Minute]) -> li
     model = TorchModel(*load_model(start))
     of_pool = sorted({half for half, _ in pool})
     spots = spots_of_halves(score_halves(model, halves, of_pool), halves, model.config)
-    thresholds = dict(zip(model.config.label_names, model.config.label_thresholds or (), strict=False))
-    moments = uncertain_moments([spots[half] for half in of_pool], thresholds, len(pool))
+    moments = uncertain_moments([spots[half] for half in of_pool], model.config, len(pool))
     minutes = [(of_pool[moment.video], int(moment.time_s // MINUTE_S)) for moment in moments]
     in_order = [minute for minute in dict.fromkeys(minutes) if minute in set(pool)]
     return in_order[:NEW_MINUTES]
@@ -145,11 +144,6 @@ def train_and_score(recipe: Recipe, minutes: list[Minute]) -> dict[str, float]:
     scores = {metric: float(found[metric]["a_mAP"]) for metric in METRICS}
     atomic_write_text(path, json.dumps({"scores": scores, "minutes": sorted(minutes)}) + "\n")
     return scores
-
-
-def summarise(values: list[float]) -> str:
-    """Percent with the standard deviation over seeds."""
-    return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from comedian import ActionSpotter
+from comedian import ActionSpotter, ComedianConfig
 from comedian.cli.main import main
 from comedian.hub.model_record import read_record
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
@@ -186,7 +186,7 @@ class HalvesOfFiveMinutes(list):
 
 
 def test_evidence_of_suggestions_takes_the_least_certain_minutes_of_the_pool(evidence, monkeypatch):
-    config = SimpleNamespace(label_names=["Goal"], label_thresholds=[0.5])
+    config = ComedianConfig(id2label={0: "Goal"}, label_thresholds=[0.5])
     scores = {0: {30: 0.95, 70: 0.52, 200: 0.1}, 1: {10: 0.45, 100: 0.6, 130: 0.5}}
     spots = {
         half: [{"label": "Goal", "timestamp_s": time_s, "score": score} for time_s, score in of_half.items()]

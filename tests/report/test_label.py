@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from chromium import file_pages
+from comedian import ComedianConfig
 from comedian.cli.main import main
 from comedian.evaluation.reported_events import read_reported
 from comedian.events.formats import read_events
@@ -241,7 +242,8 @@ def test_the_least_certain_moments_come_first_and_from_every_video():
         [{"label": "Goal", "timestamp_s": t, "score": s} for t, s in ((5, 0.5), (8, 0.49), (40, 0.95), (60, 0.4))],
         [{"label": "Corner", "timestamp_s": 3, "score": 0.01}],
     ]
-    moments = uncertain_moments(spots, {"Goal": 0.5, "Corner": 0.2}, 3)
+    config = ComedianConfig(id2label={0: "Corner", 1: "Goal"}, label_thresholds=[0.2, 0.5])
+    moments = uncertain_moments(spots, config, 3)
     assert [(moment.video, moment.time_s) for moment in moments] == [(0, 5), (1, 3), (0, 60)]
     assert [round(moment.uncertainty, 3) for moment in moments] == [1.0, 0.05, 0.8]
 

@@ -12,7 +12,6 @@ from comedian.evaluation.calibration import MIN_EVENTS, RIGHT_TOLERANCE_S, Judge
 from comedian.files import atomic_write_text, read_json
 from comedian.models import ComedianConfig
 from comedian.models.postprocessing_comedian import calibrate
-from comedian.models.settings_comedian import DEFAULT_THRESHOLD
 
 REPORTED_FILE_NAME = "validation_reported.json"
 # a model with a lower F1 over all labels says that it is weak
@@ -51,10 +50,11 @@ def count_reported(judged: Sequence[Judged], config: ComedianConfig) -> dict[str
     Returns:
         Label -> counts.
     """
-    thresholds = config.label_thresholds or [DEFAULT_THRESHOLD] * config.num_labels
     pairs = config.label_calibration or [None] * config.num_labels
     counts = {}
-    for label, of_label, threshold, pair in zip(config.label_names, judged, thresholds, pairs, strict=True):
+    for label, of_label, threshold, pair in zip(
+        config.label_names, judged, config.reporting_thresholds, pairs, strict=True
+    ):
         scores = of_label.scores if pair is None else calibrate(of_label.scores[:, None], [pair])[:, 0]
         passing = scores >= threshold
         counts[label] = ReportedEvents(of_label.num_events, int(passing.sum()), int(of_label.right[passing].sum()))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comedian.models.settings_comedian import DEFAULT_THRESHOLD
+from comedian.models.settings_comedian import ComedianSettings
 
 # moments closer to each other are reviewed together
 MIN_DISTANCE_S = 10.0
@@ -26,7 +26,7 @@ class Moment:
 
 
 def uncertain_moments(
-    candidates: Sequence[Sequence[Mapping[str, Any]]], thresholds: Mapping[str, float], count: int
+    candidates: Sequence[Sequence[Mapping[str, Any]]], config: ComedianSettings, count: int
 ) -> list[Moment]:
     """Choose the moments whose scores lie nearest to their labels' thresholds.
 
@@ -34,19 +34,20 @@ def uncertain_moments(
 
     Args:
         candidates: one list per video: every candidate with `label`, `timestamp_s` and `score`, on the thresholds' scale.
-        thresholds: label -> score from which an event is reported; `DEFAULT_THRESHOLD` for others.
+        config: of the model that found them.
         count: moments to choose.
 
     Returns:
         At most `count` moments, what to label first in front.
     """
+    thresholds = dict(zip(config.label_names, config.reporting_thresholds, strict=True))
     ranked: list[tuple[int, Moment]] = []
     for video, spots in enumerate(candidates):
         moments = [
             Moment(
                 video,
                 spot["timestamp_s"],
-                _uncertainty(spot["score"], thresholds.get(spot["label"], DEFAULT_THRESHOLD)),
+                _uncertainty(spot["score"], thresholds[spot["label"]]),
             )
             for spot in spots
         ]

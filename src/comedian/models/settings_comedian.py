@@ -92,6 +92,11 @@ class ComedianSettings:
             """Return all fields as the content of a `config.json`."""
 
     @property
+    def reporting_thresholds(self) -> list[float | int]:
+        """Score from which each label's events are reported, in the order of the labels."""
+        return self.label_thresholds or [DEFAULT_THRESHOLD] * self.num_labels
+
+    @property
     def hidden_size(self) -> int:
         """Width of spatial and temporal tokens: ViSwin doubles its width from stage to stage."""
         return self.spatial_hidden_size * 2 ** (len(as_list(self.spatial_depths)) - 1)

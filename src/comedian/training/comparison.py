@@ -75,7 +75,7 @@ def compare_runs(runs: Sequence[ComparedRun]) -> str:
             ", ".join(run.folder.name for run in of_group),
             str(len({run.settings.get(SEED) for run in of_group})),
             *(values[index].strip("'") for index in columns),
-            *(_spread([run.scores[metric] for run in of_group if metric in run.scores]) for metric in metrics),
+            *(mean_and_spread([run.scores[metric] for run in of_group if metric in run.scores]) for metric in metrics),
             f"{mean(run.minutes for run in of_group):.0f}",
         ]
         for values, of_group in groups.items()
@@ -83,7 +83,8 @@ def compare_runs(runs: Sequence[ComparedRun]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return "mean ± standard deviation" to one digit; no spread of one value, "-" of none."""
     if not values:
         return "-"
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")

@@ -148,6 +148,5 @@ def _events_of_model(args: argparse.Namespace, videos: list[Path]) -> tuple[list
             for spot in spotter.spots(scores)
         ]
         candidates.append(spotter.spots(scores, threshold=0.0))
-    thresholds = dict(zip(spotter.config.label_names, spotter.config.label_thresholds or (), strict=False))
-    moments = uncertain_moments(candidates, thresholds, args.suggest) if args.suggest else []
+    moments = uncertain_moments(candidates, spotter.config, args.suggest) if args.suggest else []
     return events, tuple(spotter.config.label_names), moments
