@@ -14,7 +14,9 @@ from comedian.training.recipe import load_recipe
 
 def main() -> None:
     """Read the recipe and train."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--config", required=True, help="the YAML recipe; any other --section.field VALUE overrides it"
     )

@@ -1,9 +1,10 @@
-"""Run a script with FSDP on CPU processes, which torch can and accelerate does not ask it to.
+"""Run scripts with FSDP on CPU processes, which torch can and accelerate does not ask it to.
 
-As `accelerate launch --config_file FSDP_CONFIG_WITH_USE_CPU tests/fsdp_on_cpu.py SCRIPT ARGUMENTS`: the state that
-accelerate makes for several GPUs, made for several CPU processes.
+As `accelerate launch --config_file FSDP_CONFIG_WITH_USE_CPU tests/fsdp_on_cpu.py '[["SCRIPT", "ARGUMENT"], ...]'`, one after
+the other: the state that accelerate makes for several GPUs, made for several CPU processes.
 """
 
+import json
 import runpy
 import sys
 
@@ -23,5 +24,6 @@ def make_state_with_fsdp(state, *args, fsdp_plugin=None, **kwargs):
 
 if __name__ == "__main__":
     AcceleratorState.__init__ = make_state_with_fsdp
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    for words in json.loads(sys.argv[1]):
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")

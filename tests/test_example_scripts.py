@@ -73,6 +73,13 @@ def run_here(monkeypatch, capsys, tmp_path):
     return run_script
 
 
+@pytest.mark.parametrize("script", ["demo/demo.py", *sorted(path.name for path in EXAMPLES.glob("*.py"))])
+def test_every_example_has_help(run_here, script):
+    code, printed, _ = run_here(script, "--help")
+    assert code == 0 and "usage:" in printed
+    assert f" examples/{script} " in printed or "\nmake demo\n" in printed
+
+
 @pytest.fixture(scope="module")
 def demo_events():
     """What the demo's model spots in each half."""
@@ -132,12 +139,6 @@ def test_spot_match_takes_an_ensemble(run_here, tmp_path):
     wanted = ActionSpotter.from_pretrained(*members)(videos, keep_all=True)
     write_results(tmp_path / "wanted.json", "match", wanted)
     assert (tmp_path / "spots" / "results_spotting.json").read_text() == (tmp_path / "wanted.json").read_text()
-
-
-@pytest.mark.parametrize("script", ["use_auto_model.py", "spot_match.py", "suggestion_evidence.py"])
-def test_every_script_has_help(run_here, script):
-    code, printed, _ = run_here(script, "--help")
-    assert code == 0 and "usage:" in printed and f"python examples/{script}" in printed
 
 
 def test_plot_spots_draws_the_demo(run_here, tmp_path):

@@ -98,7 +98,7 @@ def make_halves(videos: list[Path], store: Path, width: int) -> HalfDataset:
 def go_through(dataset: FrameWindows, batch_size: int, num_workers: int = 0, yuv: bool = False) -> None:
     """Read an epoch, by worker processes or by two threads; one batch is held while the next one is read."""
     dataset.yuv = yuv
-    sampler = WindowSampler(dataset, seed=0, run_length=CLIPS_PER_RUN if type(dataset) is ClipDataset else 1)
+    sampler = WindowSampler(dataset, seed=0)
     if num_workers:
         loader = DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate_windows)
     else:

@@ -22,7 +22,7 @@ from comedian.samples.datasets import (
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
 from comedian.training.base_trainer import planes_of
-from comedian.video.frame_store import FrameStore, HalfFrames, StoreSettings, source_of
+from comedian.video.frame_store import FrameStore, StoreSettings, source_of
 from match_factory import LABELS, write_matches
 from video_factory import write_video
 
@@ -122,43 +122,6 @@ def test_clips_tile_every_half_from_a_new_start_each_epoch(rows_and_store, tubel
     item = dataset[WindowKey(0, 3, 9)]
     whole = halves[0].read(0, 48)
     assert np.array_equal(item["frames"].numpy(), whole[3 : 3 + 2 * tubelet_size : 2])
-
-
-def test_an_epoch_of_clips_is_shuffled_in_runs(rows_and_store):
-    dataset = ClipDataset(HalfDataset(*rows_and_store, LABELS, fps=4), 2)
-    keys = list(WindowSampler(dataset, seed=0, run_length=4))
-    # 48 frames of a half: 23 clips, in five runs of four and one of three
-    runs = dataset.runs(keys)
-    for run in runs:
-        assert [key.start - run[0].start for key in run] == list(range(0, 2 * len(run), 2))
-
-    assert sum(map(len, runs)) == 4 * 23 and len(runs) <= 4 * 6
-    assert len({key.half_index for key in keys[:16]}) > 1
-    assert len({key.seed for key in keys}) == len(keys)
-
-
-def test_a_batch_of_clips_is_decoded_run_by_run(rows_and_store, monkeypatch):
-    class Marked(ClipDataset):
-        """A subclass whose samples are its own."""
-
-        def __getitem__(self, key):
-            return super().__getitem__(key) | {"mark": key.start}
-
-    dataset = Marked(HalfDataset(*rows_and_store, LABELS, fps=2), 2)
-    # a run that goes on past the end of its half, a clip before it, one of another half
-    keys = [WindowKey(*key, 7) for key in ((0, 43), (0, 47), (0, 39), (1, 43), (0, 3), (0, 7), (0, 11))]
-    alone = [dataset[key] for key in keys]
-    reads, read = [], HalfFrames.read
-    monkeypatch.setattr(HalfFrames, "read", lambda half, start, *args: reads.append(start) or read(half, start, *args))
-    together = dataset.__getitems__(keys)
-    assert reads == [43, 39, 43, 3]
-    for key, one, other in zip(keys, alone, together, strict=True):
-        assert torch.equal(one["frames"], other["frames"])
-        assert other["mark"] == key.start
-        assert other["seed"] == 7
-    # read again, not kept
-    assert torch.equal(dataset[keys[0]]["frames"], alone[0]["frames"])
-    assert reads[4:] == [43]
 
 
 @pytest.fixture

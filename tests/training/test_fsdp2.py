@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,12 +51,13 @@ def recipe_of(stage: str, folder: Path, data: Path, batch: int) -> Path:
     return path
 
 
-def launch_with_fsdp(script: Path, recipe: Path, folder: Path) -> None:
-    """Two CPU processes in float32; all else as in the shipped config."""
+def launch_with_fsdp(recipes: dict[str, Path], folder: Path) -> None:
+    """Train stages on two CPU processes in float32; all else as in the shipped config."""
     config = yaml.safe_load((EXAMPLES / "accelerate_configs" / "fsdp2.yaml").read_text())
     path = folder / "fsdp2.yaml"
     path.write_text(yaml.safe_dump(config | {"use_cpu": True, "mixed_precision": "no"}))
-    words = launch(TESTS / "fsdp_on_cpu.py", script, "--config", recipe, config=path)
+    runs = [[str(EXAMPLES / f"{stage}.py"), "--config", str(recipe)] for stage, recipe in recipes.items()]
+    words = launch(TESTS / "fsdp_on_cpu.py", json.dumps(runs), config=path)
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -70,23 +70,18 @@ def history_of(output: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def fsdp_run(data, tmp_path_factory):
-    """A stage -> the folder of its run with FSDP, made once."""
-
-    @cache
-    def run(stage: str) -> Path:
-        folder = tmp_path_factory.mktemp(stage)
-        launch_with_fsdp(EXAMPLES / f"{stage}.py", recipe_of(stage, folder, data, batch=2), folder)
-        return folder
-
-    return run
+def fsdp_runs(data, tmp_path_factory):
+    """Stage -> the folder of its run with FSDP."""
+    folder = tmp_path_factory.mktemp("fsdp")
+    launch_with_fsdp({stage: recipe_of(stage, folder / stage, data, batch=2) for stage in STAGES}, folder)
+    return {stage: folder / stage for stage in STAGES}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_trains_as_on_one_process(stage, data, fsdp_run, tmp_path):
+def test_a_stage_trains_as_on_one_process(stage, data, fsdp_runs, tmp_path):
     """Same total batch, float32: losses and weights are equal up to the order of sums."""
     STAGES[stage](load_recipe(recipe_of(stage, tmp_path, data, batch=4)))
-    one, two = tmp_path / "output", fsdp_run(stage) / "output"
+    one, two = tmp_path / "output", fsdp_runs[stage] / "output"
     assert history_of(two) == [pytest.approx(entry, abs=1e-4, rel=1e-3) for entry in history_of(one)]
     # of stage 3 the last checkpoint: which step is best may hang on the last digit of a score
     trained = "checkpoint-3/model.safetensors" if stage == "finetune" else "model.safetensors"
@@ -100,13 +95,13 @@ def test_a_stage_trains_as_on_one_process(stage, data, fsdp_run, tmp_path):
     model_class.from_pretrained(two)
 
 
-def test_a_run_that_broke_off_goes_on(fsdp_run):
-    folder = fsdp_run("finetune")
+def test_a_run_that_broke_off_goes_on(fsdp_runs):
+    folder = fsdp_runs["finetune"]
     last = folder / "output" / "checkpoint-3"
     whole = load_file(last / "model.safetensors")
     shutil.rmtree(last)
     # a folder that has it is done
     (folder / "output" / "recipe.yaml").unlink()
-    launch_with_fsdp(EXAMPLES / "finetune.py", folder / "recipe.yaml", folder)
+    launch_with_fsdp({"finetune": folder / "recipe.yaml"}, folder)
     resumed = load_file(last / "model.safetensors")
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,6 +1,9 @@
 """What users of `transformers.Trainer` give and expect: it works here too, or is refused by name."""
 
 import math
+import platform
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -256,26 +259,6 @@ def test_stage_1_refuses_what_it_has_not(halves, tmp_path):
         ContrastiveTrainer(make_contrastive(), args, train_dataset=clips).predict(clips)
 
 
-@pytest.mark.parametrize("clips_per_run", [1, 4])
-def test_stage_1_draws_single_clips_unless_runs_are_asked_for(halves, clips_per_run, tmp_path):
-    """In runs of four, three of four clips are followed by the next one of their half."""
-    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no", clips_per_run=clips_per_run)
-    clips = ClipDataset(halves["train"], tubelet_size=1)
-    trainer = ContrastiveTrainer(make_contrastive(), args, train_dataset=clips)
-    keys = list(trainer._get_train_sampler())
-    followed = 1 - len(clips.runs(keys)) / len(keys)
-    assert followed < 0.2 if clips_per_run == 1 else followed > 0.6
-
-
-def test_clips_that_are_compared_with_each_other_are_not_neighbours(halves, tmp_path):
-    args = ContrastiveConfig(output_dir=str(tmp_path), eval_strategy="no", clips_per_run=4)
-    clips = ClipDataset(halves["train"], tubelet_size=1)
-    with pytest.raises(InputError, match="`clips_per_run` is 4.*use_batch_keys"):
-        ContrastiveTrainer(make_contrastive(use_batch_keys=True), args, train_dataset=clips)
-    with pytest.raises(ValueError, match="`clips_per_run` is 0"):
-        ContrastiveConfig(output_dir=str(tmp_path), clips_per_run=0)
-
-
 class Views(Dataset):
     def __len__(self):
         return 64
@@ -315,3 +298,30 @@ def test_stage_2_under_the_stock_trainer_keeps_bounded_memory(tmp_path):
     Trainer(model, args, train_dataset=WindowsWithFeatures()).train()
     kept = sum(keys.shape[0] * keys.shape[1] for keys in model._waiting_keys)
     assert 0 < kept <= 2 * len(model.queue)
+
+
+PAGE_FAULTS = """
+import resource, torch
+from comedian.training.base_trainer import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.zeros(25_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+keep_freed_memory()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept():
+    """100 MB at a time: without it, each of their pages is asked for again and again."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PAGE_FAULTS], capture_output=True, text=True, check=True
+    )
+    first, kept = map(int, done.stdout.split())
+    assert first > 1000 and kept < first / 100

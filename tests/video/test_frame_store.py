@@ -37,7 +37,7 @@ def test_a_store_without_frames_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory):
-    return write_numbers(tmp_path_factory.mktemp("store") / "1.frames", range(5 * GOP_FRAMES + 3))
+    return write_numbers(tmp_path_factory.mktemp("store") / "1.frames", range(20 * GOP_FRAMES + 3))
 
 
 @pytest.fixture(scope="module")

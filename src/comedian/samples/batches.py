@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 from math import ceil
 
 from torch import Tensor
@@ -47,11 +46,10 @@ class BatchReader(Dataset):
 
     def __getitems__(self, keys: Sequence[WindowKey]) -> Future[Batch]:
         """Begin to read a batch, and return at once."""
-        runs = self.dataset.runs(keys)
         # handing over a clip costs as much as reading it
-        size = ceil(len(runs) / (PARTS_PER_THREAD * self._num_threads))
-        parts = [chain.from_iterable(runs[first : first + size]) for first in range(0, len(runs), size)]
-        reading = [self._readers.submit(self.dataset.__getitems__, list(part)) for part in parts]
+        size = ceil(len(keys) / (PARTS_PER_THREAD * self._num_threads))
+        parts = [keys[first : first + size] for first in range(0, len(keys), size)]
+        reading = [self._readers.submit(self.dataset.__getitems__, part) for part in parts]
         return self._collator.submit(self._make_batch, reading)
 
     def _make_batch(self, parts: list[Future[list[Batch]]]) -> Batch:

@@ -178,25 +178,11 @@ class FrameWindows(Dataset):
         """Read a batch."""
         return [self[key] for key in keys]
 
-    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
-        """Split a batch into the parts that are read together: here each window by itself."""
-        return [[key] for key in keys]
-
     def read(self, key: WindowKey) -> dict[str, Tensor]:
         """Frames of a window: what [`FrameWindows.__getitem__`] returns without the seed."""
-        return self._read_run([key])[0]
-
-    def _read_run(self, run: Sequence[WindowKey]) -> list[dict[str, Tensor]]:
-        """Frames of windows that follow each other, decoded at once."""
-        half, size = self.halves[run[0].half_index], self.shape.num_frames
-        count = (len(run) - 1) * size + self.available_frames(run[-1])
-        wanted = (run[0].start, count, self.halves.frame_step)
+        half, wanted = self.halves[key.half_index], (key.start, self.available_frames(key), self.halves.frame_step)
         pixels = dict(zip(YUV, half.read_yuv(*wanted), strict=True)) if self.yuv else {"frames": half.read(*wanted)}
-        windows = {
-            name: torch.from_numpy(_extended(of_run, len(run) * size)).unflatten(0, (len(run), size))
-            for name, of_run in pixels.items()
-        }
-        return [dict(zip(windows, window, strict=True)) for window in zip(*windows.values(), strict=True)]
+        return {name: torch.from_numpy(_extended(found, self.shape.num_frames)) for name, found in pixels.items()}
 
     def available_frames(self, key: WindowKey) -> int:
         """Number of frames of a window within its half."""
@@ -324,38 +310,10 @@ class ClipDataset(FrameWindows):
 
     def __init__(self, halves: HalfDataset, tubelet_size: int):
         super().__init__(halves, WindowShape(tubelet_size, tubelet_size, windows_per_half=0, sampling="all"))
-        # of the batches that are being read, so that `__getitem__` stays the one method that makes a sample
-        self._frames: dict[WindowKey, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
         """Clips of an epoch."""
         return sum(map(self.clips_of, range(len(self.halves))))
-
-    def __getitems__(self, keys: Sequence[WindowKey | int]) -> list[dict[str, Tensor]]:
-        """Read a batch; clips of a run are decoded at once."""
-        clips = [self.key_of(key) for key in keys]
-        try:
-            for run in self.runs(clips):
-                self._frames.update(zip(run, self._read_run(run), strict=True))
-            return [self[clip] for clip in clips]
-        finally:
-            for clip in clips:
-                self._frames.pop(clip, None)
-
-    def runs(self, keys: Sequence[WindowKey]) -> list[list[WindowKey]]:
-        """Split a batch where a clip does not begin at the end of the one before it."""
-        clip = self.shape.num_frames * self.halves.frame_step
-        runs: list[list[WindowKey]] = []
-        for key in keys:
-            if runs and (runs[-1][-1].half_index, runs[-1][-1].start + clip) == (key.half_index, key.start):
-                runs[-1].append(key)
-            else:
-                runs.append([key])
-        return runs
-
-    def read(self, key: WindowKey) -> dict[str, Tensor]:
-        """Frames of a clip: those of its run, if that is being read."""
-        return self._frames.get(key) or super().read(key)
 
     def clips_of(self, index: int) -> int:
         """Clips of one half: one fewer than fit if the offset of the grid needs the space."""
@@ -454,15 +412,12 @@ class WindowSampler(Sampler[WindowKey]):
     Args:
         dataset: the windows.
         seed: of all epochs.
-        run_length: windows of a half that stay together, in order of time, when an epoch is shuffled. A clip alone costs
-            the frames since its key frame.
     """
 
-    def __init__(self, dataset: FrameWindows, seed: int, run_length: int = 1):
+    def __init__(self, dataset: FrameWindows, seed: int):
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
-        self.run_length = run_length
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -475,9 +430,6 @@ class WindowSampler(Sampler[WindowKey]):
         rng = np.random.default_rng((self.seed, self.epoch))
         starts = [self.dataset.draw_starts(index, rng).tolist() for index in range(len(self.dataset.halves))]
         seeds = iter(rng.integers(2**62, size=sum(map(len, starts))).tolist())
-        runs, length = [], self.run_length
-        for index, of_half in enumerate(starts):
-            keys = [WindowKey(index, start, next(seeds)) for start in of_half]
-            runs += [keys[first : first + length] for first in range(0, len(keys), length)]
-        for number in rng.permutation(len(runs)).tolist():
-            yield from runs[number]
+        keys = [WindowKey(index, start, next(seeds)) for index, of_half in enumerate(starts) for start in of_half]
+        for number in rng.permutation(len(keys)).tolist():
+            yield keys[number]

@@ -21,10 +21,6 @@ class ContrastiveConfig(StageConfig):
         ema_momentum (`float`, defaults to 0.99): Momentum of the slow branch at the start; rises to 1 by a cosine.
         second_blur_prob (`float`, defaults to 0.1): `blur_prob` of the second view.
         second_solarize_prob (`float`, defaults to 0.2): `solarize_prob` of the second view.
-        clips_per_run (`int`, defaults to 1): Clips that follow each other in a half and stay together when an epoch is
-            shuffled. Runs of 4 are read in half the CPU time, but neighbours are alike: the encoder learned less of as many
-            clips where it was measured (`examples/benchmarks/README.md`). Not with `use_batch_keys`, which compares the
-            clips of a batch.
     """
 
     # overridden defaults
@@ -44,10 +40,6 @@ class ContrastiveConfig(StageConfig):
     second_solarize_prob: float = field(
         default=0.2, metadata={"help": "Probability that bright values of the second view are inverted."}
     )
-    clips_per_run: int = field(
-        default=1,
-        metadata={"help": "Neighbouring clips that stay together in the shuffled order; more are read faster."},
-    )
 
     published: ClassVar[dict[str, float]] = {
         "base_learning_rate": 5e-4,
@@ -59,8 +51,6 @@ class ContrastiveConfig(StageConfig):
         super().__post_init__()
         if not 0 <= self.ema_momentum <= 1:
             raise ValueError(f"`ema_momentum` is {self.ema_momentum}; must be between 0 and 1")
-        if self.clips_per_run < 1:
-            raise ValueError(f"`clips_per_run` is {self.clips_per_run}; must be 1 or more")
 
     @property
     def view_augmentations(self) -> tuple[AugmentationSettings, AugmentationSettings]:

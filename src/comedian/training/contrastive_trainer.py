@@ -3,11 +3,10 @@
 import math
 
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from comedian.errors import InputError
 from comedian.evaluation.nearest_neighbours import nearest_neighbour_probe
-from comedian.samples.datasets import FrameWindows, HalfDataset
+from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import QueuedTrainer, planes_of
 
 
@@ -23,19 +22,13 @@ class ContrastiveTrainer(QueuedTrainer):
         kwargs: as [`transformers.Trainer`].
 
     Raises:
-        InputError: an adapter of PEFT that is not the same in both branches, or `clips_per_run` above 1 for a model that
-            compares the clips of a batch.
+        InputError: an adapter of PEFT that is not the same in both branches.
     """
 
     title = "Stage 1: contrastive pre-training of the spatial encoder"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.args.clips_per_run > 1 and self.model.config.contrastive_config.use_batch_keys:
-            raise InputError(
-                f"`clips_per_run` is {self.args.clips_per_run}, and `use_batch_keys` of `contrastive_config` compares the "
-                "clips of a batch, also neighbours; set `clips_per_run` to 1 or `use_batch_keys` to false"
-            )
         if hasattr(self.model, "peft_config"):
             try:
                 # PEFT starts half of each pair of matrices at random
@@ -51,12 +44,6 @@ class ContrastiveTrainer(QueuedTrainer):
         asked = self.eval_dataset and {"validation": self.eval_dataset[1]}
         train = getattr(self.train_dataset, "halves", None)
         return ({"train": train} if train else {}) | (asked or {})
-
-    def _get_train_sampler(self, train_dataset: FrameWindows | None = None) -> Sampler:
-        sampler = super()._get_train_sampler(train_dataset)
-        if self.window_sampler is not None:
-            self.window_sampler.run_length = self.args.clips_per_run
-        return sampler
 
     def augment_windows(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         """`frames` and `seed` of a batch to two views."""
