@@ -29,12 +29,14 @@ from comedian.models import (
 from comedian.models.modeling_comedian import keep_tubelets
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters
+from comedian.training.base_trainer import keep_freed_memory
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.spotting_config import SpottingConfig
 
 CLASSES = {1: ComedianForContrastivePretraining, 2: ComedianForFeatureDistillation, 3: ComedianForActionSpotting}
 SETTINGS = {1: ContrastiveConfig, 2: DistillationConfig, 3: SpottingConfig}
+GLIBC_LIMIT_BYTES = 2**25
 AUTOCASTS = torch.cpu._is_avx512_bf16_supported()
 MEAN, STD = [0.45] * 3, [0.225] * 3
 
@@ -75,7 +77,8 @@ class Step:
         self.times_s: dict[str, float] = {}
 
     def __call__(self) -> None:
-        """Do one step."""
+        """Do one step; the straightforward one with the memory settings that a process has of its own accord."""
+        keep_freed_memory(*([GLIBC_LIMIT_BYTES] if self.straightforward else []))
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device != "cpu" or AUTOCASTS):
             loss = {1: self.clips, 2: self.tokens, 3: self.labelled}[self.stage]()
         loss.backward()

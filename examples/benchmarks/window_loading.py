@@ -9,7 +9,7 @@ hands over frames as they are stored, which a GPU converts to RGB. CPU time is t
 
 The last table says what share of an epoch of the published recipes an H100 would wait for batches, if cores read as fast as
 here, and on an assumption: it computes without a break at a share of its peak, beside reading. Operations are counted in a
-step of ViViT-T; what the GPU does to pixels and weights is not among them. "Before" is by processes, clips one by one.
+step of ViViT-T; what the GPU does to pixels and weights is not among them.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from comedian.video.decoding import iter_frames
 from comedian.video.frame_store import FrameStore, StoreSettings, claim_store, half_path, source_of, write_half
 
 FPS, HEIGHT, NUM_FRAMES, TUBELET_SIZE = 2, 224, 128, 2
-WINDOWS_PER_BATCH, CLIPS_PER_BATCH, CLIPS_PER_RUN = 4, 256, 4
+WINDOWS_PER_BATCH, CLIPS_PER_BATCH = 4, 256
 H100_OPERATIONS_PER_S = 989e12  # bfloat16, dense
 # halves of SoccerNet's training split, and samples of a half in an epoch of each stage
 NUM_HALVES, SAMPLES_PER_HALF = 600, {1: 45 * 60 * FPS // TUBELET_SIZE, 2: 38, 3: 25}
@@ -61,15 +61,7 @@ class JpegWindows(FrameWindows):
 
 
 class JpegClips(JpegWindows, ClipDataset):
-    """Clips of folders of JPEG files, one by one."""
-
-    __getitems__ = FrameWindows.__getitems__
-
-
-class SingleClips(ClipDataset):
-    """Clips in the order of a plain shuffle, each decoded by itself."""
-
-    __getitems__ = FrameWindows.__getitems__
+    """Clips of folders of JPEG files."""
 
 
 def jpeg_folder(half: Path) -> Path:
@@ -132,18 +124,15 @@ def operations(stage: int) -> float:
     return sum(counter.get_flop_counts()[type(step.model).__name__].values()) / 2
 
 
-def print_waiting(before_s: dict[int, float], now_s: dict[int, float], cores: int, gpu_share: float) -> None:
-    """Print what share of an epoch of each stage a GPU waits for batches; CPU seconds of a sample before and now."""
-    print("| stage | samples | operations each | GPU computes, s | cores read, s | waits | waited before |")
-    print("|---|---|---|---|---|---|---|")
+def print_waiting(sample_s: dict[int, float], cores: int, gpu_share: float) -> None:
+    """Print what share of an epoch of each stage a GPU waits for batches, from the CPU seconds of a sample."""
+    print("| stage | samples | operations each | GPU computes, s | cores read, s | waits |\n|---|---|---|---|---|---|")
     for stage, per_half in SAMPLES_PER_HALF.items():
         num_samples, each = NUM_HALVES * per_half, operations(stage)
         gpu_s = num_samples * each / (gpu_share * H100_OPERATIONS_PER_S)
-        before, now = (num_samples * sample_s[stage] / cores for sample_s in (before_s, now_s))
-        waited, waits = (max(0.0, 1 - gpu_s / cores_s) for cores_s in (before, now))
-        print(
-            f"| {stage} | {num_samples} | {each / 1e9:.1f} G | {gpu_s:.0f} | {now:.0f} | {waits:.0%} | {waited:.0%} |"
-        )
+        cores_s = num_samples * sample_s[stage] / cores
+        waits = max(0.0, 1 - gpu_s / cores_s)
+        print(f"| {stage} | {num_samples} | {each / 1e9:.1f} G | {gpu_s:.0f} | {cores_s:.0f} | {waits:.0%} |")
     print(f"\n{cores} cores; the GPU assumed at {gpu_share:.0%} of {H100_OPERATIONS_PER_S / 1e12:.0f} TFLOP/s")
 
 
@@ -180,20 +169,15 @@ def main() -> None:
             "clip of two frames",
             {
                 "JPEG files, two processes": lambda: go_through(JpegClips(halves, TUBELET_SIZE), size, 2),
-                "single clips, two processes": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size, 2),
-                "single clips, threads, yuv": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size, yuv=True),
-                "runs, two processes": lambda: go_through(clips, size, 2),
-                "single clips, threads": lambda: go_through(SingleClips(halves, TUBELET_SIZE), size),
-                "runs, threads": lambda: go_through(clips, size),
-                "runs, threads, yuv": lambda: go_through(clips, size, yuv=True),
+                "frame store, two processes": lambda: go_through(clips, size, 2),
+                "frame store, threads": lambda: go_through(clips, size),
+                "frame store, threads, yuv": lambda: go_through(clips, size, yuv=True),
             },
             len(clips),
             args.repeats,
         )
-    window_s, clip_s = of_windows["frame store, two processes"], of_clips["single clips, two processes"]
-    before_s = {1: clip_s, 2: window_s, 3: window_s}
-    window_s, clip_s = of_windows["frame store, threads, yuv"], of_clips["single clips, threads, yuv"]
-    print_waiting(before_s, {1: clip_s, 2: window_s, 3: window_s}, args.cores, args.gpu_share)
+    window_s, clip_s = of_windows["frame store, threads, yuv"], of_clips["frame store, threads, yuv"]
+    print_waiting({1: clip_s, 2: window_s, 3: window_s}, args.cores, args.gpu_share)
     print(machine())
 
 

@@ -55,13 +55,10 @@ PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # of the queue, which PEFT does not save with an adapter
 QUEUE_FILE_NAME = "queue.safetensors"
 QUEUE_BUFFERS = ("queue", "queue_ptr")
-# fields of a model's output that are averaged over the steps between two logs
-DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
-
-
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT_BYTES = 2**30
+# fields of a model's output that are averaged over the steps between two logs
+DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
 
 def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
@@ -471,15 +468,18 @@ def learning_rate_share(
     return floor + (1 - floor) * (1 + math.cos(2 * math.pi * num_cycles * progress)) / 2
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(largest_block_bytes: int = 2**30) -> None:
     """Have the C library keep what is freed for the next step, where it is glibc's.
 
     It returns large blocks to the system, which fills them with zeros when they are asked for again: a tenth of the CPU time
-    of a training step.
+    of a training step and more.
+
+    Args:
+        largest_block_bytes: blocks up to this size are kept; of its own accord the library goes up to 2**25.
     """
     if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
-        set_option(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        set_option(M_TRIM_THRESHOLD, LARGEST_KEPT_BYTES)
+        set_option(M_MMAP_THRESHOLD, largest_block_bytes)
+        set_option(M_TRIM_THRESHOLD, 2 * largest_block_bytes - 1)
 
 
 @contextmanager
