@@ -165,6 +165,23 @@ def test_a_claim_that_was_left_beside_a_result_is_deleted(tmp_path):
     assert sorted(files_of(tmp_path)) == ["0/0.txt"]
 
 
+PROCESS_GROUP = """
+import atexit, sys
+atexit.register(lambda: print(torch.distributed.is_initialized()))
+import torch
+from comedian import sharing
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end, is_left", [("", "False"), ("sys.exit(2)", "False"), ("raise ValueError", "True")])
+def test_a_process_leaves_its_group_when_it_ends(end, is_left):
+    script = PROCESS_GROUP.format(end=end)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == is_left, done.stderr
+
+
 def test_one_at_a_time_writes_a_file(tmp_path):
     order = []
 

@@ -8,6 +8,7 @@ a process of the same machine, by others when it has not changed for `STALE_S` o
 Jobs that never run at the same time, or cannot see each other's files, take a fixed share each instead: [`Shard`].
 """
 
+import atexit
 import heapq
 import json
 import os
@@ -42,6 +43,20 @@ _LOCAL_SIZE_VARIABLES = (
 )
 
 Job = TypeVar("Job")
+
+
+@atexit.register
+def leave_process_group() -> None:
+    """Leave the process group of `accelerate launch`, if there is one; not after an error that nobody caught.
+
+    Its threads must end before the process does: one that still waits then aborts it, and the launcher reports a failure of
+    a run that is complete. Others would wait for a process that failed.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if hasattr(sys, "last_value") or distributed is None or not distributed.is_available():
+        return
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:

@@ -65,7 +65,7 @@ def test_a_config_trains_as_shipped(name, data, tmp_path):
     recipe = recipe_of(tmp_path, data, batch=4 // processes)
     script = [EXAMPLES / "finetune.py", "--config", recipe]
     if "fsdp_config" in yaml.safe_load(config.read_text()):
-        script = [TESTS / "fsdp_on_cpu.py", *script]
+        script = [TESTS / "fsdp_on_cpu.py", json.dumps([[str(word) for word in script]])]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     running = [
         subprocess.Popen(
