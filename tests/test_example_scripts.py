@@ -208,6 +208,19 @@ def test_evidence_of_suggestions_takes_the_least_certain_minutes_of_the_pool(evi
     assert evidence["suggested_minutes"]("start", None, pool) == [(1, 2), (1, 0), (0, 3), (1, 1)]
 
 
+def test_the_second_sport_is_a_game(tmp_path):
+    """Rallies: a serve, hits from side to side, a point; and the video shows the ball where they are."""
+    script = runpy.run_path(str(EXAMPLES / "second_sport.py"), run_name="sport")
+    frames, events = zip(*script["play"](np.random.default_rng(0)), strict=True)
+    assert len(frames) == script["VIDEO_S"] * script["FPS"]
+    assert re.fullmatch("(SH*P)*(SH*)?", "".join(event[0] for event in events if event))
+    assert {"Serve", "Hit", "Point"} <= set(events)
+    # a serve comes from the middle: there the ball is, brighter than the court, and not where it was nothing
+    middle = [frame[58:70, 104:120].astype(int) for frame in frames]
+    serve = events.index("Serve")
+    assert np.abs(middle[serve] - middle[serve + 20]).mean() > 10
+
+
 def test_reproduce_gfspot_gives_commands_that_exist(monkeypatch, tmp_path):
     """The script as it stands with programs that only note their arguments; then each command's are read for real."""
     programs = tmp_path / "bin"
