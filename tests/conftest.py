@@ -1,6 +1,7 @@
 """Tests run offline and leave nothing in the user's Hugging Face caches."""
 
 import os
+import sys
 import tempfile
 
 # before anything imports huggingface_hub, which reads them once
@@ -46,3 +47,11 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
     huggingface_hub.HfFileSystem.clear_instance_cache()
     return _HUB
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Say how a worker of xdist ended that did not end by itself: an exit code, or minus the number of a signal."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if error and process is not None:
+        sys.stderr.write(f"\n{node.gateway.id} ended with {process.wait(10)}\n")
