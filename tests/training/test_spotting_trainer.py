@@ -15,6 +15,8 @@ from transformers import ViTConfig
 
 from comedian.cli.main import main
 from comedian.errors import InputError
+from comedian.hub.model_record import read_record, record_of_start
+from comedian.inference.model_names import DEMO_FOLDER
 from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVideoProcessor
 from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
@@ -435,6 +437,13 @@ def test_depths_of_convolutions_follow_their_stages():
     # with the time embeddings: below the first temporal layer
     assert depths["comedian.temporal_encoder.convolutions.0.convolution.weight"] == 4
     assert depths["comedian.temporal_encoder.layers.0.mlp.fc1.weight"] == 5
+
+
+def test_a_run_from_the_demos_model_tells_of_its_stages(tmp_path):
+    """`demo` is a name of this package: the Hub knows nothing of it."""
+    model = build_model(ComedianForActionSpotting, ModelSection(checkpoint="demo"), tmp_path, ["a", "b"])
+    record = record_of_start(model.config.name_or_path)
+    assert record.stages and record.stages == read_record(DEMO_FOLDER).stages
 
 
 @pytest.mark.parametrize("encoder", ["vivit", "viswin", "convolutional"])

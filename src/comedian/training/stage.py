@@ -18,7 +18,7 @@ from comedian.errors import InputError
 from comedian.files import atomic_path
 from comedian.hub.model_record import hash_weights, read_record
 from comedian.inference.loading import LOADING_ERRORS
-from comedian.inference.model_names import find_model
+from comedian.inference.model_names import demo_or_name, find_model
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -180,7 +180,8 @@ def _load(
         raise _section_error(error) from None
     finally:
         reporter.removeFilter(is_news)
-    model.config.name_or_path = checkpoint
+    # where the record of its stages is looked for
+    model.config.name_or_path = demo_or_name(checkpoint)
     return model, loading["missing_keys"]
 
 
