@@ -29,6 +29,8 @@ from comedian.errors import InputError
 CLAIM_SUFFIX = ".claim"
 # how often an owner changes its claim, and how long a claim may stay unchanged; NFS shows a time up to a minute late
 HEARTBEAT_S, STALE_S = 10.0, 120.0
+# what the threads of a process group get to end
+THREADS_END_S = 0.5
 # how often those that wait look again
 POLL_S = 0.5
 # the number of a process among those that were launched together, as accelerate reads it
@@ -49,14 +51,17 @@ Job = TypeVar("Job")
 def leave_process_group() -> None:
     """Leave the process group of `accelerate launch`, if there is one; not after an error that nobody caught.
 
-    Its threads must end before the process does: one that still waits then aborts it, and the launcher reports a failure of
-    a run that is complete. Others would wait for a process that failed.
+    Gloo's threads return the tensors of the last exchange after it is over. One that asks for Python's lock when Python
+    already ends aborts the process ("terminate called without an active exception"), and the launcher reports a failure of a
+    run that is complete.
     """
     distributed = sys.modules.get("torch.distributed")
     if hasattr(sys, "last_value") or distributed is None or not distributed.is_available():
         return
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        # without the lock; nothing tells when they are done
+        time.sleep(THREADS_END_S)
 
 
 def is_main_process() -> bool:
