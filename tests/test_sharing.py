@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -105,6 +106,17 @@ def test_a_claim_of_another_machine_is_taken_over_when_it_no_longer_changes(tmp_
     assert not Claims().acquire(tmp_path / "result")
     claims.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("age_s, is_taken", [(0.0, False), (600.0, True)])
+def test_a_process_with_the_number_of_an_owner_that_is_gone_does_not_hold_its_claim(age_s, is_taken, tmp_path):
+    """Numbers are given again. This process started later than the claim says, or is its owner."""
+    owner = {"host": "here", "process": os.getpid(), "machine": sharing._machine()}
+    owner["started_s"] = psutil.Process().create_time() - age_s
+    (tmp_path / "result.claim").write_text(json.dumps(owner))
+    claims = Claims()
+    assert claims.acquire(tmp_path / "result") == is_taken
+    claims.close()
 
 
 def test_of_many_that_find_an_owner_gone_one_takes_over(tmp_path, monkeypatch):

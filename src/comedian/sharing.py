@@ -29,6 +29,8 @@ from comedian.errors import InputError
 CLAIM_SUFFIX = ".claim"
 # how often an owner changes its claim, and how long a claim may stay unchanged; NFS shows a time up to a minute late
 HEARTBEAT_S, STALE_S = 10.0, 120.0
+# by which the start of a process may seem to move when the clock is set
+CLOCK_TOLERANCE_S = 5.0
 # what the threads of a process group get to end
 THREADS_END_S = 0.5
 # how often those that wait look again
@@ -299,7 +301,7 @@ class Claims:
             return False
         except (OSError, ValueError):  # not written yet
             owner = {}
-        if owner.get("machine") == _machine() and not _is_running(owner["process"]):
+        if owner.get("machine") == _machine() and not _is_running(owner["process"], owner["started_s"]):
             return True
         now_s = time.monotonic()
         # clocks of machines differ, so no time is compared with another machine's
@@ -329,6 +331,7 @@ def _claim_path(result: Path, generation: int) -> Path:
 def _make(path: Path) -> None:
     """Make a claim's file; `FileExistsError` where it is there."""
     owner = {"host": platform.node(), "process": os.getpid(), "machine": _machine()}
+    owner["started_s"] = psutil.Process().create_time()
     with path.open("x", encoding="utf-8") as file:
         try:
             json.dump(owner, file)
@@ -347,9 +350,13 @@ def _machine() -> str:
         return platform.node()
 
 
-def _is_running(process: int) -> bool:
+def _is_running(number: int, started_s: float) -> bool:
+    """Whether a process runs; another one that was given its number since then is not it."""
     try:
-        return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        process = psutil.Process(number)
+        if abs(process.create_time() - started_s) > CLOCK_TOLERANCE_S:
+            return False
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:
