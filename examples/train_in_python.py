@@ -37,7 +37,9 @@ def main() -> None:
 
     # 2. Model: a configuration with random weights; `from_pretrained` takes those of an earlier stage or of the Hub.
     names = dict(enumerate(labels))
-    config = ComedianConfig.from_pretrained(CONFIG, id2label=names, label2id={name: i for i, name in names.items()})
+    numbers = {name: number for number, name in names.items()}
+    # rare events: their tokens count five times
+    config = ComedianConfig.from_pretrained(CONFIG, id2label=names, label2id=numbers, class_weights=[[1.0], [5.0]])
     model = ComedianForActionSpotting(config)
     height, width = config.image_size
     processor = ComedianVideoProcessor(size={"height": height, "width": width})
@@ -49,7 +51,7 @@ def main() -> None:
     shape = WindowShape(config.num_frames, config.tubelet_size, windows_per_half=8, sampling="edges")
     windows = WindowDataset(train_halves, shape, TargetSettings(label_radius_s=0.2))
 
-    # 4. Settings: those of `transformers.TrainingArguments`, and augmentation.
+    # 4. Settings: those of `transformers.TrainingArguments`, and augmentation, of which the recipe beside CONFIG has more.
     settings = SpottingConfig(
         output_dir=str(args.output),
         num_train_epochs=args.epochs,
