@@ -27,7 +27,7 @@ VIDEO_S = 120
 PAUSE_S, SPEED = 1.5, 75.0
 PADDLE, RADIUS, MARGIN = 16, 3, 14
 METRICS = ("tight", "loose", "at1")
-# those of `gfspot-conv-small` that are no settings of `finetune --videos`
+# settings of `gfspot-conv-small` that `finetune --videos` does not have
 RECIPE = {"label_radius_s": 0.2, "average_decay": 0.99, "max_shift": 0.04, "blur_prob": 0.0}
 ARMS: dict[str, dict[str, object]] = {"as shipped": {}, "as the recipe `gfspot-conv-small`": RECIPE}
 

@@ -54,4 +54,4 @@ def pytest_testnodedown(node, error):
     """Say how a worker of xdist ended that did not end by itself: an exit code, or minus the number of a signal."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if error and process is not None:
-        sys.stderr.write(f"\n{node.gateway.id} ended with {process.wait(10)}\n")
+        sys.stderr.write(f"\n{node.gateway.id} ended with {process.poll()}\n")

@@ -27,3 +27,4 @@ if __name__ == "__main__":
     for words in json.loads(sys.argv[1]):
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
+        assert AcceleratorState().distributed_type is DistributedType.FSDP

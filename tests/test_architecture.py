@@ -35,7 +35,7 @@ ARROWS = {
     "report": {"evaluation", "inference", "events", "soccernet", "video", "models"},
 }
 ARROWS["cli"] = set(ARROWS)
-SHARED = {"errors", "files", "hub_errors", "sharing"}
+SHARED = {"errors", "files", "hub_errors", "memory", "sharing"}
 # room -> the files of another room that it may import: decoding and audio features are defined in `models`, for the Hub too
 LEAVES = {"video": {f"comedian.models.{name}_comedian" for name in ("frames", "sound", "timeline")}}
 

@@ -215,7 +215,7 @@ def test_the_second_sport_is_a_game(tmp_path):
     assert len(frames) == script["VIDEO_S"] * script["FPS"]
     assert re.fullmatch("(SH*P)*(SH*)?", "".join(event[0] for event in events if event))
     assert {"Serve", "Hit", "Point"} <= set(events)
-    # a serve comes from the middle: there the ball is, brighter than the court, and not where it was nothing
+    # a serve comes from the middle, where nothing is two seconds later
     middle = [frame[58:70, 104:120].astype(int) for frame in frames]
     serve = events.index("Serve")
     assert np.abs(middle[serve] - middle[serve + 20]).mean() > 10

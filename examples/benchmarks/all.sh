@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Measure every row of the README beside this script anew, about half an hour on two idle cores:
+# Run the benchmarks of the README beside this script, about half an hour on two idle cores:
 #   bash examples/benchmarks/all.sh GFSPOT WORK
-# Each benchmark's output lies in WORK/<name>.txt. WORK/videos takes 2 GB.
+# Each one's output is in WORK/<name>.txt. WORK/videos takes 2 GB.
 set -euo pipefail
-gfspot=$1 work=$2 here=$(dirname "$0")
+gfspot=${1:?usage: all.sh GFSPOT WORK} work=${2:?usage: all.sh GFSPOT WORK} here=$(dirname "$0")
 mkdir -p "$work"
 measure() { # NAME SCRIPT OPTIONS...
   echo "$(date +%T) $1"
@@ -19,8 +19,10 @@ measure training_step training_step
 measure training_step_fused training_step --fused-attention
 measure window_loading_224 window_loading "$gfspot" --width 224
 measure window_loading window_loading "$gfspot"
-measure frame_store_codecs frame_store_codecs "$gfspot"
+measure frame_store_codecs frame_store_codecs "$gfspot" --halves 2
+measure frame_store_codecs_112 frame_store_codecs "$gfspot" --fps 10 --height 112 --halves 1
 measure prepare prepare "$gfspot" "$work/videos"
 measure openvino spotting "$gfspot" "$work/videos" --minutes 10 --openvino --int8
 measure spotting spotting "$gfspot" "$work/videos"
 measure three_hours spotting "$gfspot" "$work/videos" --minutes 180 --skip-straightforward --repeats 1
+measure scaling scaling "$work/videos/45min.mkv" "$work/videos/vivit-tiny" "$work/scaling.svg"

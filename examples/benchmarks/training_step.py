@@ -20,6 +20,7 @@ from distillation_loss import straightforward_loss
 from torch import Tensor
 from torch.nn import functional as F
 
+from comedian.memory import keep_freed_memory
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -29,7 +30,6 @@ from comedian.models import (
 from comedian.models.modeling_comedian import keep_tubelets
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.samples.augmentation import AugmentationSettings, augment, draw_parameters
-from comedian.training.base_trainer import keep_freed_memory
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
 from comedian.training.spotting_config import SpottingConfig

@@ -8,7 +8,6 @@ a process of the same machine, by others when it has not changed for `STALE_S` o
 Jobs that never run at the same time, or cannot see each other's files, take a fixed share each instead: [`Shard`].
 """
 
-import atexit
 import heapq
 import json
 import os
@@ -29,10 +28,8 @@ from comedian.errors import InputError
 CLAIM_SUFFIX = ".claim"
 # how often an owner changes its claim, and how long a claim may stay unchanged; NFS shows a time up to a minute late
 HEARTBEAT_S, STALE_S = 10.0, 120.0
-# by which the start of a process may seem to move when the clock is set
-CLOCK_TOLERANCE_S = 5.0
-# what the threads of a process group get to end
-THREADS_END_S = 0.5
+# time for the threads of gloo to finish
+GLOO_THREADS_S = 0.5
 # how often those that wait look again
 POLL_S = 0.5
 # the number of a process among those that were launched together, as accelerate reads it
@@ -49,21 +46,20 @@ _LOCAL_SIZE_VARIABLES = (
 Job = TypeVar("Job")
 
 
-@atexit.register
 def leave_process_group() -> None:
-    """Leave the process group of `accelerate launch`, if there is one; not after an error that nobody caught.
+    """Leave gloo's process group; what launched processes do last, with `atexit.register`. Not after an uncaught error.
 
-    Gloo's threads return the tensors of the last exchange after it is over. One that asks for Python's lock when Python
-    already ends aborts the process ("terminate called without an active exception"), and the launcher reports a failure of a
-    run that is complete.
+    Threads of gloo release the tensors of the last exchange after it is over. One that needs Python's lock for it when
+    Python is already shutting down aborts the process ("terminate called without an active exception"), and the launcher
+    reports a failure of a run that is complete.
     """
     distributed = sys.modules.get("torch.distributed")
     if hasattr(sys, "last_value") or distributed is None or not distributed.is_available():
         return
-    if distributed.is_initialized():
+    if distributed.is_initialized() and distributed.get_backend() == "gloo":
         distributed.destroy_process_group()
-        # without the lock; nothing tells when they are done
-        time.sleep(THREADS_END_S)
+        # releases the lock; there is no way to ask whether the threads have finished
+        time.sleep(GLOO_THREADS_S)
 
 
 def is_main_process() -> bool:
@@ -301,7 +297,7 @@ class Claims:
             return False
         except (OSError, ValueError):  # not written yet
             owner = {}
-        if owner.get("machine") == _machine() and not _is_running(owner["process"], owner["started_s"]):
+        if owner.get("machine") == _machine() and not _is_running(owner["process"], owner.get("started")):
             return True
         now_s = time.monotonic()
         # clocks of machines differ, so no time is compared with another machine's
@@ -330,8 +326,7 @@ def _claim_path(result: Path, generation: int) -> Path:
 
 def _make(path: Path) -> None:
     """Make a claim's file; `FileExistsError` where it is there."""
-    owner = {"host": platform.node(), "process": os.getpid(), "machine": _machine()}
-    owner["started_s"] = psutil.Process().create_time()
+    owner = {"host": platform.node(), "process": os.getpid(), "machine": _machine(), "started": _started(os.getpid())}
     with path.open("x", encoding="utf-8") as file:
         try:
             json.dump(owner, file)
@@ -350,13 +345,25 @@ def _machine() -> str:
         return platform.node()
 
 
-def _is_running(number: int, started_s: float) -> bool:
-    """Whether a process runs; another one that was given its number since then is not it."""
+def _started(number: int) -> float:
+    """When a process started; two processes that had the same number differ in it.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended.
+    """
     try:
-        process = psutil.Process(number)
-        if abs(process.create_time() - started_s) > CLOCK_TOLERANCE_S:
+        # in ticks since the machine started, which setting the clock does not change
+        return float(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:  # not Linux, or it has ended
+        return psutil.Process(number).create_time()
+
+
+def _is_running(number: int, started: float | None) -> bool:
+    """Whether a process is there that has this number and, where it is known, started at this time."""
+    try:
+        if started is not None and _started(number) != started:
             return False
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return psutil.Process(number).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

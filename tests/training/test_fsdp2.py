@@ -58,7 +58,7 @@ def launch_with_fsdp(recipes: dict[str, Path], folder: Path) -> None:
     path.write_text(yaml.safe_dump(config | {"use_cpu": True, "mixed_precision": "no"}))
     runs = [[str(EXAMPLES / f"{stage}.py"), "--config", str(recipe)] for stage, recipe in recipes.items()]
     words = launch(TESTS / "fsdp_on_cpu.py", json.dumps(runs), config=path)
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=300 * len(runs))
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -459,7 +459,7 @@ def test_layer_decay_is_refused_for_an_image_model():
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32
     )
     model = ComedianForActionSpotting(tiny_config(backbone_config=backbone.to_dict(), image_size=[32, 32]))
-    with pytest.raises(InputError, match="`layer_decay` needs to know the layers"):
+    with pytest.raises(InputError, match="`layer_decay` is not supported with `spatial_encoder: backbone`"):
         layer_depths(model)
 
 

@@ -1,8 +1,6 @@
 """What users of `transformers.Trainer` give and expect: it works here too, or is refused by name."""
 
 import math
-import platform
-import resource
 from copy import deepcopy
 
 import pytest
@@ -31,7 +29,7 @@ from comedian.samples.datasets import (
 )
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.prepare import prepare
-from comedian.training.base_trainer import RunClock, StageTrainer, keep_freed_memory
+from comedian.training.base_trainer import RunClock, StageTrainer
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.spotting_config import SpottingConfig
@@ -297,14 +295,3 @@ def test_stage_2_under_the_stock_trainer_keeps_bounded_memory(tmp_path):
     Trainer(model, args, train_dataset=WindowsWithFeatures()).train()
     kept = sum(keys.shape[0] * keys.shape[1] for keys in model._waiting_keys)
     assert 0 < kept <= 2 * len(model.queue)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_freed_memory_is_kept():
-    """100 MB ten times: without it, each of their 25 000 pages is asked for each time."""
-    keep_freed_memory()
-    torch.zeros(25_000_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
-        torch.zeros(25_000_000)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 25_000

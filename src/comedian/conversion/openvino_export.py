@@ -1,5 +1,6 @@
 """A spotting model as OpenVINO graphs, in bfloat16 or int8, for `comedian spot` on CPUs."""
 
+import atexit
 import copy
 import importlib.util
 import json
@@ -39,7 +40,7 @@ from comedian.inference.torch_model import TorchModel, load_found_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.models.postprocessing_comedian import spots_of_half
 from comedian.models.sound_comedian import NUM_MELS, read_sound, sound_of_tokens
-from comedian.sharing import balanced_shares, length_of_video
+from comedian.sharing import balanced_shares, leave_process_group, length_of_video
 from comedian.soccernet.annotations import prediction_of
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.splits import matches_of_splits
@@ -126,7 +127,9 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
             splits, or int8 loses more than it may.
     """
     # the graphs run on CPUs
-    if not PartialState(cpu=True).is_main_process:
+    state = PartialState(cpu=True)
+    atexit.register(leave_process_group)
+    if not state.is_main_process:
         return {} if quantization is None else _scores(_score_together([], quantization))
     check_output_dir(output_dir)
     _check_packages(["openvino"] if quantization is None else ["openvino", "nncf"])

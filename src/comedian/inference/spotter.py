@@ -24,7 +24,7 @@ from comedian.inference.scoring import (
 )
 from comedian.inference.settings import MERGING, with_settings
 from comedian.models.postprocessing_comedian import lower_bound, operating_thresholds, parse_target, spots_of_half
-from comedian.models.settings_comedian import DEFAULT_THRESHOLD, ComedianSettings
+from comedian.models.settings_comedian import ComedianSettings
 from comedian.models.sound_comedian import read_sound
 from comedian.models.time_grid_comedian import cover_starts
 from comedian.video.decoding import iter_frames, probe
@@ -338,7 +338,7 @@ def thresholds_of(
     See [`spots_of_match`] for the arguments and errors.
     """
     if threshold is None:
-        return (0.0 if keep_all else config.label_thresholds or DEFAULT_THRESHOLD), not keep_all
+        return (0.0 if keep_all else config.reporting_thresholds), not keep_all
     return (thresholds_at(threshold, config) if isinstance(threshold, str) else threshold), True
 
 

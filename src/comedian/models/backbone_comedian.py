@@ -50,17 +50,6 @@ class ComedianBackboneEncoder(ComedianEncoder):
                 norm.eval()
         return self
 
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """See [`ComedianEncoder.layer_groups`].
-
-        Raises:
-            ValueError: always, as image models name their layers each in its own way.
-        """
-        raise ValueError(
-            "`layer_decay` needs to know the layers of the spatial encoder, which an image model as backbone does not tell; "
-            "remove it"
-        )
-
     def load_pretrained(self, name: str) -> None:
         """Take the weights of an image model from a folder or a Hub repository.
 

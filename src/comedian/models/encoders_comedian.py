@@ -364,11 +364,11 @@ def drop_path_rates(config: ComedianConfig, depth: int) -> list[float]:
 
 
 class ComedianEncoder(nn.Module):
-    """What the model and its training ask of an encoder, spatial or temporal."""
+    """Base class of spatial and temporal encoders."""
 
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters in the order of depth: embeddings, each layer, the closing norm."""
-        raise NotImplementedError
+    def layer_groups(self) -> list[list[nn.Parameter]] | None:
+        """Parameters in the order of depth: embeddings, each layer, the closing norm; `None` without such an order."""
+        return None
 
     def init_tables(self, std: float) -> None:
         """Start the learned tables; `std` is `config.initializer_range`. An encoder without any does nothing."""

@@ -190,7 +190,7 @@ class ActionSpottingPipeline(Pipeline):
                 f"The model has no thresholds of its own: events are reported from a score of {DEFAULT_THRESHOLD} on. "
                 "Give `threshold` for another, or let `comedian tune` choose one per label on matches with labels."
             )
-        thresholds = config.label_thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
+        thresholds = config.reporting_thresholds if threshold is None else threshold
         spots = []
         for half, scores in enumerate(outputs["scores"], start=1):
             spots += spots_of_half(

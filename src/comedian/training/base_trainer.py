@@ -1,10 +1,9 @@
 """What the trainers of all stages share: windows drawn by seed and epoch, augmentation, schedule, decay, diagnostics."""
 
-import ctypes
+import atexit
 import math
 import re
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +32,7 @@ from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.inference.model_names import ADAPTER_FILE_NAME
+from comedian.memory import keep_freed_memory
 from comedian.models import ComedianConfig, ComedianVideoProcessor
 from comedian.models.convolutional_comedian import ComedianBatchNorm
 from comedian.models.video_processing_comedian import normalize_frames
@@ -40,7 +40,7 @@ from comedian.samples.augmentation import AugmentationSettings, augment, draw_pa
 from comedian.samples.batches import BatchReader, finished
 from comedian.samples.colours import with_rgb_frames
 from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, can_read_yuv, collate_windows
-from comedian.sharing import cores_of_process
+from comedian.sharing import cores_of_process, leave_process_group
 from comedian.training.base_config import COSINE, StageConfig
 from comedian.training.epoch_lines import EpochLines, StepBar
 from comedian.training.run_record import RunClock, record_stage
@@ -55,8 +55,6 @@ PIXEL_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # of the queue, which PEFT does not save with an adapter
 QUEUE_FILE_NAME = "queue.safetensors"
 QUEUE_BUFFERS = ("queue", "queue_ptr")
-# of glibc's malloc.h
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # fields of a model's output that are averaged over the steps between two logs
 DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 
@@ -150,6 +148,8 @@ class StageTrainer(Trainer):
         self.add_callback(RunClock())
         if self.args.device.type == "cpu":
             keep_freed_memory()
+        if self.args.world_size > 1:
+            atexit.register(leave_process_group)
         self._start = record_of_start(self.model.config.name_or_path)
         # of the micro-batches since the last optimizer step
         self._step_losses: list[Tensor] = []
@@ -466,20 +466,6 @@ def learning_rate_share(
         return start + (1 - start) * (step / (warmup_steps - 1) if warmup_steps > 1 else 1.0)
     progress = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
     return floor + (1 - floor) * (1 + math.cos(2 * math.pi * num_cycles * progress)) / 2
-
-
-def keep_freed_memory(largest_block_bytes: int = 2**30) -> None:
-    """Have the C library keep what is freed for the next step, where it is glibc's.
-
-    It returns large blocks to the system, which fills them with zeros when they are asked for again: a tenth of the CPU time
-    of a training step and more.
-
-    Args:
-        largest_block_bytes: blocks up to this size are kept; of its own accord the library goes up to 2**25.
-    """
-    if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
-        set_option(M_MMAP_THRESHOLD, largest_block_bytes)
-        set_option(M_TRIM_THRESHOLD, 2 * largest_block_bytes - 1)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from comedian.hub.model_card import CURVE_FILE_NAME, SCORES_SUFFIX
 from comedian.inference.outputs import write_results_zip
 from comedian.inference.torch_model import TorchModel
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
+from comedian.models.encoders_comedian import ComedianEncoder
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.samples.augmentation import mix_neighbours
 from comedian.samples.datasets import HalfDataset, WindowDataset
@@ -305,13 +306,22 @@ def layer_depths(model: ComedianForActionSpotting) -> dict[str, int]:
     What lies between the encoders counts with the last spatial layer, the temporal encoder's norm with the heads.
 
     Raises:
-        InputError: the spatial encoder does not know its layers.
+        InputError: the spatial encoder has no order of layers, or a parameter of an encoder is in no layer.
     """
-    try:
-        *spatial, last, norm = model.comedian.spatial_encoder.layer_groups()
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    embeddings, *temporal = model.comedian.temporal_encoder.layer_groups()
-    groups = [*spatial, last + norm + embeddings, *temporal]
+    encoders = model.comedian.spatial_encoder, model.comedian.temporal_encoder
+    spatial, temporal = (
+        encoder.layer_groups() if isinstance(encoder, ComedianEncoder) else None for encoder in encoders
+    )
+    if spatial is None or temporal is None:
+        raise InputError(
+            f"`layer_decay` is not supported with `spatial_encoder: {model.config.spatial_encoder}`, which has no order of "
+            "layers; remove `layer_decay` from the recipe"
+        )
+    groups = [*spatial[:-2], spatial[-2] + spatial[-1] + temporal[0], *temporal[1:]]
     depths = {id(parameter): depth for depth, group in enumerate(groups) for parameter in group}
+    for encoder in encoders:
+        if left_out := [name for name, parameter in encoder.named_parameters() if id(parameter) not in depths]:
+            raise InputError(
+                f"`layer_decay` has no depth for `{left_out[0]}`: `{type(encoder).__name__}.layer_groups` leaves it out"
+            )
     return {name: depths.get(id(parameter), len(groups) - 1) for name, parameter in model.named_parameters()}

@@ -16,9 +16,9 @@ from transformers.trainer_callback import TrainerState
 
 from comedian.errors import InputError
 from comedian.files import atomic_path
-from comedian.hub.model_record import hash_weights, read_record
+from comedian.hub.model_record import RECORD_FILE_NAME, hash_weights, read_record
 from comedian.inference.loading import LOADING_ERRORS
-from comedian.inference.model_names import demo_or_name, find_model
+from comedian.inference.model_names import find_model
 from comedian.models import (
     ComedianConfig,
     ComedianForActionSpotting,
@@ -180,8 +180,9 @@ def _load(
         raise _section_error(error) from None
     finally:
         reporter.removeFilter(is_news)
-    # where the record of its stages is looked for
-    model.config.name_or_path = demo_or_name(checkpoint)
+    # the trainer reads the record of the earlier stages there
+    record = place.find(RECORD_FILE_NAME)
+    model.config.name_or_path = checkpoint if record is None else str(record.parent)
     return model, loading["missing_keys"]
 
 
