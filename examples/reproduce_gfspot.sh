@@ -3,12 +3,14 @@
 # best, the table and the picture of all learning curves.
 #   bash examples/reproduce_gfspot.sh GFSPOT WORK [MODEL...]
 # MODEL: folders of hub_configs; by default the convolutional model and the ViViT of its size. What is done already is not done again.
+# SEEDS="0 1 2" are those of stage 3; STAGE_3="--training.num_train_epochs 8" are options of it in all four ways.
 set -euo pipefail
 gfspot=$1 work=$2
 shift 2
 [ $# -gt 0 ] || set -- gfspot-conv-small gfspot-vivit-small
 here=$(dirname "$0")
 seeds=${SEEDS:-0 1 2}
+read -ra stage_3 <<< "${STAGE_3:-}"
 mkdir -p "$work"
 # every model takes frames at this rate and size, or at a rate that divides it
 comedian prepare "$gfspot" "$work/frames" --fps 5 --height 64 --width 112 --quality 24
@@ -20,7 +22,7 @@ run() { # COMMAND RECIPE OUTPUT OPTIONS...: a stage; one that is finished is lef
 from() { echo --model.config null --model.checkpoint "$out/$1"; }
 
 fine_tune() { # ARM SEED OPTIONS...: stage 3, test predictions, test scores
-  run finetune finetune "$1$2" --training.seed "$2" "${@:3}"
+  run finetune finetune "$1$2" --training.seed "$2" ${stage_3[@]+"${stage_3[@]}"} "${@:3}"
   [ -f "$out/$1$2.json" ] && return
   comedian spot "$gfspot" --split test --model "$out/$1$2" --output "$out/$1$2.zip" --save-scores "$out/$1$2-scores"
   comedian evaluate "$gfspot" "$out/$1$2.zip" --labels "$gfspot/labels.txt" --split test \

@@ -231,6 +231,7 @@ def test_reproduce_gfspot_gives_commands_that_exist(run_here, monkeypatch, tmp_p
         (programs / name).write_text(f"#!/bin/sh\n{note}")
         (programs / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+    environment["STAGE_3"] = "--training.num_train_epochs 8 --training.eval_steps 152 --training.save_steps 152"
     words = ["bash", EXAMPLES / "reproduce_gfspot.sh", "GFSPOT", "WORK"]
     subprocess.run(words, env=environment, cwd=tmp_path, check=True, timeout=60)
     lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
@@ -247,6 +248,8 @@ def test_reproduce_gfspot_gives_commands_that_exist(run_here, monkeypatch, tmp_p
         assert main([command, *words]) == 0
         if command in stages:
             recipe = load_recipe(seen[-1].config, seen[-1].overrides)
+            if command == "finetune" and "teacher" not in seen[-1].config:
+                assert recipe.training["num_train_epochs"] == 8 and recipe.training["eval_steps"] == 152
             read_settings(recipe.training, stages[command])
     # of two models: a teacher, and four arms of three seeds, each trained, spotted, evaluated
     assert sum(command == "finetune" for _, command, *_ in lines) == 2 * (1 + 12)
