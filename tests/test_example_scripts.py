@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from comedian import ActionSpotter, ComedianConfig
 from comedian.cli.main import main
-from comedian.hub.model_record import read_record
+from comedian.hub.model_record import ModelRecord, StageRecord, read_record
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.samples.datasets import TargetSettings, WindowShape
 from comedian.soccernet.annotations import read_results, write_results
@@ -206,6 +207,40 @@ def test_evidence_of_suggestions_takes_the_least_certain_minutes_of_the_pool(evi
     pool = [(half, minute) for half in (0, 1) for minute in range(5) if (half, minute) != (0, 1)]
     # each half's least certain moment first, then the second of each
     assert evidence["suggested_minutes"]("start", None, pool) == [(1, 2), (1, 0), (0, 3), (1, 1)]
+
+
+def test_evidence_of_stages_counts_the_teacher_and_what_was_shared_once(run_here, tmp_path):
+    """Stage 1 takes 10 minutes, the teacher 20 from there, stage 2 30, stage 3 40; all on one day."""
+    fields = {"settings": {}, "data": {}, "features": None, "batch_size": 4, "epochs": 8, "planned_epochs": 8}
+    fields |= {"hardware": "", "versions": {}, "date": "2026-11-29"}
+    first, teacher, second, third = (
+        StageRecord(title=f"Stage {number}", train_time_s=60 * minutes, **fields)
+        for number, minutes in ((1, 10), (3, 20), (2, 30), (3, 40))
+    )
+    runs = {
+        "teacher": [first, teacher],
+        "scratch0": [third],
+        "scratch1": [third],
+        "stages12_0": [first, second, third],
+    }
+    for score, (name, stages) in enumerate(runs.items(), start=6):
+        folder = tmp_path / "model" / name
+        folder.mkdir(parents=True)
+        save_file({"weight": torch.zeros(400_000)}, folder / "model.safetensors")
+        ModelRecord(stages=stages).save(folder)
+        entry = {"epoch": 2.0, "eval_average_map_tight": score / 10}
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": [entry]}))
+        if name != "teacher":
+            scores = {metric: {"a_mAP": score / 10} for metric in ("tight", "loose", "at1")}
+            (tmp_path / "model" / f"{name}.json").write_text(json.dumps(scores))
+    code, printed, _ = run_here("gfspot_evidence.py", tmp_path / "model", "--output", tmp_path / "results")
+    assert code == 0
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in printed.splitlines()[3:]]
+    assert cells == [
+        ["model", "scratch", "2", *["75.0 ± 7.1"] * 4, "2", "0.4 M", "40"],
+        ["model", "stages 1 + 2", "1", *["90.0"] * 4, "2", "0.4 M", "100"],
+    ]
+    assert (tmp_path / "results" / "curves.svg").is_file()
 
 
 def test_the_second_sport_is_a_game(tmp_path):
