@@ -44,14 +44,12 @@ MAGIC = b"COMEFRM1"
 TRAILER = struct.Struct("<q8s")
 STORE_FORMAT = "comedian-frame-store"
 STORE_VERSION = 1
-# a clip of two frames is decoded from at most 5: three times as fast as with a key frame every 16, for a sixth more room
+# a clip of two frames is decoded from at most 5: twice as fast as with a key frame every 16, for a sixth more room
 GOP_FRAMES = 4
 DEFAULT_QUALITY = 30
 MAX_FPS = 1000
 # blocks of a video, evenly spaced over the file, that are hashed to distinguish it from others of the same size
 SAMPLED_BLOCKS, BLOCK_BYTES = 8, 2**16
-
-
 # of a picture, in pixels: a larger value means a damaged header
 MAX_SIDE = 16_384
 
