@@ -10,7 +10,7 @@ optimizers and arguments are given as there.
 import argparse
 from pathlib import Path
 
-from comedian import ActionSpotter, ComedianConfig, ComedianForActionSpotting, ComedianVideoProcessor, SpottingTrainer
+from comedian import ActionSpotter, ComedianConfig, ComedianForActionSpotting, SpottingTrainer
 from comedian.samples.datasets import HalfDataset, TargetSettings, WindowDataset, WindowShape
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.labels import read_label_list
@@ -41,8 +41,6 @@ def main() -> None:
     # rare events: their tokens count five times
     config = ComedianConfig.from_pretrained(CONFIG, id2label=names, label2id=numbers, class_weights=[[1.0], [5.0]])
     model = ComedianForActionSpotting(config)
-    height, width = config.image_size
-    processor = ComedianVideoProcessor(size={"height": height, "width": width})
 
     # 3. Windows with targets: what the model takes, where windows start, how near to an event a token has its label.
     store = FrameStore(args.frames)
@@ -66,13 +64,7 @@ def main() -> None:
     )
 
     # 5. Train; `finish` keeps the best epoch, chooses its thresholds on validation, and writes record and card.
-    trainer = SpottingTrainer(
-        model,
-        settings,
-        train_dataset=windows,
-        eval_dataset=validation_halves,
-        processing_class=processor,
-    )
+    trainer = SpottingTrainer(model, settings, train_dataset=windows, eval_dataset=validation_halves)
     trainer.train()
     scores = trainer.finish()
     print({metric: round(100 * values["a_mAP"], 2) for metric, values in scores.items()})

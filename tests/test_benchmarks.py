@@ -1,7 +1,9 @@
 """The benchmarks run at small sizes, agree with the straightforward way where they check it, and print a ratio."""
 
 import importlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +51,24 @@ def test_it_has_help_that_names_its_command(run, capsys, name):
     with pytest.raises(SystemExit) as end:
         run(name, ["--help"])
     assert end.value.code == 0 and f"python examples/benchmarks/{name}.py" in capsys.readouterr().out
+
+
+def test_all_of_them_are_run_with_options_that_they_have(run, capsys, tmp_path):
+    """`all.sh` as it stands, with a `python` that only notes its arguments."""
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$*" >> "$LOG"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+    subprocess.run(["bash", FOLDER / "all.sh", "GFSPOT", tmp_path / "work"], env=environment, check=True, timeout=60)
+    commands = [line.split()[2:] for line in (tmp_path / "log").read_text().splitlines()]
+    # computes, and measures nothing
+    assert {Path(script).stem for script, *_ in commands} == set(NAMES) - {"cluster"}
+    for script, *words in commands:
+        with pytest.raises(SystemExit):
+            run(Path(script).stem, ["--help"])
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in words if word.startswith("--")), script
 
 
 @pytest.mark.parametrize("fused_attention", [False, True])

@@ -25,7 +25,7 @@ from comedian.soccernet.annotations import read_results, write_results
 from comedian.soccernet.prepare import prepare
 from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.distillation_config import DistillationConfig
-from comedian.training.recipe import load_recipe
+from comedian.training.recipe import load_recipe, parse_overrides
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
 from comedian.video.frame_store import StoreSettings
@@ -207,6 +207,27 @@ def test_evidence_of_suggestions_takes_the_least_certain_minutes_of_the_pool(evi
     pool = [(half, minute) for half in (0, 1) for minute in range(5) if (half, minute) != (0, 1)]
     # each half's least certain moment first, then the second of each
     assert evidence["suggested_minutes"]("start", None, pool) == [(1, 2), (1, 0), (0, 3), (1, 1)]
+
+
+def test_the_second_sport_gives_commands_that_exist(monkeypatch, tmp_path):
+    """Its commands are read for real, and run by nothing; training takes minutes."""
+    script = runpy.run_path(str(EXAMPLES / "second_sport.py"), run_name="sport")
+    commands = []
+    monkeypatch.setitem(script["train_and_score"].__globals__, "comedian", lambda *words: commands.append(words))
+    seen = []
+    for name in ("finetune", "spot", "evaluate"):
+        monkeypatch.setattr(importlib.import_module(f"comedian.cli.commands.{name}"), "run", seen.append)
+    for settings in script["ARMS"].values():
+        with pytest.raises(FileNotFoundError):  # no scores
+            script["train_and_score"](tmp_path, tmp_path / "run", settings, 0)
+    for words in commands:
+        assert main([str(word) for word in words]) == 0
+    found = []
+    for args in seen:
+        if hasattr(args, "overrides"):
+            fields = {name.removeprefix("training."): value for name, value in parse_overrides(args.overrides)}
+            found.append(SpottingConfig(output_dir=str(tmp_path), **fields).average_decay)
+    assert found == [None, 0.99]
 
 
 def test_evidence_of_stages_counts_the_teacher_and_what_was_shared_once(run_here, tmp_path):

@@ -92,7 +92,7 @@ def is_offered(node: ast.ClassDef | Function) -> bool:
 
 
 def module_parts(path: Path) -> Iterator[str]:
-    """Yield the Markdown of a module: what it says of itself, then its classes and functions, the offered ones first."""
+    """Yield the Markdown of a module: its docstring, its classes and functions; names that `comedian` offers first."""
     text = path.read_text()
     tree = ast.parse(text)
     name = ".".join(("comedian", *path.relative_to(SOURCE).with_suffix("").parts))
