@@ -50,6 +50,12 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a worker whose test waits for a process, a lock or a clock leaves no core idle."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """Say how a worker of xdist ended that did not end by itself: an exit code, or minus the number of a signal."""
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)

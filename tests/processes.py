@@ -1,21 +1,56 @@
 """Several processes that train together, and several commands in one process."""
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples"
 CPU_PROCESSES = EXAMPLES / "accelerate_configs" / "cpu_two_processes.yaml"
 ENVIRONMENT = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
 
 
-def launch(*words, config: Path = CPU_PROCESSES) -> list[str]:
-    """A command line that runs a script, or `-m` and a module, on two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+@functools.cache
+def warm_programs() -> Path:
+    """A folder for PATH: `python`, `comedian` and `accelerate`, forked from a process that has imported everything.
+
+    For programs whose results are tested, not their imports. The process ends with this one.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="comedian-warm-"))
+    script, address = TESTS / "warm_python.py", folder / "socket"
+    python = f'exec {sys.executable} -S {script} {address} run "$0" "$@"'
+    programs = {
+        "python": python,
+        "comedian": f'exec {folder}/python -m comedian.cli.main "$@"',
+        "accelerate": f'exec {folder}/python -m accelerate.commands.accelerate_cli "$@"',
+    }
+    for name, command in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{command}\n")
+        (folder / name).chmod(0o755)
+    environment = ENVIRONMENT | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    server = subprocess.Popen([sys.executable, "-W", "ignore", script, address], env=environment)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.terminate)
+    while not address.exists():
+        assert server.poll() is None
+        time.sleep(0.05)
+    return folder
+
+
+def launch(*words, config: Path = CPU_PROCESSES, python: str | Path | None = None) -> list[str]:
+    """A command line that runs a script, or `-m` and a module, on two processes of `warm_programs` or of another Python."""
+    python = python or warm_programs() / "python"
+    command = [python, "-m", "accelerate.commands.launch", "--config_file", config]
     port = 28500 + os.getpid() % 1000
     return [str(word) for word in (*command, "--main_process_port", port, *words)]
 

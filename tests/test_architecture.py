@@ -167,6 +167,11 @@ def test_the_command_starts_without_torch():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def test_training_imports_no_openvino():
+    code = "import sys, comedian.training.train_all, comedian.inference.spotter; sys.exit('openvino' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize(
     "source, found",
     [

@@ -19,6 +19,7 @@ from comedian.training.recipe import load_recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import read_settings
 from comedian.training.train_all import read_plan
+from processes import warm_programs
 
 ROOT = Path(__file__).parents[1]
 PLANS = sorted((ROOT / "hub_configs").glob("*/train.yaml"))
@@ -28,7 +29,7 @@ SETTINGS = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
 
 
 def run(*words: str) -> str:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run([warm_programs() / "python", *words], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

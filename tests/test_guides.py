@@ -10,8 +10,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +33,9 @@ from comedian.training.recipe import load_recipe
 from hub_stand_in import TOKEN
 from match_factory import write_matches
 from naive_model import random_checkpoint
+from processes import warm_programs
 from video_factory import write_video
+from warm_python import SHORT
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "examples" / "guides"
@@ -72,6 +72,7 @@ ENVIRONMENT = {
     "HF_TOKEN": TOKEN,
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
+    SHORT: "1",
 }
 
 
@@ -114,28 +115,19 @@ def name_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def comedian(tmp_path_factory) -> Iterator[Path]:
-    """A folder for PATH: `comedian`, served from one process, and a `make` that looks whether there is such a target."""
+def programs(tmp_path_factory) -> list[Path]:
+    """Folders for PATH: the warm programs, and a `make` that looks whether there is such a target."""
     folder = tmp_path_factory.mktemp("bin")
-    address = folder / "socket"
-    script = Path(__file__).with_name("warm_comedian.py")
-    server = subprocess.Popen([sys.executable, str(script), str(address)], env=os.environ | ENVIRONMENT)
-    while not address.exists():
-        assert server.poll() is None
-        time.sleep(0.05)
-    programs = {
-        "comedian": f'exec {sys.executable} -S {script} {address} run "$@"',
+    commands = {
         "make": 'grep -q "^$1:" Makefile',
         # two tasks of a job array, one after the other; a script that starts its own processes is only parsed
         "sbatch": 'case $1 in *array*) export SHARES=2; SLURM_ARRAY_TASK_ID=1 bash "$@"; SLURM_ARRAY_TASK_ID=2 bash "$@";; '
         '*) bash -n "$1";; esac',
     }
-    for name, command in programs.items():
+    for name, command in commands.items():
         (folder / name).write_text(f"#!/bin/sh\n{command}\n")
         (folder / name).chmod(0o755)
-    yield folder
-    server.terminate()
-    server.wait()
+    return [folder, warm_programs()]
 
 
 # fields of `training` that say how much there is to do
@@ -248,9 +240,9 @@ def save_demo_model(folder: Path) -> None:
     ComedianVideoProcessor.from_pretrained(demo).save_pretrained(folder)
 
 
-def run_bash(block: Block, programs: Path, where: str) -> str:
+def run_bash(block: Block, programs: list[Path], where: str) -> str:
     """Run a block in a shell that stops at the first failure, and return what it printed."""
-    folders = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    folders = [*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     environment = os.environ | ENVIRONMENT | {"PATH": os.pathsep.join(folders)}
     words = ["bash", "-euo", "pipefail", "-c", block.text]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -260,12 +252,12 @@ def run_bash(block: Block, programs: Path, where: str) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_every_block_of_a_page_runs(path, workshop, comedian, full_hub, capfd):
+def test_every_block_of_a_page_runs(path, workshop, programs, full_hub, capfd):
     namespace, printed = {"__name__": "__main__"}, ""
     for block in blocks_of(path):
         where = f"{name_of(path)}, line {block.line}"
         if block.is_run and block.language == "bash":
-            printed = run_bash(block, comedian, where)
+            printed = run_bash(block, programs, where)
         elif block.is_run:
             capfd.readouterr()
             exec(compile("\n" * (block.line - 1) + block.text, str(path), "exec"), namespace)

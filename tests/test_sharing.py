@@ -23,7 +23,7 @@ from comedian.features.extraction import ComedianExtractor
 from comedian.inference.torch_model import load_model
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from comedian.sharing import Claims, Shard, SharedWork, alone_at, balanced_shares
-from processes import ENVIRONMENT, launch, one_after_the_other
+from processes import ENVIRONMENT, launch, one_after_the_other, warm_programs
 from testing_utils import tiny_config
 from video_factory import write_video
 
@@ -267,7 +267,7 @@ def test_launched_processes_make_the_bytes_of_one(data, tmp_path):
 
 def test_two_jobs_on_one_folder_share_the_halves(data, tmp_path):
     root, model, alone = data
-    words = [sys.executable, "-m", "comedian.cli.main", *commands_of(root, model, tmp_path)[0]]
+    words = [warm_programs() / "comedian", *commands_of(root, model, tmp_path)[0]]
     jobs = [
         subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from comedian.cli.main import main
 from comedian.hub.model_publish import files_to_publish
 from comedian.models import ComedianForActionSpotting
 from naive_model import random_checkpoint
+from processes import warm_programs
 from video_factory import write_video
 
 REPO = "juliendenize/COMEDIAN-ViViT-tiny"
@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, named, checkpoint, tmp_pat
 
 def test_broken_file_has_no_traceback(tmp_path):
     (tmp_path / "broken.ckpt").write_bytes(b"nothing")
-    command = [sys.executable, "-m", "comedian.cli.main", "convert", "broken.ckpt", "out"]
+    command = [warm_programs() / "comedian", "convert", "broken.ckpt", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "broken.ckpt" in done.stderr and "Traceback" not in done.stderr

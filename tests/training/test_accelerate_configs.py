@@ -4,7 +4,6 @@ import json
 import math
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from comedian.models.encoders_comedian import is_bfloat16_fast
 from comedian.training.finetune import finetune
 from comedian.training.recipe import load_recipe
 from match_factory import write_recipe, write_stage_data
-from processes import CPU_PROCESSES, ENVIRONMENT, EXAMPLES
+from processes import CPU_PROCESSES, ENVIRONMENT, EXAMPLES, warm_programs
 
 TESTS = Path(__file__).parents[1]
 CONFIGS = EXAMPLES / "accelerate_configs"
@@ -66,7 +65,7 @@ def test_a_config_trains_as_shipped(name, data, tmp_path):
     script = [EXAMPLES / "finetune.py", "--config", recipe]
     if "fsdp_config" in yaml.safe_load(config.read_text()):
         script = [TESTS / "fsdp_on_cpu.py", json.dumps([[str(word) for word in script]])]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    launch = [warm_programs() / "python", "-m", "accelerate.commands.launch", "--config_file", config]
     running = [
         subprocess.Popen(
             [str(word) for word in (*launch, *(["--machine_rank", rank] if machines > 1 else []), *script)],

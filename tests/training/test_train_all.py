@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -144,7 +145,8 @@ def test_two_processes_run_the_stages_as_one(folders, trained, tmp_path):
     """Half the batch each: the same scores, and every file written once. They share decoding, features and both scorings."""
     halved = [f"--{stage}.training.per_device_train_batch_size=2" for stage in ("teacher", *STAGES)]
     words = command(folders, tmp_path / "run", *halved)
-    words = launch("-m", "comedian.cli.main", *words)
+    # with imports of their own, and the end of Python, as for users
+    words = launch("-m", "comedian.cli.main", *words, python=sys.executable)
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("the model is in") == 1

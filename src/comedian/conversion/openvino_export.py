@@ -5,11 +5,9 @@ import copy
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,9 @@ from comedian.inference.openvino_model import (
     SPATIAL_GRAPH,
     TEMPORAL_GRAPH,
     OpenVinoModel,
+    import_openvino,
     load_openvino_model,
+    unreported,
 )
 from comedian.inference.scoring import encode_half_with_models, score_half
 from comedian.inference.torch_model import TorchModel, load_found_model
@@ -139,7 +139,7 @@ def export_openvino(name: str, output_dir: str | Path, quantization: Quantizatio
     weights = TorchModel(model, processor).hash_weights()
     model = copy.deepcopy(model).float().eval()
     scores: dict[str, float] = {}
-    with new_folder(output_dir) as folder, _unreported():
+    with new_folder(output_dir) as folder, unreported():
         for graph, converted in _converted(model, processor):
             _save(converted, folder / graph)
         _write_config(model, folder, {"precision": "bfloat16", "weights": weights})
@@ -202,28 +202,12 @@ def _converted(model: ComedianForActionSpotting, processor: ComedianVideoProcess
     yield TEMPORAL_GRAPH, _convert(WindowsGraph(model), inputs, outputs)
 
 
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """Have OpenVINO and NNCF send no statistics of use, which they do except in CI, and for which they wait when
-    offline."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        del os.environ["CI"]
-        if before is not None:
-            os.environ["CI"] = before
-
-
 def _convert(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> Any:
     """Trace a module on examples of two; the first size of each input is free, the others are those of the example."""
-    import openvino
-
     with torch.no_grad(), warnings.catch_warnings():
         # of sizes that are the same for every input
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        graph = openvino.convert_model(module.eval(), example_input=tuple(inputs.values()))
+        graph = import_openvino().convert_model(module.eval(), example_input=tuple(inputs.values()))
     graph.reshape({index: [-1, *example.shape[1:]] for index, example in enumerate(inputs.values())})
     for port, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
         port.get_tensor().set_names({name})
@@ -239,13 +223,12 @@ def quantize(folder: Path, config: Any, batches: list[np.ndarray]) -> None:
         batches: whose activations set the ranges, from [`calibration_frames`].
     """
     import nncf
-    import openvino
 
     # the logger alone: `nncf.set_log_level` also changes handlers that others have attached to it
     logging.getLogger("nncf").setLevel(logging.ERROR)
     is_transformer = config.spatial_encoder != "convolutional"
     graph = nncf.quantize(
-        openvino.Core().read_model(folder / f"{SPATIAL_GRAPH}.xml"),
+        import_openvino().Core().read_model(folder / f"{SPATIAL_GRAPH}.xml"),
         nncf.Dataset(batches),
         subset_size=len(batches),
         preset=nncf.QuantizationPreset.MIXED,
@@ -258,9 +241,7 @@ def quantize(folder: Path, config: Any, batches: list[np.ndarray]) -> None:
 
 
 def _save(graph: Any, path: Path) -> None:
-    import openvino
-
-    openvino.save_model(graph, path.with_suffix(".xml"), compress_to_fp16=False)
+    import_openvino().save_model(graph, path.with_suffix(".xml"), compress_to_fp16=False)
 
 
 def _write_config(model: ComedianForActionSpotting, folder: Path, facts: dict[str, Any]) -> None:

@@ -4,8 +4,10 @@ openvino`."""
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import local
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,6 @@ from comedian.inference.inference_config import InferenceConfig
 from comedian.inference.model_names import FoundModel
 from comedian.inference.scoring import MAX_WORKERS, Result, map_in_threads
 from comedian.sharing import cores_of_process
-
-try:
-    import openvino
-except ImportError:
-    openvino = None
 
 SPATIAL_GRAPH, TEMPORAL_GRAPH = "spatial_encoder", "temporal_encoder"
 # beside each `.xml`, the weights
@@ -50,7 +47,7 @@ class OpenVinoModel:
         num_cores = cores_of_process()
         self.num_streams = min(num_cores, MAX_WORKERS)
         self.decoder_threads = max(1, num_cores // 4)
-        self._core = _openvino().Core()
+        self._core = import_openvino().Core()
         fast = not float32 and "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._options = {
             # a stream of its own threads for each batch: two of one thread beat one of two
@@ -169,7 +166,7 @@ def load_openvino_model(found: FoundModel, device: Any = None, float32: bool = F
         raise InputError(
             f"`{found.name}` holds OpenVINO graphs, which run on the CPU; device `{device}`: give cpu, or none"
         )
-    _openvino()
+    import_openvino()
     try:
         config = InferenceConfig.from_dict(found.config)
         config.other_fields["openvino"]["weights"]
@@ -195,7 +192,28 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _openvino() -> Any:
-    if openvino is None:
-        raise InputError('OpenVINO is not installed; `pip install "comedian[openvino]"`')
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Have OpenVINO and NNCF send no statistics of use, of an import either; they do except in CI, and wait when offline."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["CI"]
+        if before is not None:
+            os.environ["CI"] = before
+
+
+def import_openvino() -> ModuleType:
+    """OpenVINO, imported when a model needs it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        with unreported():
+            import openvino
+    except ImportError as error:
+        raise InputError('OpenVINO is not installed; `pip install "comedian[openvino]"`') from error
     return openvino
