@@ -13,6 +13,7 @@ from comedian.samples.datasets import (
     HalfDataset,
     TargetSettings,
     WindowDataset,
+    WindowKey,
     WindowSampler,
     WindowShape,
     collate_windows,
@@ -47,6 +48,31 @@ def test_batches_are_those_of_a_plain_loader(halves, kind):
     for one, other in zip(read, plain, strict=True):
         assert set(one) == set(other)
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("yuv", [False, True])
+def test_frames_are_read_to_where_the_batch_has_them(halves, yuv):
+    dataset = ClipDataset(halves, 2)
+    dataset.yuv = yuv
+    keys = dataset.with_places(range(5))
+    places = {name: tensor.data_ptr() for name, tensor in keys[0].place.items()}
+    batch = collate_windows(dataset.__getitems__(keys))
+    assert {name: batch[name].data_ptr() for name in places} == places and len(places) == (3 if yuv else 1)
+    assert all(torch.equal(batch[name], torch.stack([key.place[name] for key in keys])) for name in places)
+
+
+def test_frames_in_another_order_or_changed_are_copied(halves):
+    class Flipped(ClipDataset):
+        def __getitem__(self, key):
+            window = super().__getitem__(key)
+            return window | {"frames": window["frames"].flip(2)}
+
+    keys = [WindowKey(1, 4, 0), WindowKey(0, 2, 0), WindowKey(0, 2, 0)]
+    frames = torch.stack([torch.from_numpy(halves[key.half_index].read(key.start, 2)) for key in keys])
+    backwards = collate_windows(ClipDataset(halves, 2).__getitems__(ClipDataset(halves, 2).with_places(keys))[::-1])
+    assert torch.equal(backwards["frames"], frames.flip(0))
+    flipped = finished(BatchReader(Flipped(halves, 2), collate_windows, num_threads=2).__getitems__(keys))
+    assert torch.equal(flipped["frames"], frames.flip(3))
 
 
 def test_the_next_batch_is_read_while_one_is_in_use(halves):

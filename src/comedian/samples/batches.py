@@ -46,6 +46,7 @@ class BatchReader(Dataset):
 
     def __getitems__(self, keys: Sequence[WindowKey]) -> Future[Batch]:
         """Begin to read a batch, and return at once."""
+        keys = self.dataset.with_places(keys)
         # handing over a clip costs as much as reading it
         size = ceil(len(keys) / (PARTS_PER_THREAD * self._num_threads))
         parts = [keys[first : first + size] for first in range(0, len(keys), size)]

@@ -101,11 +101,15 @@ class HalfDataset(Dataset):
 
 
 class WindowKey(NamedTuple):
-    """One training window: which half, its first frame in the store's rate, and the seed of its augmentation."""
+    """One training window: which half, its first frame in the store's rate, and the seed of its augmentation.
+
+    `place` is where the frames are to be read to, by field: rows of a batch, see [`FrameWindows.with_places`].
+    """
 
     half_index: int
     start: int
     seed: int
+    place: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,11 +182,42 @@ class FrameWindows(Dataset):
         """Read a batch."""
         return [self[key] for key in keys]
 
+    def with_places(self, keys: Sequence[WindowKey | int]) -> list[WindowKey]:
+        """Have the frames of a batch read into one tensor a field, which [`collate_windows`] then need not copy.
+
+        Returns:
+            The keys, each with its rows of new tensors; without, where the halves differ in frame size.
+        """
+        keys = [self.key_of(key) for key in keys]
+        shapes = self._pixel_shapes(keys[0])
+        if any(self._pixel_shapes(key) != shapes for key in keys[1:]):
+            return keys
+        # NumPy asks Linux for large pages, without which most of the time goes into getting memory
+        batch = {name: torch.from_numpy(np.empty((len(keys), *shape), np.uint8)) for name, shape in shapes.items()}
+        rows = zip(*(tensor.unbind() for tensor in batch.values()), strict=True)
+        return [key._replace(place=dict(zip(batch, row))) for key, row in zip(keys, rows, strict=True)]
+
     def read(self, key: WindowKey) -> dict[str, Tensor]:
         """Frames of a window: what [`FrameWindows.__getitem__`] returns without the seed."""
-        half, wanted = self.halves[key.half_index], (key.start, self.available_frames(key), self.halves.frame_step)
-        pixels = dict(zip(YUV, half.read_yuv(*wanted), strict=True)) if self.yuv else {"frames": half.read(*wanted)}
-        return {name: torch.from_numpy(_extended(found, self.shape.num_frames)) for name, found in pixels.items()}
+        if key.place is None:
+            (key,) = self.with_places([key])
+        half, count = self.halves[key.half_index], self.available_frames(key)
+        pixels = [tensor.numpy() for tensor in key.place.values()]
+        wanted, out = (key.start, count, self.halves.frame_step), [array[:count] for array in pixels]
+        if self.yuv:
+            half.read_yuv(*wanted, out=out)
+        else:
+            half.read(*wanted, out=out[0])
+        for array in pixels:
+            # past the end of the half
+            array[count:] = array[count - 1]
+        return dict(key.place)
+
+    def _pixel_shapes(self, key: WindowKey) -> dict[str, tuple[int, ...]]:
+        half, count = self.halves[key.half_index], self.shape.num_frames
+        if not self.yuv:
+            return {"frames": (count, half.height, half.width, 3)}
+        return dict(zip(YUV, [(count, half.height, half.width), *[(count, *half.chroma_size)] * 2], strict=True))
 
     def available_frames(self, key: WindowKey) -> int:
         """Number of frames of a window within its half."""
@@ -203,12 +238,6 @@ class FrameWindows(Dataset):
         if self.shape.sampling == "parts":
             return part_starts(length, window, self.shape.windows_per_half, rng)
         return disjoint_starts(length, window, rng, self.shape.windows_per_half)
-
-
-def _extended(frames: np.ndarray, length: int) -> np.ndarray:
-    """Repeat the last frame up to a length."""
-    missing = length - len(frames)
-    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)]) if missing else frames
 
 
 @dataclass(frozen=True)
@@ -396,8 +425,17 @@ def _stacked(images: list[Tensor]) -> Tensor:
     if get_worker_info() is not None:
         # into memory that is shared with the process that trains
         return default_collate(images)
+    first = images[0]
+    if all(
+        image.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and image.storage_offset() == first.storage_offset() + index * first.numel()
+        and image.is_contiguous()
+        for index, image in enumerate(images)
+    ):
+        # the rows of one tensor, in order: see `FrameWindows.with_places`
+        return first.as_strided((len(images), *first.shape), (first.numel(), *first.stride()))
     # NumPy asks Linux for large pages, without which most of the time goes into getting memory
-    batch = np.empty((len(images), *images[0].shape), images[0].numpy().dtype)
+    batch = np.empty((len(images), *first.shape), first.numpy().dtype)
     return torch.stack(images, out=torch.from_numpy(batch))
 
 

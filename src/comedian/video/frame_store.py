@@ -103,13 +103,19 @@ class HalfFrames:
         """Seconds that the frames cover."""
         return self.num_frames / self.fps
 
-    def read(self, start: int, count: int, step: int = 1) -> np.ndarray:
+    @property
+    def chroma_size(self) -> tuple[int, int]:
+        """Height and width of the colour planes, in pixels."""
+        return -(-self.height // 2), -(-self.width // 2)
+
+    def read(self, start: int, count: int, step: int = 1, out: np.ndarray | None = None) -> np.ndarray:
         """Read frames `start, start + step, ...`.
 
         Args:
             start: index of the first frame.
             count: frames to read.
             step: distance between them, from 1.
+            out: where to, contiguous and of the result's shape; a new array by default.
 
         Returns:
             uint8 RGB of shape `(count, height, width, 3)`.
@@ -119,7 +125,8 @@ class HalfFrames:
             InputError: the file is damaged.
         """
         wanted = self._range(start, count, step)
-        rows = np.empty((count, self.height, self.width * 3), np.uint8)
+        frames = np.empty((count, self.height, self.width, 3), np.uint8) if out is None else out
+        rows = frames.reshape(count, self.height, self.width * 3)
         reformatter = VideoReformatter()
 
         def copy(picture: av.VideoFrame, index: int) -> None:
@@ -127,18 +134,19 @@ class HalfFrames:
             rows[index] = _rows(plane, self.height, self.width * 3)
 
         self._read(wanted, copy)
-        return rows.reshape(count, self.height, self.width, 3)
+        return frames
 
-    def read_yuv(self, start: int, count: int, step: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read_yuv(
+        self, start: int, count: int, step: int = 1, out: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Read frames as [`HalfFrames.read`] does, but as they are stored: 4:2:0, ITU-R BT.601, limited range.
 
         Returns:
-            `y` uint8 `(count, height, width)`, `u` and `v` uint8 `(count, ceil(height / 2), ceil(width / 2))`.
+            `y` uint8 `(count, height, width)`, `u` and `v` uint8 `(count, *chroma_size)`.
         """
         wanted = self._range(start, count, step)
-        half_size = -(-self.height // 2), -(-self.width // 2)
-        y = np.empty((count, self.height, self.width), np.uint8)
-        u, v = (np.empty((count, *half_size), np.uint8) for _ in range(2))
+        sizes = (self.height, self.width), self.chroma_size, self.chroma_size
+        y, u, v = out or (np.empty((count, *size), np.uint8) for size in sizes)
 
         def copy(picture: av.VideoFrame, index: int) -> None:
             if picture.format.name != "yuv420p":
