@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 # before anything imports huggingface_hub, which reads them once
 _CACHE = tempfile.TemporaryDirectory(prefix="comedian-tests-")
@@ -40,6 +41,9 @@ def hub(monkeypatch, tmp_path):
 
     _HUB.reset()
     _HUB.start()
+    # a page of the guides logs in
+    for path in (huggingface_hub.constants.HF_TOKEN_PATH, huggingface_hub.constants.HF_STORED_TOKENS_PATH):
+        Path(path).unlink(missing_ok=True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))

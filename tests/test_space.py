@@ -126,7 +126,7 @@ def test_a_visitor_finds_and_sees_the_events(page, server, tmp_path):
     )
 
     limit = page.locator("#limit input[type=number]")
-    limit.fill("0.74")
+    limit.fill("0.84")
     limit.press("Enter")
     expect(foul).to_have_count(0)
     expect(page.get_by_label("The model's own threshold")).not_to_be_checked()

@@ -54,7 +54,7 @@ def test_batches_are_those_of_a_plain_loader(halves, kind):
 def test_frames_are_read_to_where_the_batch_has_them(halves, yuv):
     dataset = ClipDataset(halves, 2)
     dataset.yuv = yuv
-    keys = dataset.with_places(range(5))
+    keys = dataset.with_places([dataset.key_of(number) for number in range(5)])
     places = {name: tensor.data_ptr() for name, tensor in keys[0].place.items()}
     batch = collate_windows(dataset.__getitems__(keys))
     assert {name: batch[name].data_ptr() for name in places} == places and len(places) == (3 if yuv else 1)

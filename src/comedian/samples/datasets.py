@@ -182,16 +182,18 @@ class FrameWindows(Dataset):
         """Read a batch."""
         return [self[key] for key in keys]
 
-    def with_places(self, keys: Sequence[WindowKey | int]) -> list[WindowKey]:
+    def with_places(self, keys: Sequence[WindowKey | int]) -> list[WindowKey | int]:
         """Have the frames of a batch read into one tensor a field, which [`collate_windows`] then need not copy.
 
         Returns:
-            The keys, each with its rows of new tensors; without, where the halves differ in frame size.
+            The keys, each with its rows of new tensors; as they are, where the halves differ in frame size or a key is none
+            of [`WindowSampler`].
         """
-        keys = [self.key_of(key) for key in keys]
+        if not all(isinstance(key, WindowKey) for key in keys):
+            return list(keys)
         shapes = self._pixel_shapes(keys[0])
         if any(self._pixel_shapes(key) != shapes for key in keys[1:]):
-            return keys
+            return list(keys)
         # NumPy asks Linux for large pages, without which most of the time goes into getting memory
         batch = {name: torch.from_numpy(np.empty((len(keys), *shape), np.uint8)) for name, shape in shapes.items()}
         rows = zip(*(tensor.unbind() for tensor in batch.values()), strict=True)
