@@ -27,6 +27,14 @@ os.environ["HF_ENDPOINT"] = _HUB.url
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+# modules with the longest tests
+LONG = ("test_guides.py", "test_example_scripts.py", "test_export.py", "test_openvino.py", "test_train_all.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest tests first, so that at the end no worker runs one while the others have none."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def seed():

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -150,7 +149,7 @@ def test_a_process_that_dies_ends_the_run(data, tmp_path):
     recipe.write_text(
         recipe.read_text().replace("eval_strategy: 'no'", "eval_strategy: 'no'\n  load_best_model_at_end: false")
     )
-    words = launch(EXAMPLES / "finetune.py", "--config", recipe, python=sys.executable)
+    words = launch(EXAMPLES / "finetune.py", "--config", recipe)
     process = subprocess.Popen(words, env=ENVIRONMENT, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         end_s = time.monotonic() + 120
