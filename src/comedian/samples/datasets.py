@@ -182,7 +182,7 @@ class FrameWindows(Dataset):
         """Read a batch."""
         return [self[key] for key in keys]
 
-    def with_places(self, keys: Sequence[WindowKey | int]) -> list[WindowKey | int]:
+    def with_places(self, keys: Sequence[WindowKey]) -> list[WindowKey]:
         """Have the frames of a batch read into one tensor a field, which [`collate_windows`] then need not copy.
 
         Returns:
@@ -194,26 +194,24 @@ class FrameWindows(Dataset):
         shapes = self._pixel_shapes(keys[0])
         if any(self._pixel_shapes(key) != shapes for key in keys[1:]):
             return list(keys)
-        # NumPy asks Linux for large pages, without which most of the time goes into getting memory
-        batch = {name: torch.from_numpy(np.empty((len(keys), *shape), np.uint8)) for name, shape in shapes.items()}
+        batch = {name: _room_for((len(keys), *shape)) for name, shape in shapes.items()}
         rows = zip(*(tensor.unbind() for tensor in batch.values()), strict=True)
         return [key._replace(place=dict(zip(batch, row))) for key, row in zip(keys, rows, strict=True)]
 
     def read(self, key: WindowKey) -> dict[str, Tensor]:
         """Frames of a window: what [`FrameWindows.__getitem__`] returns without the seed."""
-        if key.place is None:
-            (key,) = self.with_places([key])
+        place = key.place or {name: _room_for(shape) for name, shape in self._pixel_shapes(key).items()}
         half, count = self.halves[key.half_index], self.available_frames(key)
-        pixels = [tensor.numpy() for tensor in key.place.values()]
-        wanted, out = (key.start, count, self.halves.frame_step), [array[:count] for array in pixels]
+        pixels, wanted = [tensor.numpy() for tensor in place.values()], (key.start, count, self.halves.frame_step)
         if self.yuv:
-            half.read_yuv(*wanted, out=out)
+            y, u, v = (array[:count] for array in pixels)
+            half.read_yuv(*wanted, out=(y, u, v))
         else:
-            half.read(*wanted, out=out[0])
+            half.read(*wanted, out=pixels[0][:count])
         for array in pixels:
             # past the end of the half
             array[count:] = array[count - 1]
-        return dict(key.place)
+        return dict(place)
 
     def _pixel_shapes(self, key: WindowKey) -> dict[str, tuple[int, ...]]:
         half, count = self.halves[key.half_index], self.shape.num_frames
@@ -436,9 +434,12 @@ def _stacked(images: list[Tensor]) -> Tensor:
     ):
         # the rows of one tensor, in order: see `FrameWindows.with_places`
         return first.as_strided((len(images), *first.shape), (first.numel(), *first.stride()))
-    # NumPy asks Linux for large pages, without which most of the time goes into getting memory
-    batch = np.empty((len(images), *first.shape), first.numpy().dtype)
-    return torch.stack(images, out=torch.from_numpy(batch))
+    return torch.stack(images, out=_room_for((len(images), *first.shape)))
+
+
+def _room_for(shape: tuple[int, ...]) -> Tensor:
+    """An empty uint8 tensor; NumPy asks Linux for large pages, without which most of the time goes into getting memory."""
+    return torch.from_numpy(np.empty(shape, np.uint8))
 
 
 def can_read_yuv(dataset: Dataset) -> bool:
