@@ -64,7 +64,9 @@ def hub(monkeypatch, tmp_path):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a worker whose test waits for a process, a lock or a clock leaves no core idle."""
-    return len(os.sched_getaffinity(0)) + 1
+    from comedian.sharing import available_cores
+
+    return available_cores() + 1
 
 
 @pytest.hookimpl(optionalhook=True)

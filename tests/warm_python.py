@@ -27,14 +27,24 @@ SHORT = "TRAIN_SHORT"
 # how often the server looks whether the process that started it is there
 LOOK_S = 2.0
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
+# what commands import, at once or when they run, and what launches them
 MODULES = (
     "accelerate.commands.accelerate_cli",
+    "comedian.cli.main",
+    "comedian.conversion.averaging",
     "comedian.conversion.export",
     "comedian.evaluation.soccernet_average_map.soccernet_average_map",
+    "comedian.events.formats",
+    "comedian.events.own_videos",
+    "comedian.features.extraction",
+    "comedian.features.reduction",
+    "comedian.hub.model_publish",
     "comedian.inference.score_files",
     "comedian.models.pipeline_comedian",
+    "comedian.soccernet.download",
     "comedian.training.finetune_videos",
     "comedian.training.train_all",
+    "comedian.video.clips",
     "torch.distributed.fsdp",
     "torch.distributed.run",
 )

@@ -12,22 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
-# every command's imports, done once in the process that the others are forked from
-PRELOADED = (
-    "comedian.cli.main",
-    "comedian.training.train_all",
-    "comedian.inference.score_files",
-    "comedian.evaluation.soccernet_average_map.soccernet_average_map",
-    "comedian.hub.model_publish",
-    "comedian.soccernet.download",
-    "comedian.features.reduction",
-    "comedian.features.extraction",
-    "comedian.events.formats",
-    "comedian.events.own_videos",
-    "comedian.video.clips",
-    "comedian.conversion.averaging",
-    "comedian.conversion.export",
-)
+from warm_python import MODULES
 
 
 def run_command(
@@ -75,7 +60,7 @@ class Killer:
         self.kills = 0
         self.unkilled_s = 0.0
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(PRELOADED))
+        self._context.set_forkserver_preload(list(MODULES))
         # the first process waits for the imports, which are no part of a run
         first = self._context.Process(target=os.getpid)
         first.start()
