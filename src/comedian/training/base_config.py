@@ -85,6 +85,8 @@ class StageConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Windows hold no unused columns."})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "Queues are equal on all processes."})
     report_to: str | list[str] = field(default="none", metadata={"help": "`tensorboard`, `trackio`, ..."})
+    # transformers' annotation lacks the values that it takes
+    fsdp: bool | str | list[str] | None = field(default=None, metadata={"help": "Shard the weights with FSDP."})
 
     # a loss that is not finite ends the run, see `StageTrainer`, and is not hidden from the logs
     logging_nan_inf_filter: bool = field(

@@ -3,8 +3,10 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import PreTrainedConfig
@@ -15,6 +17,17 @@ from comedian.models import ComedianConfig
 from comedian.training.recipe_names import find_recipe
 
 OVERRIDE_PREFIX = "--"
+# what a message calls the types that YAML has
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    list: "a list of text",
+    dict: "fields",
+    Mapping: "fields",
+    NoneType: "null",
+}
 
 
 @dataclass(frozen=True)
@@ -209,13 +222,57 @@ def _set(content: dict, keys: list[str], value: Any, name: str) -> None:
 
 def _section(section: type, values: Any, name: str):
     values = _fields(values, name)
-    refuse_unknown(values, [item.name for item in fields(section)], f"the recipe's section `{name}`")
-    for key, value in values.items():
-        if key == "overrides":
-            _check_overrides(_fields(value, f"{name}.overrides"), ComedianConfig, f"{name}.overrides")
-        elif value is not None and not isinstance(value, str):
-            raise InputError(f"the recipe's field `{name}.{key}` is {value!r}; it must be text, so put it into quotes")
+    check_fields(values, section, f"the recipe's section `{name}`")
+    if "overrides" in values:
+        _check_overrides(_fields(values["overrides"], f"{name}.overrides"), ComedianConfig, f"{name}.overrides")
     return section(**values)
+
+
+def check_fields(values: Mapping[str, Any], section: type, where: str) -> None:
+    """Check the names and types of fields that were read from a file or the command line.
+
+    A whole number is accepted where the annotation is `float`, and a string where it is an `Enum`, which has its own check.
+
+    Args:
+        values: name of a field -> value.
+        section: the dataclass with the fields; its annotations are the types.
+        where: beginning of the message, such as "the recipe's section `data`".
+
+    Raises:
+        InputError: there are no fields, a name is unknown, or a value is of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is {values!r}; it must hold fields")
+    refuse_unknown(values, [item.name for item in fields(section) if item.init], where)
+    types = get_type_hints(section)
+    for name, value in values.items():
+        if not _is_of(types[name], value):
+            raise InputError(f"{where}: `{name}` is {value!r}; it must be {_type_name(types[name])}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of(part, value) for part in parts)
+    if origin is Literal:
+        return any(value is part for part in parts)
+    if origin is list:
+        return isinstance(value, list) and all(_is_of(parts[0], item) for item in value)
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, str if issubclass(origin or kind, Enum) else origin or kind)
+
+
+def _type_name(kind: Any) -> str:
+    """Describe a type as YAML writes it; only the alternatives that YAML has."""
+    is_union = get_origin(kind) in (Union, UnionType)
+    kinds = [get_origin(part) or part for part in (get_args(kind) if is_union else (kind,))]
+    *others, last = dict.fromkeys(TYPE_NAMES[kind] for kind in kinds if kind in TYPE_NAMES)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def refuse_unknown(given: Iterable[Any], known: Iterable[str], where: str, kind: str = "field") -> None:

@@ -4,7 +4,6 @@ import copy
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +31,7 @@ from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 from comedian.training.base_config import StageConfig
 from comedian.training.base_trainer import StageTrainer
-from comedian.training.recipe import DataSection, ModelSection, Recipe, folder_of, refuse_unknown, start_of
+from comedian.training.recipe import DataSection, ModelSection, Recipe, check_fields, folder_of, start_of
 from comedian.training.run_facts import (
     RUN_FILE_NAME,
     STAGE_FILES,
@@ -58,7 +57,7 @@ def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -
     """Build the settings from a recipe's `training` section, and set all random seeds, which initial weights depend on.
 
     Raises:
-        InputError: an unknown field, an invalid value, or no `output_dir`.
+        InputError: an unknown field, a value of another type or out of range, or no `output_dir`.
     """
     check_settings(training, settings_class)
     if not training.get("output_dir"):
@@ -72,10 +71,8 @@ def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -
 
 
 def check_settings(training: Mapping[str, Any], settings_class: type[StageConfig]) -> None:
-    """Raise `InputError` unless all fields of a recipe's `training` section are known."""
-    refuse_unknown(
-        training, [item.name for item in fields(settings_class) if item.init], "the recipe's section `training`"
-    )
+    """Raise `InputError` unless the fields of a recipe's `training` section are known and of the right type."""
+    check_fields(training, settings_class, "the recipe's section `training`")
 
 
 def build_model(

@@ -30,6 +30,7 @@ from comedian.training.pretrain import pretrain
 from comedian.training.recipe import (
     DataSection,
     Recipe,
+    check_fields,
     folder_of,
     make_recipe,
     parse_overrides,
@@ -212,15 +213,14 @@ def read_plan(path: Path) -> Plan:
     """Read `train.yaml`.
 
     Raises:
-        InputError: no such file, unknown fields.
+        InputError: no such file, unknown fields, values of another type.
     """
     content = read_sections(path)
     refuse_unknown(content, [item.name for item in fields(Plan)], f"`{path}`")
     features, sound, stages = content.get("features"), content.get("sound", False), content.get("stages", list(STAGES))
     try:
         for name, section in (("frames", StoreSettings), ("features", FeatureSource)):
-            known = [item.name for item in fields(section)]
-            refuse_unknown(content.get(name) or {}, known, f"`{path}`, section `{name}`")
+            check_fields(content.get(name) or {}, section, f"`{path}`, section `{name}`")
         if not isinstance(stages, list) or not isinstance(sound, bool):
             raise TypeError(f"`stages` is {stages!r} and `sound` {sound!r}; give a list, and true or false")
         refuse_unknown(stages, STAGES, f"`{path}`, section `stages`", "stage")
