@@ -252,12 +252,14 @@ def test_bad_input_is_one_line(folders, trained, tmp_path, capsys):
         (recipes, ["--tune.training.seed", "1"], "does not begin with a stage; did you mean `finetune`?"),
         (recipes, ["--stages", "finetune", *frames, "--finetune.training.sed", "1"], "unknown field `sed`"),
         (recipes, ["--finetune.training.mixup_alpa", "1"], "`mixup_alpa`; did you mean `mixup_alpha`?"),
+        (recipes, ["--finetune.training.flip_prob", "7"], "`flip_prob` is 7; must be between 0 and 1"),
         (recipes, ["--teacher.model.overrides.num_frame", "1"], "`num_frame`; did you mean `num_frames`?"),
         (recipes, ["--stages", "finetune", *frames, "--pretrain.training.hue", "1"], "`pretrain` is not run"),
     ):
         assert main(command((folder, root), tmp_path / "out", *words)) == 2
         printed = capsys.readouterr().err
         assert message in printed.splitlines()[-1] and "Traceback" not in printed, printed
+        assert not (tmp_path / "out").exists()
     words = ["--stages", "finetune", *frames]
     assert main(command(folders, trained, *words)) == 2
     assert f"`{trained}/finetune` holds a run with other inputs: start " in capsys.readouterr().err

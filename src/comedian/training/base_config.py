@@ -2,12 +2,16 @@
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from transformers import SchedulerType, TrainingArguments
 
+from comedian.errors import InputError
 from comedian.models.encoders_comedian import is_bfloat16_fast
 from comedian.samples.augmentation import AugmentationSettings
 from comedian.samples.datasets import SAMPLINGS
@@ -20,15 +24,68 @@ BATCH_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 logger = logging.getLogger(__name__)
 
-# settings of transformers that nothing here would follow, and their only values: whole halves are evaluated
-REFUSED_SETTINGS = {
-    "remove_unused_columns": False,
-    "label_smoothing_factor": 0.0,
-    "include_for_metrics": [],
-    "batch_eval_metrics": False,
-    "eval_accumulation_steps": None,
-    "per_device_eval_batch_size": 8,
+# settings of transformers that nothing here would follow: their only values, and why
+REFUSED_SETTINGS: dict[str, tuple[Any, str]] = {
+    "remove_unused_columns": (False, "windows hold no unused columns"),
+    "label_smoothing_factor": (0.0, "the losses do not use it"),
+    "include_for_metrics": ([], "whole halves are evaluated"),
+    "batch_eval_metrics": (False, "whole halves are evaluated"),
+    "eval_accumulation_steps": (None, "whole halves are evaluated"),
+    "per_device_eval_batch_size": (8, "whole halves are evaluated"),
 }
+
+# ranges of the numbers in the settings of all stages: in words, the test, and the settings
+RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "0 or more, and finite",
+        lambda value: 0 <= value < math.inf,
+        (
+            *("learning_rate", "base_learning_rate", "warmup_steps", "weight_decay", "adam_epsilon"),
+            *("dataloader_num_workers", "brightness", "contrast", "saturation"),
+            *("label_radius_s", "label_falloff_s", "mixup_alpha"),
+        ),
+    ),
+    ("0 or more", lambda value: value >= 0, ("max_grad_norm",)),
+    ("1 or more", lambda value: value >= 1, (*BATCH_FIELDS, "windows_per_half")),
+    (
+        "between 0 and 1",
+        lambda value: 0 <= value <= 1,
+        (
+            *("flip_prob", "jitter_prob", "grey_prob", "blur_prob", "solarize_prob", "max_shift"),
+            *("second_blur_prob", "second_solarize_prob"),
+            *("min_learning_rate_ratio", "warmup_start_ratio", "layer_decay", "ema_momentum"),
+        ),
+    ),
+    ("between 0 and 0.5", lambda value: 0 <= value <= 0.5, ("hue",)),
+    ("above 0 and at most 1", lambda value: 0 < value <= 1, ("min_crop_scale",)),
+    ("above 0 and below 1", lambda value: 0 < value < 1, ("average_decay",)),
+    ("0 or more and below 1", lambda value: 0 <= value < 1, ("adam_beta1", "adam_beta2")),
+    ("above 0, and finite", lambda value: 0 < value < math.inf, ("schedule_epochs",)),
+    ("between 0 and 4294967295", lambda value: 0 <= value < 2**32, ("seed",)),
+)
+
+# what transformers raises for a setting: TypeError for missing `lr_scheduler_kwargs`, the last two for a file of settings
+SETTING_ERRORS = (ValueError, TypeError, ImportError, RuntimeError, FileNotFoundError, NotADirectoryError)
+# of the optimizer, for a message
+OPTIMIZER_SETTINGS = "`optim` or `optim_args`"
+
+
+@contextmanager
+def setting_errors(names: str = "training settings") -> Iterator[None]:
+    """Turn what transformers raises for a setting into `InputError`, such as for a package that is not installed.
+
+    Args:
+        names: the settings that the block follows, for the message.
+
+    Raises:
+        InputError: in place of one of `SETTING_ERRORS`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except SETTING_ERRORS as error:
+        raise InputError(f"invalid {names}: {' '.join(str(error).split())}") from error
 
 
 @dataclass
@@ -121,6 +178,8 @@ class StageConfig(TrainingArguments):
     min_crop_scale: float = field(default=1.0, metadata={"help": "Smallest share of the area a random crop keeps."})
     max_shift: float = field(default=0.0, metadata={"help": "Largest translation as a share of the sides."})
 
+    # settings that a stage does not follow
+    refused: ClassVar[dict[str, tuple[Any, str]]] = REFUSED_SETTINGS
     # of fields that are `None` unless given
     published: ClassVar[dict[str, float]] = {
         "base_learning_rate": 1e-3,
@@ -129,6 +188,7 @@ class StageConfig(TrainingArguments):
     }
 
     def __post_init__(self):
+        self._check_ranges()
         # transformers refuses `bf16` on a machine without accelerator unless `use_cpu` is set
         if not torch.accelerator.is_available():
             self.use_cpu = True
@@ -146,11 +206,22 @@ class StageConfig(TrainingArguments):
             self.bf16, self.mixed_precision = False, "no"
         self._settle_learning_rate()
         self._check_schedule()
-        for name, only in REFUSED_SETTINGS.items():
-            if getattr(self, name) != only:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}, which these trainers do not use; remove it")
-        if not 0 < self.min_crop_scale <= 1:
-            raise ValueError(f"`min_crop_scale` is {self.min_crop_scale}; must be above 0 and at most 1")
+        for name, (only, reason) in self.refused.items():
+            value = getattr(self, name)
+            if value != only:
+                shown = value.value if isinstance(value, Enum) else value
+                raise ValueError(f"`{name}` is {shown!r}, but {reason}; remove it")
+
+    def _check_ranges(self) -> None:
+        for words, holds, names in RANGES:
+            for name in names:
+                value = getattr(self, name, None)
+                if value is not None and not holds(value):
+                    raise ValueError(f"`{name}` is {value}; must be {words}")
+        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
+            raise ValueError(
+                f"`num_train_epochs` is {self.num_train_epochs}; must be above 0, and finite, unless `max_steps` is given"
+            )
 
     def __setattr__(self, name: str, value) -> None:
         """Set a field; of the two fields of the learning rate, the other follows once both are settled."""
@@ -182,15 +253,10 @@ class StageConfig(TrainingArguments):
 
     def _check_schedule(self) -> None:
         """Reject settings of the schedule that contradict each other or that the type of schedule does not take."""
-        ratios = ("min_learning_rate_ratio", "warmup_start_ratio")
-        for name in ratios:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"`{name}` is {value}; must be between 0 and 1")
         if self.lr_scheduler_type == COSINE:
             self.cosine_settings()
         else:
-            for name in ratios:
+            for name in ("min_learning_rate_ratio", "warmup_start_ratio"):
                 if getattr(self, name) is not None:
                     kind = SchedulerType(self.lr_scheduler_type).value
                     raise ValueError(
@@ -268,5 +334,3 @@ class WindowConfig(StageConfig):
         super().__post_init__()
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"`sampling` is {self.sampling!r}; must be one of {', '.join(SAMPLINGS)}")
-        if self.windows_per_half < 1:
-            raise ValueError(f"`windows_per_half` is {self.windows_per_half}; must be 1 or more")

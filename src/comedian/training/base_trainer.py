@@ -31,6 +31,7 @@ from comedian.features.bank import HalfFeatures
 from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
+from comedian.hub_errors import hub_errors
 from comedian.inference.model_names import ADAPTER_FILE_NAME
 from comedian.memory import keep_freed_memory
 from comedian.models import ComedianConfig, ComedianVideoProcessor
@@ -41,7 +42,7 @@ from comedian.samples.batches import BatchReader, finished
 from comedian.samples.colours import with_rgb_frames
 from comedian.samples.datasets import FrameWindows, HalfDataset, WindowSampler, can_read_yuv, collate_windows
 from comedian.sharing import cores_of_process, leave_process_group
-from comedian.training.base_config import COSINE, StageConfig
+from comedian.training.base_config import COSINE, OPTIMIZER_SETTINGS, StageConfig, setting_errors
 from comedian.training.epoch_lines import EpochLines, StepBar
 from comedian.training.run_record import RunClock, record_stage
 
@@ -112,10 +113,12 @@ class StageTrainer(Trainer):
 
     Attributes:
         title: the stage's, for records and cards.
+        metrics: names of the metrics that [`evaluate`] returns, which `metric_for_best_model` may be.
         schedule_steps: optimizer steps that the schedules are laid out over; set when the schedule is made.
     """
 
     title: str
+    metrics: tuple[str, ...] = ()
     # of transformers' Trainer, which may replace them
     processing_class: ComedianVideoProcessor
     optimizer: torch.optim.Optimizer | None
@@ -128,7 +131,8 @@ class StageTrainer(Trainer):
         for name in ("preprocess_logits_for_metrics", "compute_loss_func"):
             if kwargs.get(name) is not None:
                 raise InputError(f"`{name}` is given, which {type(self).__name__} does not use; remove it")
-        super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
+        with setting_errors():
+            super().__init__(*args, **{"data_collator": collate_windows} | kwargs)
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise InputError(
                 "the model has an adapter that transformers added, which its Trainer does not load from checkpoints; "
@@ -254,6 +258,16 @@ class StageTrainer(Trainer):
         self.steps_per_epoch = values[1]
         return values
 
+    @setting_errors(OPTIMIZER_SETTINGS)
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimizer.
+
+        Raises:
+            InputError: its package is not installed, or `optim_args` does not fit.
+        """
+        return super().create_optimizer(model)
+
+    @setting_errors("`lr_scheduler_type` or `lr_scheduler_kwargs`")
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """Create the schedule of the learning rate, over `schedule_epochs` where they are given."""
         args, steps = self.args, num_training_steps
@@ -382,6 +396,15 @@ class StageTrainer(Trainer):
         if blocking:
             return publish(self.args.output_dir, repo_id, **arguments, **settings)
         return HfApi().run_as_future(publish, self.args.output_dir, repo_id, **arguments, **settings)
+
+    def init_hf_repo(self, *args, **kwargs) -> None:
+        """Create the repository that `push_to_hub` names.
+
+        Raises:
+            InputError: the Hub denies access, or cannot be reached.
+        """
+        with hub_errors(self._repo_id(), "model"):
+            super().init_hf_repo(*args, **kwargs)
 
     def _repo_id(self) -> str:
         """Name on the Hub: the one that is set, or else the output folder's."""

@@ -47,11 +47,6 @@ class ContrastiveConfig(StageConfig):
         "warmup_start_ratio": 0.0,
     }
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.ema_momentum <= 1:
-            raise ValueError(f"`ema_momentum` is {self.ema_momentum}; must be between 0 and 1")
-
     @property
     def view_augmentations(self) -> tuple[AugmentationSettings, AugmentationSettings]:
         """The augmentation of each of the two views."""

@@ -26,6 +26,7 @@ class ContrastiveTrainer(QueuedTrainer):
     """
 
     title = "Stage 1: contrastive pre-training of the spatial encoder"
+    metrics = ("knn_accuracy",)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -1,9 +1,9 @@
 """Settings of stage 2, distillation of a feature bank."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from comedian.training.base_config import WindowConfig
+from comedian.training.base_config import REFUSED_SETTINGS, WindowConfig
 
 
 @dataclass
@@ -15,6 +15,10 @@ class DistillationConfig(WindowConfig):
     a tenth of the steps warm-up from a hundredth, `base_learning_rate` 4e-3 falling to a hundredth, and stronger colours.
     """
 
+    refused: ClassVar[dict[str, tuple[Any, str]]] = REFUSED_SETTINGS | {
+        "eval_strategy": ("no", "stage 2 has no evaluation"),
+        "eval_on_start": (False, "stage 2 has no evaluation"),
+    }
     published: ClassVar[dict[str, float]] = {
         "base_learning_rate": 4e-3,
         "min_learning_rate_ratio": 0.01,

@@ -26,7 +26,7 @@ from comedian.training.finetune import finetune
 from comedian.training.recipe import ModelSection, Recipe, make_recipe, parse_overrides, start_of
 from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
 from comedian.training.spotting_config import SpottingConfig
-from comedian.training.stage import check_settings, effective_config, load_config, load_halves, read_labels
+from comedian.training.stage import effective_config, load_config, load_halves, make_settings, read_labels
 from comedian.training.train_all import on_main_process
 from comedian.video.decoding import probe
 from comedian.video.frame_store import FrameStore, StoreSettings
@@ -109,7 +109,7 @@ def finetune_videos(
     # before the work: what is overridden, which the frames may depend on
     parsed = parse_overrides(overrides)
     asked = make_recipe(_sections(run, windows_per_half=1), Path.cwd(), parsed)
-    check_settings(asked.training, SpottingConfig)
+    make_settings(asked.training, SpottingConfig)
     config = effective_config(stored, ModelSection(overrides=asked.model.overrides))
     on_main_process(lambda: _prepare(run, config, resume, tell))
     recipe = make_recipe(_sections(run, _windows_per_half(run, config)), Path.cwd(), parsed)

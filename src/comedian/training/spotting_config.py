@@ -47,8 +47,3 @@ class SpottingConfig(WindowConfig):
         default=0.0, metadata={"help": "Seconds beyond the radius in which the target falls to 0."}
     )
     mixup_alpha: float = field(default=0.1, metadata={"help": "Beta parameter of mixup; 0 for none."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.average_decay is not None and not 0 < self.average_decay < 1:
-            raise ValueError(f"`average_decay` is {self.average_decay}; must be between 0 and 1, or omitted")

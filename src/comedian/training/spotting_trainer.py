@@ -31,6 +31,7 @@ from comedian.models.encoders_comedian import ComedianEncoder
 from comedian.models.modeling_comedian import averaged_tensors, keep_tubelets
 from comedian.samples.augmentation import mix_neighbours
 from comedian.samples.datasets import HalfDataset, WindowDataset
+from comedian.training.base_config import OPTIMIZER_SETTINGS, setting_errors
 from comedian.training.base_trainer import AfterOptimizerStep, StageTrainer, planes_of, storage_errors
 from comedian.training.curves import draw_curves, read_curve
 from comedian.training.spotting_config import SpottingConfig
@@ -54,6 +55,7 @@ class SpottingTrainer(StageTrainer):
     """
 
     title = "Stage 3: fine-tuning to spotting"
+    metrics = ("average_map_tight", "average_map_loose", "runtime")
 
     def __init__(
         self,
@@ -123,6 +125,7 @@ class SpottingTrainer(StageTrainer):
             freeze_backbone(model)
         return model
 
+    @setting_errors(OPTIMIZER_SETTINGS)
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer; with `layer_decay`, every layer gets its own learning rate."""
         if self.optimizer is None and self.args.layer_decay is not None:

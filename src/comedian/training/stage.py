@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
-from comedian.errors import InputError
+from comedian.errors import InputError, suggest
 from comedian.files import atomic_path
 from comedian.hub.model_record import RECORD_FILE_NAME, hash_weights, read_record
 from comedian.inference.loading import LOADING_ERRORS
@@ -29,7 +29,7 @@ from comedian.models import (
 from comedian.samples.datasets import HalfDataset
 from comedian.soccernet.builder import SoccerNet
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
-from comedian.training.base_config import StageConfig
+from comedian.training.base_config import StageConfig, setting_errors
 from comedian.training.base_trainer import StageTrainer
 from comedian.training.recipe import DataSection, ModelSection, Recipe, check_fields, folder_of, start_of
 from comedian.training.run_facts import (
@@ -59,20 +59,25 @@ def read_settings(training: Mapping[str, Any], settings_class: type[Settings]) -
     Raises:
         InputError: an unknown field, a value of another type or out of range, or no `output_dir`.
     """
-    check_settings(training, settings_class)
-    if not training.get("output_dir"):
-        raise InputError("`training.output_dir` is missing; give the output folder of the model")
-    try:
-        settings = settings_class(**training)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"the recipe's section `training`: {' '.join(str(error).split())}") from None
+    settings = make_settings(training, settings_class)
     set_seed(settings.seed)
     return settings
 
 
-def check_settings(training: Mapping[str, Any], settings_class: type[StageConfig]) -> None:
-    """Raise `InputError` unless the fields of a recipe's `training` section are known and of the right type."""
+def make_settings(training: Mapping[str, Any], settings_class: type[Settings]) -> Settings:
+    """Build the settings from a recipe's `training` section alone; a command with several stages checks all of them first.
+
+    Raises:
+        InputError: as `read_settings`.
+    """
     check_fields(training, settings_class, "the recipe's section `training`")
+    if not training.get("output_dir"):
+        raise InputError("`training.output_dir` is missing; give the output folder of the model")
+    output = Path(training["output_dir"]).expanduser()
+    if file := next((path for path in (output, *output.parents) if path.is_file()), None):
+        raise InputError(f"`training.output_dir` is `{output}`, but `{file}` is a file; give a folder")
+    with setting_errors():
+        return settings_class(**training)
 
 
 def build_model(
@@ -316,9 +321,11 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
         Whether the model was trained; `False` if the folder contains the finished run of the same settings and data.
 
     Raises:
-        InputError: an epoch has fewer windows, or clips, than a batch, or the folder contains other files.
+        InputError: an epoch has fewer windows, or clips, than a batch, no evaluation has `metric_for_best_model`, or the
+            folder contains other files.
         RunChanged: the folder contains a run with other settings or data, and `resume` is set.
     """
+    _check_metric(trainer)
     args, windows = trainer.args, len(trainer.train_dataset)
     batch = args.train_batch_size * args.world_size
     if windows < batch and args.dataloader_drop_last:
@@ -345,6 +352,13 @@ def train(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
             (output / RUN_FILE_NAME).unlink(missing_ok=True)
         raise
     return True
+
+
+def _check_metric(trainer: StageTrainer) -> None:
+    """Before training: transformers looks for the metric after the first evaluation."""
+    name, is_evaluated = trainer.args.metric_for_best_model, trainer.args.eval_strategy != "no"
+    if is_evaluated and name is not None and name.removeprefix("eval_") not in trainer.metrics:
+        raise InputError(f"`training.metric_for_best_model` is `{name}`; {suggest(name, trainer.metrics)}")
 
 
 def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:

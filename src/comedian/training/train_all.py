@@ -49,7 +49,7 @@ from comedian.training.run_facts import (
 )
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import write_scores
-from comedian.training.stage import check_settings, load_halves
+from comedian.training.stage import load_halves, make_settings
 from comedian.video.frame_store import StoreSettings
 
 # what a recipe folder may hold, in the order of training; each stage starts from the model of the one before
@@ -246,7 +246,7 @@ def _check_recipes(run: Run, plan: Plan, stages: Sequence[str]) -> None:
                 f"`--{stage}.{sorted(names)[0]}`: the stage `{stage}` is not run; run are {', '.join(files)}"
             )
     for stage, file_name in files.items():
-        check_settings(_load_recipe(run, stage, None, file_name).training, SETTINGS.get(stage, SpottingConfig))
+        make_settings(_load_recipe(run, stage, None, file_name).training, SETTINGS.get(stage, SpottingConfig))
 
 
 def bank_of(run: Run, source: FeatureSource | None) -> Path:
