@@ -353,6 +353,14 @@ def spoiled_recipe(folder, data, **training) -> Path:
     return path
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], ["a", "c"]], ids=["same_labels", "other_labels"])
+def test_a_checkpoint_in_half_precision_is_trained_in_float32(labels, tmp_path):
+    model = ComedianForActionSpotting(tiny_config(id2label={0: "a", 1: "b"}))
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    built = build_model(ComedianForActionSpotting, ModelSection(checkpoint=str(tmp_path)), tmp_path, labels)
+    assert {weight.dtype for weight in built.parameters()} == {torch.float32}
+
+
 def test_training_stops_at_the_first_loss_that_is_not_finite(data, tmp_path, capsys):
     path = spoiled_recipe(tmp_path, data)
     assert main(["finetune", "--config", str(path)]) == 2

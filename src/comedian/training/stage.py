@@ -176,7 +176,13 @@ def _load(
     reporter.addFilter(is_news)
     try:
         model, loading = model_class.from_pretrained(
-            place.source, subfolder=place.subfolder, config=config, use_safetensors=True, output_loading_info=True
+            place.source,
+            subfolder=place.subfolder,
+            config=config,
+            # steps of a small learning rate are lost in half precision; `bf16` and `fp16` compute in it
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except READING_ERRORS as error:
         raise _section_error(error) from None
