@@ -136,6 +136,16 @@ def test_the_average_of_the_weights_is_scored_and_saved(data, tmp_path, best):
     assert final["tight"]["a_mAP"] == pytest.approx(scores[int(chosen.rpartition("-")[2])], abs=1e-6)
 
 
+def test_without_a_best_checkpoint_the_last_average_is_saved(data, tmp_path):
+    """No evaluation comes before its delay has passed."""
+    finetune(load_recipe(write_recipe(tmp_path, *data, average_decay=0.5, eval_delay=100)))
+    output = tmp_path / "output"
+    assert json.loads((output / "trainer_state.json").read_text())["best_model_checkpoint"] is None
+    name, last = "comedian.spatial_encoder.layers.0.mlp.fc1.weight", output / "checkpoint-6"
+    assert torch.equal(weights(output)[name], weights(last)[name])
+    assert not torch.equal(weights(output)[name], load_file(last / "trained_weights.safetensors")[name])
+
+
 def test_processes_share_the_statistics_of_batch_norms(data, tmp_path):
     """Of the first norm, where each process's mean is of half the batch, and the weights stand still."""
     frozen = {"learning_rate": 0.0, "base_learning_rate": None, "num_train_epochs": 1, "jitter_prob": 0.0}

@@ -199,6 +199,18 @@ def test_without_a_processor_there_is_the_default_one(tmp_path):
     assert dict(processor.size) == {"height": 16, "width": 24}
 
 
+def test_the_average_starts_anew_with_each_training(windows, tmp_path):
+    """`model_init` makes another model each time, from the same seed."""
+    trainer = make_trainer(
+        tmp_path, settings={"average_decay": 0.9}, train_dataset=windows, model_init=lambda: make_model()
+    )
+    trained = []
+    for _ in range(2):
+        trainer.train()
+        trained.append(deepcopy(trainer.model.state_dict()))
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
 def test_a_model_of_model_init_is_frozen_too(tmp_path):
     trainer = make_trainer(tmp_path, settings={"freeze_backbone": True}, model_init=lambda: make_model())
     trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}

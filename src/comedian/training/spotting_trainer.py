@@ -84,8 +84,12 @@ class SpottingTrainer(StageTrainer):
                 raise InputError(
                     "`training.average_decay` needs whole weights, which FSDP shares out; leave one of them out"
                 )
+            self.add_callback(AverageUpdates(self))
+
+    def start_average(self) -> None:
+        """Start the average from the weights, unless a checkpoint has one."""
+        if self._average is None:
             self._average = copy.deepcopy(self.model).requires_grad_(False)
-            self.add_callback(AfterOptimizerStep(self))
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
@@ -105,15 +109,17 @@ class SpottingTrainer(StageTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the average, and the weights that training continues from."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self._average is not None:
-            self._average.load_state_dict(self.model.state_dict())
+        if self.args.average_decay is not None:
+            self.start_average()
             self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / TRAINED_WEIGHTS))
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """Train; at the end the model is the best average, or the last one where none is chosen."""
+        # of a run that broke off
+        self._average = None
         output = super().train(*args, **kwargs)
         if self._average is not None:
-            if not self.args.load_best_model_at_end:
+            if not (self.args.load_best_model_at_end and self.state.best_model_checkpoint):
                 self.model.load_state_dict(self._average.state_dict())
             self._average = None
         return output
@@ -277,6 +283,14 @@ class SpottingTrainer(StageTrainer):
         scores = score_halves_together(torch_model, halves, not self.args.disable_tqdm)
         model.train(training)
         return spots_of_halves(scores, halves, self.model.config)
+
+
+class AverageUpdates(AfterOptimizerStep):
+    """Starts the average of the weights with the training, when the model is that of `model_init` or of the checkpoint."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Before the first step."""
+        self.trainer.start_average()
 
 
 def freeze_backbone(model: ComedianForActionSpotting) -> None:
