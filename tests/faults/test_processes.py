@@ -77,7 +77,8 @@ def recipe_of(stage: str, folder: Path, data: tuple[Path, Path, Path], batch: in
     path = write_recipe(folder / stage, root, store, **settings)
     content = yaml.safe_load(path.read_text())
     content["model"]["overrides"] = OVERRIDES[stage]
-    content["data"]["features"] = str(bank)
+    if stage == "distill":
+        content["data"]["features"] = str(bank)
     if stage == "pretrain":
         del content["training"]["windows_per_half"]
     path.write_text(yaml.safe_dump(content))

@@ -39,7 +39,8 @@ def recipe_of(stage: str, folder: Path, data: Path, batch: int) -> Path:
     path = write_recipe(folder, data / "root", data / "store", per_device_train_batch_size=batch, **settings)
     content = yaml.safe_load(path.read_text())
     content["model"]["overrides"] = HEADS[stage]
-    content["data"]["features"] = str(data / "bank")
+    if stage == "distill":
+        content["data"]["features"] = str(data / "bank")
     if stage == "pretrain":
         del content["training"]["windows_per_half"]
         # two processes see the negatives of the whole batch

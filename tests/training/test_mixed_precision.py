@@ -68,7 +68,8 @@ def run(data, tmp_path_factory):
         path = write_recipe(folder, data / "root", data / "store", use_cpu=ON_CPU, base_learning_rate=0.01, **settings)
         content = yaml.safe_load(path.read_text())
         content["model"]["overrides"] = overrides
-        content["data"]["features"] = str(data / "bank")
+        if stage == "distill":
+            content["data"]["features"] = str(data / "bank")
         if stage == "pretrain":
             del content["training"]["windows_per_half"]
         path.write_text(yaml.safe_dump(content))

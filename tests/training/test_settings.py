@@ -206,3 +206,11 @@ def test_what_transformers_refuses_is_one_line(words, message, data, tmp_path, c
 def test_stage_2_refuses_to_evaluate(recipe, capsys, setting):
     error = refuse(recipe, capsys, f"--training.{setting}", stage="distill")
     assert f"`{setting.split('=')[0]}` is " in error and "stage 2 has no evaluation; remove it" in error
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_features_outside_stage_2_are_refused(recipe, capsys, stage):
+    if stage == "pretrain":
+        recipe.write_text(recipe.read_text().replace("windows_per_half: 3", ""))
+    error = refuse(recipe, capsys, "--data.features", "/nope", stage=stage)
+    assert "`data.features` is `/nope`, which stage 2 alone uses; remove it" in error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +33,12 @@ REFUSED_SETTINGS: dict[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, "whole halves are evaluated"),
     "eval_accumulation_steps": (None, "whole halves are evaluated"),
     "per_device_eval_batch_size": (8, "whole halves are evaluated"),
+    "data_seed": (None, "windows are drawn from `seed`"),
+    "train_sampling_strategy": ("random", "windows are drawn from `seed`"),
+    "accelerator_config.split_batches": (False, "`per_device_train_batch_size` is the batch of each process"),
+    "resume_from_checkpoint": (None, "a run resumes from the last checkpoint in `output_dir`"),
+    "save_only_model": (False, "a run that was interrupted resumes with the optimizer and schedule of its checkpoint"),
+    "use_liger_kernel": (False, "these models have no such kernels"),
 }
 
 # ranges of the numbers in the settings of all stages: in words, the test, and the settings
@@ -207,7 +214,7 @@ class StageConfig(TrainingArguments):
         self._settle_learning_rate()
         self._check_schedule()
         for name, (only, reason) in self.refused.items():
-            value = getattr(self, name)
+            value = attrgetter(name)(self)
             if value != only:
                 shown = value.value if isinstance(value, Enum) else value
                 raise ValueError(f"`{name}` is {shown!r}, but {reason}; remove it")

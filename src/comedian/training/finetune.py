@@ -11,7 +11,7 @@ from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import SpottingTrainer
-from comedian.training.stage import build_model, load_halves, read_labels, read_settings, train
+from comedian.training.stage import build_model, load_halves, read_labels, read_settings, refuse_features, train
 
 
 def finetune(
@@ -39,6 +39,7 @@ def finetune(
         RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, SpottingConfig)
+    refuse_features(recipe.data)
     model_class = chosen_class(recipe, "model", model_class, ComedianForActionSpotting)
     model = build_model(model_class, recipe.model, recipe.folder, read_labels(recipe.data))
     config = model.config

@@ -10,7 +10,7 @@ from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_settings, refuse_features, save_backbone, train
 
 
 def pretrain(
@@ -39,6 +39,7 @@ def pretrain(
         RunChanged: the output folder holds a run of other settings or data, and `resume` is set.
     """
     args = read_settings(recipe.training, ContrastiveConfig)
+    refuse_features(recipe.data)
     model_class = chosen_class(recipe, "model", model_class, ComedianForContrastivePretraining)
     model = build_model(model_class, recipe.model, recipe.folder)
     (train_halves,) = load_halves(recipe.data, model.config, ["train"], annotated=False)

@@ -261,6 +261,12 @@ def read_labels(data: DataSection) -> Sequence[str]:
     return read_label_list(data.labels) if data.labels else SOCCERNET_V2_LABELS
 
 
+def refuse_features(data: DataSection) -> None:
+    """Raise `InputError` if a recipe of stage 1 or 3 has `data.features`, which would have no effect."""
+    if data.features is not None:
+        raise InputError(f"`data.features` is `{data.features}`, which stage 2 alone uses; remove it")
+
+
 def load_halves(
     data: DataSection, config: ComedianConfig, splits: Sequence[str], annotated: bool = True
 ) -> list[HalfDataset]:

@@ -332,7 +332,8 @@ def run_stage(
 
 
 def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) -> Recipe:
-    values: dict[str, Any] = {f"data.{name}": value for name, value in vars(run.data).items() if value is not None}
+    data = run.data if stage == "distill" else replace(run.data, features=None)
+    values: dict[str, Any] = {f"data.{name}": value for name, value in vars(data).items() if value is not None}
     values["training.output_dir"] = str(run.output / stage)
     values["model.config"] = "config.json" if checkpoint is None else None
     values["model.checkpoint"] = None if checkpoint is None else str(checkpoint)
