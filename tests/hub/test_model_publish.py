@@ -536,6 +536,17 @@ def test_a_trainer_pushes_each_save_and_the_end(hub, data, tmp_path, monkeypatch
     )
 
 
+def test_stage_1_publishes_the_backbone_that_it_leaves(hub, stages, data, tmp_path):
+    """Not its last checkpoint, with heads, momentum branch and queue."""
+    words = {"output_dir": tmp_path / "out", "push_to_hub": True, "hub_model_id": REPO, "hub_token": TOKEN}
+    words = [f"--training.{name}={value}" for name, value in words.items()]
+    pretrain(load_recipe(data / "recipes" / "pretrain.yaml", words))
+    files = published(hub)
+    assert files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert json.loads(files["config.json"])["architectures"] == ["ComedianModel"]
+    assert "recipe.yaml" in files
+
+
 def test_a_trainer_of_ones_own_publishes_with_scores(hub, data, tmp_path):
     """Without a recipe: what is pushed is finished first, and as private as was said."""
     recipe = load_recipe(data / "recipes" / "recipe.yaml", [f"--training.output_dir={tmp_path / 'mine'}"])

@@ -356,7 +356,13 @@ class StageTrainer(Trainer):
         model.load_state_dict(weights)
         return model.to(self.args.device)
 
-    def push_to_hub(
+    def push_to_hub(self, *args, **kwargs) -> CommitInfo | None:
+        """Save the model and publish it; arguments as of [`publish_output`]."""
+        self._finish_current_push()
+        self.save_model(_internal_call=True)
+        return self.publish_output(*args, **kwargs)
+
+    def publish_output(
         self,
         commit_message: str = "End of training",
         blocking: bool = True,
@@ -365,7 +371,7 @@ class StageTrainer(Trainer):
         private: bool | None = None,
         **settings,
     ) -> CommitInfo | None:
-        """Save and publish the model; see [`comedian.hub.model_publish.publish`] for what is sent and what is refused.
+        """Publish what the output folder holds; see [`comedian.hub.model_publish.publish`] for what is sent and refused.
 
         Args:
             commit_message: of the commit.
@@ -382,8 +388,6 @@ class StageTrainer(Trainer):
             InputError: the Hub denies access.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self._finish_current_push()
-        self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
         arguments: dict[str, Any] = {

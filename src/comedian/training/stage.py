@@ -447,7 +447,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:
-    """Save only the trained backbone in the output folder, without heads, momentum branch and queue.
+    """Save only the trained backbone in the output folder, without heads, momentum branch and queue, and publish it if set.
 
     Args:
         trainer: trainer after training.
@@ -471,3 +471,6 @@ def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -
     trainer.processing_class.save_pretrained(output)
     trainer.record().save(output)
     recipe.save(output / "recipe.yaml")
+    if trainer.args.push_to_hub:
+        # the pushes of the training held checkpoints
+        trainer.publish_output()
