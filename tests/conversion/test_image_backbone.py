@@ -22,8 +22,10 @@ from transformers import (
 from comedian.cli.main import main
 from comedian.conversion.image_backbone import read_image_backbone
 from comedian.models import ComedianForActionSpotting, ComedianModel
+from comedian.training.base_trainer import build_processor
 from comedian.training.recipe import ModelSection
 from comedian.training.stage import build_model
+from testing_utils import tiny_config
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
@@ -78,6 +80,40 @@ def test_a_still_tubelet_is_seen_as_the_image(tmp_path, kind, tubelet_size):
         torch.testing.assert_close(
             backbone.encode_spatial(moving), backbone.encode_spatial(still), atol=2e-5, rtol=1e-4
         )
+
+
+PROCESSORS = {
+    "no_normalisation": {"do_normalize": False},
+    "no_scaling": {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0], "image_std": [50.0, 60.0, 70.0]},
+    "other_scale": {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.1, 1.2], "image_std": [0.5, 0.6, 0.7]},
+}
+
+
+def processed(settings, image):
+    """What a processor with these settings makes of an image of values 0 to 255."""
+    if settings.get("do_rescale", True):
+        image = image * settings.get("rescale_factor", 1 / 255)
+    if settings.get("do_normalize", True):
+        mean, std = (torch.tensor(settings[name]).reshape(-1, 1, 1) for name in ("image_mean", "image_std"))
+        image = (image - mean) / std
+    return image
+
+
+@pytest.mark.parametrize("settings", PROCESSORS.values(), ids=PROCESSORS)
+def test_the_scale_and_normalisation_of_the_image_model_are_followed(settings, tmp_path):
+    """By a spatial encoder made from it, and by the processor of a model with the image model itself."""
+    model = write_image_model(tmp_path, "vit")
+    content = {"image_processor_type": "ViTImageProcessor", "image_mean": MEAN, "image_std": STD} | settings
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model(processed(content, image.float())).last_hidden_state[:, 0]
+        pixels = ((image / 255 - 0.45) / 0.225)[:, None].expand(-1, 2, -1, -1, -1)
+        found = read_image_backbone(str(tmp_path)).model.encode_spatial(pixels)[:, 0]
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    processor = build_processor(tiny_config(backbone=str(tmp_path), image_size=[32, 32]))
+    pixels = processor(image, return_tensors="pt")["pixel_values_videos"][0]
+    torch.testing.assert_close(pixels, processed(content, image.float()), atol=1e-5, rtol=1e-4)
 
 
 def test_deit_loses_its_distillation_token_alone(tmp_path):

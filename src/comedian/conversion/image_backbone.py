@@ -10,12 +10,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import logging
 
 from comedian.conversion.model_folder import check_output_dir, save_model
 from comedian.errors import InputError
 from comedian.hub.model_record import record_of_start
+from comedian.inference.image_processors import read_normalisation
 from comedian.inference.model_names import check_name
 from comedian.models import ComedianConfig, ComedianModel, ComedianVideoProcessor
 
@@ -183,12 +183,12 @@ def _config(source: PreTrainedConfig, tubelet_size: int, num_frames: int, fps: f
 
 def _normalisation(name: str, notes: list[str]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the image model's pixels; ours, with a note, where none are to be found."""
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
-        return torch.tensor(settings["image_mean"]), torch.tensor(settings["image_std"])
-    except (OSError, ValueError, KeyError, TypeError):
+    normalisation = read_normalisation(name)
+    if normalisation is None:
         notes.append("normalisation: ours, as the image model names none (preprocessor_config.json)")
-        return torch.tensor(ComedianVideoProcessor.image_mean), torch.tensor(ComedianVideoProcessor.image_std)
+        normalisation = ComedianVideoProcessor.image_mean, ComedianVideoProcessor.image_std
+    mean, std = map(torch.tensor, normalisation)
+    return mean, std
 
 
 def _spatial_weights(

@@ -21,6 +21,7 @@ from transformers import AutoImageProcessor, AutoModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from comedian.errors import InputError
+from comedian.inference.image_processors import normalisation_of
 from comedian.inference.loading import LOADING_ERRORS, describe, loading_error, to_device
 from comedian.inference.torch_model import map_batches
 from comedian.models.pipeline_comedian import autocast
@@ -274,13 +275,11 @@ def _preprocessing(name: str, settings: dict[str, Any]) -> Preprocessing:
     sides = [value for value in (size, crop) if isinstance(value, dict) and set(value) != {"height", "width"}]
     if unknown or sides:
         raise InputError(f"the processor of `{name}` uses {(unknown + sides)[0]!r}, which is not supported")
-    do_normalize = settings.get("do_normalize", True)
-    # ViViT's `offset` takes 1 from the scaled values
-    shift = 1.0 if settings.get("offset", False) else 0.0
+    mean, std, scale = normalisation_of(settings)
     return Preprocessing(
         size=(size["height"], size["width"]) if isinstance(size, dict) else size,
         crop=(crop["height"], crop["width"]) if crop else None,
-        mean=[value + shift for value in (settings.get("image_mean") if do_normalize else None) or [0.0] * 3],
-        std=list((settings.get("image_std") if do_normalize else None) or [1.0] * 3),
-        scale=settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0,
+        mean=mean,
+        std=std,
+        scale=scale,
     )

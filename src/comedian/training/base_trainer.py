@@ -6,7 +6,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,6 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_utils import PILImageResampling
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
@@ -32,6 +31,7 @@ from comedian.hub.model_card import CARD_FILE_NAME, write_card
 from comedian.hub.model_publish import publish
 from comedian.hub.model_record import RECORD_FILE_NAME, ModelRecord, record_of_start
 from comedian.hub_errors import hub_errors
+from comedian.inference.image_processors import read_normalisation
 from comedian.inference.model_names import ADAPTER_FILE_NAME
 from comedian.memory import keep_freed_memory
 from comedian.models import ComedianConfig, ComedianVideoProcessor
@@ -63,12 +63,10 @@ DIAGNOSTICS = ("positive_similarity", "negative_similarity", "embedding_std")
 def build_processor(config: ComedianConfig) -> ComedianVideoProcessor:
     """Processor for the model's image size; with the mean and standard deviation of its image model, if it has one."""
     height, width = config.image_size
-    normalisation = {}
-    if config.backbone is not None:
-        with suppress(OSError):
-            settings, _ = ImageProcessingMixin.get_image_processor_dict(config.backbone)
-            normalisation = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
-    return ComedianVideoProcessor(size={"height": height, "width": width}, **normalisation)
+    settings: dict[str, Any] = {"size": {"height": height, "width": width}}
+    if config.backbone is not None and (normalisation := read_normalisation(config.backbone)) is not None:
+        settings["image_mean"], settings["image_std"] = normalisation
+    return ComedianVideoProcessor(**settings)
 
 
 def check_processor(processor: ComedianVideoProcessor, config: ComedianConfig) -> None:
