@@ -124,7 +124,7 @@ def refuse(message: str) -> None:
 def event_set(
     videos: Iterable[EventVideo], labels: Sequence[str] = (), unread: Iterable[str] = (), source: str | Path = ""
 ) -> EventSet:
-    """Join what is told of each video, sort events by time, and complete the labels by those that are not listed.
+    """Join the entries of each video, sort events by time, and complete the labels by those that are not listed.
 
     Raises:
         InputError: a label is listed twice, or a video with two splits, rates or durations; `source` names the file.
@@ -143,7 +143,7 @@ def event_set(
 
 
 def _join(first: EventVideo, second: EventVideo, source: str | Path) -> EventVideo:
-    """Return a video that is told of twice."""
+    """Return one video for two entries of it."""
     told = {}
     for name in ("split", "fps", "duration_s"):
         values = {value for video in (first, second) if (value := getattr(video, name)) is not None}
