@@ -95,7 +95,9 @@ def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | P
         InputError: an output is a folder, an input or another output, or its folder cannot be created or written.
     """
     read, written = {os.path.realpath(path) for path in inputs}, set()
-    for path in filter(None, outputs):
+    for path in outputs:
+        if path is None:
+            continue
         place = os.path.realpath(path)
         if os.path.isdir(place):
             raise InputError(f"`{path}` is a folder; give the name of a file")

@@ -144,7 +144,7 @@ def event_set(
 
 def _join(first: EventVideo, second: EventVideo, source: str | Path) -> EventVideo:
     """Return one video for two entries of it."""
-    told = {}
+    told: dict[str, Any] = {}
     for name in ("split", "fps", "duration_s"):
         values = {value for video in (first, second) if (value := getattr(video, name)) is not None}
         if len(values) > 1:
