@@ -170,6 +170,54 @@ def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "finetune", "scores.json"]
 
 
+@pytest.fixture(scope="module")
+def own_data(folders, tmp_path_factory):
+    """A recipe folder whose last stage names its labels and splits itself, and its run, without `--labels`."""
+    folder = tmp_path_factory.mktemp("own_data")
+    recipes, root = shutil.copytree(folders[0], folder / "recipes"), folders[1]
+    splits = {"train": ["league/one"], "validation": ["league/two"], "test": ["league/four"]}
+    (folder / "splits.json").write_text(json.dumps(splits))
+    path = recipes / "finetune.yaml"
+    data = {"labels": str(root / "labels.txt"), "splits": str(folder / "splits.json")}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": data}))
+    words = ["train", str(recipes), "--data", str(root), "--stages", "finetune", "--output", str(folder / "run")]
+    assert main(words) == 0
+    return folder, words
+
+
+def test_labels_and_splits_of_a_stages_recipe_hold(own_data):
+    """They are what it is trained on, and what its model is scored with."""
+    output = own_data[0] / "run"
+    facts = json.loads((output / "finetune/run.json").read_text())
+    assert (facts["train"], facts["validation"]) == (["league/one"], ["league/two"])
+    scores = json.loads((output / "scores.json").read_text())
+    assert {split: len(of_split["tight"]["a_mAP_per_class"]) for split, of_split in scores.items()} == {
+        "validation": 2,
+        "test": 2,
+    }
+
+
+def test_no_test_score_stands_beside_a_model_unless_it_is_of_this_run(own_data, capsys):
+    folder, words = own_data
+    output, splits = folder / "run", folder / "splits.json"
+    model, before = output / "finetune", splits.read_text()
+    # without its frames the split cannot be scored
+    frames = output / "frames/league/four"
+    frames.rename(folder / "four")
+    # an existing store, which is not completed
+    assert main([*words, "--frames", str(output / "frames")]) == 2
+    assert "league/four" in capsys.readouterr().err and not (model / "test_scores.json").exists()
+    (folder / "four").rename(frames)
+    assert main(words) == 0 and (model / "test_scores.json").exists()
+    splits.write_text(json.dumps({name: found for name, found in json.loads(before).items() if name != "test"}))
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "no annotated halves in the split `test`: no score on it" in capsys.readouterr().out
+    assert not (model / "test_scores.json").exists() and not (model / "predictions_test.zip").exists()
+    assert json.loads((output / "scores.json").read_text()).keys() == {"validation"}
+    splits.write_text(before)
+
+
 def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp_path, capsys):
     """Whatever the change is: the first stage that it concerns is named, and none that it does not concern is trained."""
     recipes, root = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)

@@ -253,6 +253,23 @@ def read_labels(data: DataSection) -> Sequence[str]:
     return read_label_list(data.labels) if data.labels else SOCCERNET_V2_LABELS
 
 
+def read_matches(data: DataSection) -> SoccerNet:
+    """Read which matches a data set has, in which splits, with which events.
+
+    Raises:
+        InputError: the folder is missing, or a label file or a video cannot be read.
+    """
+    builder = SoccerNet(data_dir=folder_of(data, "root"), labels=list(read_labels(data)), splits=data.splits)
+    builder.download_and_prepare()
+    return builder
+
+
+def is_annotated(data: DataSection, split: str) -> bool:
+    """Return whether a data set has the split and a label file for at least one half of it."""
+    builder = read_matches(data)
+    return split in builder.info.splits and any(builder.as_dataset(split=split)["annotated"])
+
+
 def load_halves(
     data: DataSection, config: ComedianConfig, splits: Sequence[str], annotated: bool = True
 ) -> list[HalfDataset]:
@@ -264,9 +281,7 @@ def load_halves(
     """
     root, frames = folder_of(data, "root"), folder_of(data, "frames")
     store, labels = FrameStore(frames), read_labels(data)
-    builder = SoccerNet(data_dir=root, labels=list(labels), splits=data.splits)
-    builder.download_and_prepare()
-    halves = []
+    builder, halves = read_matches(data), []
     for split in splits:
         if split not in builder.info.splits:
             raise InputError(f"`{data.root}` has no split `{split}`; it has {', '.join(builder.info.splits)}")
