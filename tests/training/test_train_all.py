@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from comedian.cli.main import main
 from comedian.errors import InputError
@@ -265,6 +267,44 @@ def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp
     plan.write_text(plan.read_text().replace("dim: 6", "dim: 5"))
     assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
     assert f"`{output}/features` holds a run with other inputs: source.dim 6 -> 5" in capsys.readouterr().err
+
+
+def write_published(root: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for video in root.rglob("*_224p.mkv"):
+        features = rng.standard_normal((13, 8)).astype(np.float32)
+        np.save(video.with_name(f"{video.name[0]}_baidu_soccer_embeddings.npy"), features)
+
+
+@pytest.mark.parametrize("kind", ["model", "published"])
+def test_features_of_other_inputs_are_made_anew(kind, folders, trained, tmp_path, capsys):
+    recipes, root = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    model, output = shutil.copytree(trained / "teacher", tmp_path / "model"), tmp_path / "run"
+    words = ["--frames", str(trained / "frames"), "--stages", "distill", "finetune"]
+    plan = recipes / "train.yaml"
+    content = yaml.safe_load(plan.read_text())
+
+    def plan_features(name: str) -> None:
+        plan.write_text(yaml.safe_dump(content | {"features": {kind: name, "dim": 6}}))
+
+    # a mistake before any feature is made does not bind the folder
+    plan_features("mistake")
+    assert main(command((recipes, root), output, *words)) == 2
+    assert "`mistake`" in capsys.readouterr().err
+    write_published(root, 0)
+    plan_features(str(model) if kind == "model" else "baidu")
+    assert main(command((recipes, root), output, *words)) == 0
+    # other content at the same paths
+    write_published(root, 1)
+    weights = load_file(model / "model.safetensors")
+    weights["comedian.temporal_encoder.norm.bias"] += 1
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert main(command((recipes, root), output, *words)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"`{output}/features` holds a run with other inputs: " in error and "`--restart`" in error, error
+    assert main(command((recipes, root), output, *words, "--restart")) == 0
+    assert main(command((recipes, root), output, *words)) == 0
 
 
 @pytest.mark.parametrize(

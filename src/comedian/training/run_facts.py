@@ -52,7 +52,7 @@ SAVING = ("save_strategy", "save_steps")
 FREE_FIELDS = {"_name_or_path", "transformers_version", "dtype", "architectures", "id2label", "label2id"}
 FREE_FIELDS |= set(CHOSEN_ON_VALIDATION)
 # facts that are hashes, one per match or half: differences list only the names
-HASHED = ("annotations", "videos", "events", "sound", "features of halves")
+HASHED = ("annotations", "videos", "events", "sound", "features of halves", "published files")
 # complete dumps of settings, to which versions of the package and of transformers add fields: only the fields that both
 # sides have are compared. All other facts are compared whole.
 DUMPS = {"training", "model", *(f"model.{name}" for name in ComedianConfig.sub_configs)}
@@ -228,15 +228,29 @@ def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
     return [] if old == new else [f"{name} {_short(old)} -> {_short(new)}"]
 
 
-def find_changes(folder: Path, facts: Mapping[str, Any]) -> str | None:
+def find_changes(folder: Path, facts: Mapping[str, Any], patterns: Sequence[str]) -> str | None:
     """Compare the run in a folder with these facts.
 
+    Args:
+        folder: folder of the run.
+        facts: what the run would be made from now.
+        patterns: what a run writes. Until some of it is there, such as when a run ended before its first checkpoint, it may
+            be rerun with other inputs.
+
     Returns:
-        The differences in one line, empty if there are none; `None` if the folder contains no run.
+        The differences in one line, empty if there are none; `None` if no run has written anything.
+
+    Raises:
+        InputError: the folder contains such files of something else.
     """
-    path = folder / RUN_FILE_NAME
-    if not path.is_file():
+    written, path = find_written(folder, patterns), folder / RUN_FILE_NAME
+    if written is None:
         return None
+    if not path.is_file():
+        raise InputError(
+            f"`{folder}` holds `{written.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another output "
+            "folder, or delete this one"
+        )
     before = read_json(path)
     if not isinstance(before, dict):
         raise InputError(f"`{path}` is not the record of a run; give another folder")

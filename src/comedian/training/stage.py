@@ -379,19 +379,11 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     if start is not None and Path(start).is_dir() and Path(start).resolve().is_relative_to(output.resolve()):
         raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
     facts = facts_of_stage(trainer, recipe)
-    written = find_written(output, STAGE_FILES)
-    foreign = None if (output / RUN_FILE_NAME).is_file() else written
-    # a run that ended before its first checkpoint, such as out of memory, may be rerun with other settings
-    found = None if written is None else find_changes(output, facts)
+    found = find_changes(output, facts, STAGE_FILES)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
     record = read_record(output) if finished else None
     # no process may write before all have read
     PartialState().wait_for_everyone()
-    if foreign is not None:
-        raise InputError(
-            f"`{output}` holds `{foreign.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another "
-            "`training.output_dir`, or delete the folder"
-        )
     if found and resume:
         raise RunChanged(
             output, found, "give another `training.output_dir`, or train again in this one with `--restart`"

@@ -12,11 +12,10 @@ from accelerate import PartialState
 from comedian.errors import InputError, suggest
 from comedian.evaluation.spotting_evaluator import average_map_of, score_halves_together, spots_of_halves
 from comedian.features.extraction import extract_features, load_extractor
-from comedian.features.published import import_features
+from comedian.features.published import find_published, import_features
 from comedian.features.reduction import reduce_features
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_card import SCORES_SUFFIX
-from comedian.hub.model_record import hash_weights
 from comedian.inference.torch_model import TorchModel, load_model
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
@@ -39,12 +38,10 @@ from comedian.training.recipe import (
 )
 from comedian.training.recipe_names import find_recipe
 from comedian.training.run_facts import (
-    RUN_FILE_NAME,
     RunChanged,
     content_of,
     delete_owned,
     find_changes,
-    find_written,
     write_facts,
 )
 from comedian.training.spotting_config import SpottingConfig
@@ -68,6 +65,8 @@ PURPOSES = {
 }
 TEACHER = "teacher"
 SETTINGS: dict[str, type[StageConfig]] = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
+# of a feature bank, and of the reduction beside it
+FEATURE_FILES = ["**/*.safetensors"]
 RESTART = (
     "repeat the command with `--restart` to make it anew, with all that follows from it, or give another `--output`"
 )
@@ -266,45 +265,43 @@ def make_features(run: Run, source: FeatureSource) -> None:
         start = None if source.teacher_start is None else run.output / source.teacher_start
         PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
-    bank, reduced = run.output / "features", run.output / "features_reduced"
+    bank = run.output / "features"
     video_ids = matches_of_splits(Path(root), ["train"], data.splits)
 
     PartialState().print(f"-- features for `distill` -> {bank}")
-
-    def begin() -> None:
-        facts = {
-            "source": asdict(source),
-            "teacher": source.teacher and hash_weights(run.output / TEACHER),
-            "train": video_ids,
-        }
-        facts["videos"] = {
-            f"{video_id}/{half}": content_of(video)
-            for video_id in video_ids
-            for half, video in find_halves(Path(root) / video_id).items()
-        }
-        _begin_features(run, bank, facts)
-
-    on_main_process(begin)
+    facts: dict[str, Any] = {"source": asdict(source), "train": video_ids}
+    facts["videos"] = _contents(root, video_ids, find_halves)
     if source.published is not None:
+        facts["published files"] = _contents(root, video_ids, partial(find_published, kind=source.published))
+        on_main_process(partial(_begin_features, run, bank, facts))
         import_features(root, bank, source.published, video_ids=video_ids)
     else:
         extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
+        on_main_process(partial(_begin_features, run, bank, facts | {"extractor": extractor.source}))
         extract_features(root, bank, extractor, video_ids=video_ids)
     if source.dim is not None:
-        reduce_features(bank, reduced, source.dim, video_ids)
+        reduce_features(bank, run.output / "features_reduced", source.dim, video_ids)
     PartialState().wait_for_everyone()
+
+
+def _contents(root: str, video_ids: Sequence[str], find: Callable[[Path], Mapping[int, Path]]) -> dict[str, Any]:
+    """Return what identifies the content of one file a half."""
+    return {
+        f"{video_id}/{half}": content_of(path)
+        for video_id in video_ids
+        for half, path in find(Path(root) / video_id).items()
+    }
 
 
 def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
     """Record what a bank is made from, or compare it with what it was begun with."""
-    found, patterns = find_changes(bank, facts), ["**/*.safetensors"]
-    if find_written(bank, patterns) and not (bank / RUN_FILE_NAME).is_file():
-        raise InputError(f"`{bank}` holds features, and no {RUN_FILE_NAME} that says of what; delete it")
+    found = find_changes(bank, facts, FEATURE_FILES)
     if found and not run.restart:
         raise RunChanged(bank, found, RESTART)
-    if found:
+    if found != "":
+        # with a bank that is begun, also the reduction of an earlier one
         for folder in (bank, run.output / "features_reduced"):
-            delete_owned(folder, patterns)
+            delete_owned(folder, FEATURE_FILES)
     write_facts(bank, facts)
 
 
