@@ -243,18 +243,28 @@ def find_changes(folder: Path, facts: Mapping[str, Any], patterns: Sequence[str]
     Raises:
         InputError: the folder contains such files of something else.
     """
-    written, path = find_written(folder, patterns), folder / RUN_FILE_NAME
+    written = find_written(folder, patterns)
     if written is None:
         return None
-    if not path.is_file():
+    if not (folder / RUN_FILE_NAME).is_file():
         raise InputError(
             f"`{folder}` holds `{written.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another output "
             "folder, or delete this one"
         )
-    before = read_json(path)
-    if not isinstance(before, dict):
+    return _some(differences(read_facts(folder), json.loads(_dump(facts))))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the facts of a run from its folder.
+
+    Raises:
+        InputError: the file cannot be read or does not hold facts.
+    """
+    path = folder / RUN_FILE_NAME
+    facts = read_json(path)
+    if not isinstance(facts, dict):
         raise InputError(f"`{path}` is not the record of a run; give another folder")
-    return _some(differences(before, json.loads(_dump(facts))))
+    return facts
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
