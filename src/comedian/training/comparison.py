@@ -68,8 +68,8 @@ def read_run(folder: str | Path) -> ComparedRun:
 def compare_runs(runs: Sequence[ComparedRun]) -> str:
     """Return a Markdown table: one row for each set of runs that differ in nothing but their seed and where files are.
 
-    Columns are the settings in which the rows differ, `data` where they were trained on other data, the scores that any run has, as mean ± standard deviation over
-    seeds, and the minutes of training.
+    Columns are the settings in which the rows differ, `data` where they were trained on other data, the scores that any run
+    has, as mean ± standard deviation over seeds, and the minutes of training.
     """
     names = sorted({name for run in runs for name in run.settings if name not in (SEED, *PLACES)})
     groups: dict[tuple[str, ...], list[ComparedRun]] = {}

@@ -15,7 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
 from comedian.errors import InputError
-from comedian.files import atomic_path
+from comedian.files import atomic_path, read_json
 from comedian.hub.model_record import RECORD_FILE_NAME, hash_weights, read_record
 from comedian.inference.loading import LOADING_ERRORS
 from comedian.inference.model_names import find_model
@@ -231,7 +231,7 @@ def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_
     try:
         return ComedianConfig.from_dict(stored.to_dict(), **(fields_of_data | dict(section.overrides)))
     except StrictDataclassError as error:
-        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+        raise _section_error(error) from None
 
 
 def load_config(checkpoint: str) -> PreTrainedConfig:
@@ -428,6 +428,11 @@ def _is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError, TypeError):
         return False
     return True
+
+
+def read_log_history(output: str | Path) -> list[dict]:
+    """Return what a finished run logged."""
+    return read_json(Path(output) / "trainer_state.json")["log_history"]
 
 
 def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:
