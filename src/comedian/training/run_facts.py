@@ -148,8 +148,10 @@ def windows_of_epoch(trainer: StageTrainer) -> int:
 
 
 def starts_from_image_model(recipe: Recipe) -> bool:
-    """Return whether a recipe asks for the weights of an image model, which the configuration of the built model does not
-    say."""
+    """Return whether training starts from the weights of an image model.
+
+    Computed from the recipe: the configuration of the model sets the field to `False` once the weights are loaded.
+    """
     if recipe.model.config is None:
         return False
     asked = read_json(recipe.folder / recipe.model.config) | recipe.model.overrides
