@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 # a full disk, a quota, a limit, a folder that may not be written
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+# a file where a folder is expected or the reverse, or a name that the file system does not take
+NAME_ERRORS = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG}
 
 # What is quoted from a file may be of any length; a line that is read begins with the place and ends with the advice.
 MAX_HEAD, MAX_TAIL = 1500, 300

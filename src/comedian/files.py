@@ -5,7 +5,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -61,7 +61,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    shortened = path.name.encode()[: MAX_NAME_BYTES - len(".partial")].decode(errors="ignore")
+    partial = path.with_name(f"{shortened}.partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -81,6 +82,31 @@ def make_folder(folder: str | Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise InputError(f"`{folder}` cannot be written: {error.strerror}; name another folder") from error
+
+
+def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Check the files that a command is going to write, before any work, and create their folders.
+
+    Args:
+        outputs: the files; None is passed over.
+        inputs: files that the command reads.
+
+    Raises:
+        InputError: an output is a folder, an input or another output, or its folder cannot be created or written.
+    """
+    read, written = {os.path.realpath(path) for path in inputs}, set()
+    for path in outputs:
+        if path is None:
+            continue
+        place = os.path.realpath(path)
+        if os.path.isdir(place):
+            raise InputError(f"`{path}` is a folder; give the name of a file")
+        if place in read:
+            raise InputError(f"`{path}` is an input, and would be overwritten; give another name for the output")
+        if place in written:
+            raise InputError(f"`{path}` is given for two outputs; give each its own name")
+        written.add(place)
+        make_folder(os.path.dirname(place))
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

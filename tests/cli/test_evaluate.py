@@ -323,6 +323,7 @@ def test_folders_that_fit_several_matches(roots, tmp_path, capsys):
         (["--split", "test"], "holds no splits.json; give one with --splits"),
         (["--splits", "splits.json"], "choose one of its splits with --split"),
         (["--framerate", "0"], "--framerate 0"),
+        (["--framerate", "100000000000"], "--framerate: 1e+11 frames per second are too many"),
     ],
 )
 def test_options_that_do_not_fit(roots, capsys, words, found):
@@ -339,8 +340,10 @@ def test_a_split_that_is_not_there(roots, capsys):
 
 def test_an_output_that_cannot_be_written(roots, tmp_path, capsys):
     write(tmp_path / "file", "")
-    assert "--output" in failure(capsys, *roots, "--output", tmp_path / "file" / "scores.json")
-    assert "--output" in failure(capsys, *roots, "--output", tmp_path / "labels")
+    says = failure(capsys, *roots, "--output", tmp_path / "file" / "scores.json")
+    assert f"`{tmp_path / 'file'}` cannot be written" in says
+    says = failure(capsys, *roots, "--output", tmp_path / "labels")
+    assert f"`{tmp_path / 'labels'}` is a folder; give the name of a file" in says
     assert not (tmp_path / "labels.partial").exists()
 
 

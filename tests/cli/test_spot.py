@@ -415,5 +415,29 @@ def test_bad_words_for_a_page(spot, videos, tmp_path, words, message):
 
 def test_a_page_needs_the_video_of_each_half(spot, videos, tmp_path):
     assert spot(*videos, "--save-scores", "scores")[0] == 0
+    (tmp_path / "events.json").unlink()
     code, _, err = spot(videos[0], "--scores", "scores", "--report", "out.html", model=None)
-    assert code == 2 and "1 videos for 2 halves" in err and not (tmp_path / "out.html").exists()
+    assert code == 2 and "1 videos for 2 halves" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--nms-window", "Gaol=3"], "unknown label 'Gaol'"),
+        (["--csv", "VIDEO"], "is an input, and would be overwritten"),
+        (["--output", "a.json", "--csv", "a.json"], "`a.json` is given for two outputs"),
+        (["--save-scores", "s", "--save-windows", "inf"], "--save-windows inf: give seconds above 0"),
+        (["--save-scores", "s", "--save-windows", "nan"], "--save-windows nan: give seconds above 0"),
+    ],
+    ids=" ".join,
+)
+def test_what_will_not_do_is_told_before_the_work(spot, videos, monkeypatch, words, message):
+    def score(*words, **options):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("comedian.inference.score_files.score_matches", score)
+    before = Path(videos[0]).read_bytes()
+    code, out, err = spot(videos[0], *(str(videos[0]) if word == "VIDEO" else word for word in words))
+    assert (code, out) == (2, "") and message in err.splitlines()[-1]
+    assert Path(videos[0]).read_bytes() == before

@@ -128,6 +128,8 @@ def test_a_pipe_that_is_interrupted_tells_what_is_known(shared, expected):
         (["a.ts", "--live", "--tolerance", "2"], "--tolerance cannot be combined with --live"),
         (["a.ts", "--live", "--threshold", "2"], "--threshold 2"),
         (["a.ts", "--look-ahead", "2"], "add --live"),
+        (["a.ts", "--live", "--output", "x.zip"], "--output x.zip: give a name that ends in .json"),
+        (["a.ts", "--live", "--csv", "a.ts"], "`a.ts` is an input, and would be overwritten"),
         (["a.ts", "--live", "--look-ahead", "-1"], "look-ahead of -1 s"),
         (["none.ts", "--live"], "none.ts"),
         (["http://127.0.0.1:9/none.ts", "--live"], "http://127.0.0.1:9/none.ts"),

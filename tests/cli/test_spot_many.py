@@ -131,6 +131,36 @@ def test_names_of_halves_in_a_folder(spot, folder, tmp_path):
     assert "omitted, because they are not halves of a match: trailer.mkv" in printed
 
 
+def test_each_video_has_a_file_of_its_own_whatever_its_name(spot, folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    names = ["a.mov", "a.mp4", "a.mp4.mkv", "spot.mkv", "b.mkv"]
+    for name in names:
+        shutil.copy(folder / "videos/a.mkv", tmp_path / "videos" / name)
+    code, printed, _ = spot("videos")
+    files = ["a.mov.json", "a.mp4.json", "a.mp4.mkv.json", "b.json", "spot.json", "spot.mkv.json"]
+    assert code == 0 and files_of(tmp_path / "events") == files
+    written = {results(tmp_path / "events" / file).get("UrlLocal") for file in files}
+    assert written == {None, *names}
+    # no file of another name or other settings stays
+    (tmp_path / "videos/b.ts").write_bytes((tmp_path / "videos/b.mkv").read_bytes())
+    assert spot("videos")[0] == 0
+    expected = sorted([*(file for file in files if file != "b.json"), "b.mkv.json", "b.ts.json"])
+    assert files_of(tmp_path / "events") == expected
+    assert spot("videos/a.mov", "videos/spot.mkv", "--threshold", "0.9", "--restart")[0] == 0
+    assert files_of(tmp_path / "events") == ["a.json", "spot.json", "spot.mkv.json"]
+    shutil.copy(folder / "videos/a.mkv", tmp_path / "spot")
+    code, printed, _ = spot("spot", "videos/b.mkv", "--output", "other")
+    assert code == 2 and "`spot`: its events would replace the record" in printed
+
+
+def test_the_longest_name_of_a_video(spot, folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name in ("x" * 247 + ".mkv", "a.mkv"):
+        shutil.copy(folder / "videos/a.mkv", tmp_path / "videos" / name)
+    assert spot("videos")[0] == 0
+    assert files_of(tmp_path / "events") == ["a.json", "spot.json", "x" * 247 + ".json"]
+
+
 def test_videos_of_one_name_and_raw_scores(spot, folder, tmp_path):
     (tmp_path / "videos").mkdir()
     for suffix in (".mkv", ".ts"):

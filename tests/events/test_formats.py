@@ -243,7 +243,7 @@ def test_tennis(tmp_path):
     assert second.events == () and second.duration_s == 10.4
     assert events.unread == {"width", "height"}
     # a folder tells the splits
-    write_json(tmp_path / "train.json", TENNIS[1:])
+    write_json(tmp_path / "train.json", [TENNIS[1] | {"video": "another"}])
     assert [video.split for video in read_events(tmp_path).videos] == ["train", "validation", "validation"]
 
 
@@ -492,6 +492,68 @@ def test_soccernet_refuses_names_that_lead_out_and_matches_in_two_splits(tmp_pat
     with pytest.raises(InputError, match="`a.mp4` and `a` are both half 1"):
         write_events(event_set([EventVideo("a.mp4"), EventVideo("a", 1)]), tmp_path / "out", "soccernet")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video_that_is_listed_twice_keeps_all_events(tmp_path):
+    for name, row in (("goals", "friday.mp4,Goal,10"), ("corners", "friday.mp4,Corner,20")):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / f"two/{name}.csv").write_text(f"video,label,time_s\n{row}\n")
+    [video] = read_events(tmp_path / "two").videos
+    assert [event.label for event in video.events] == ["Goal", "Corner"]
+    assert main(["data", "convert", str(tmp_path / "two"), str(tmp_path / "out"), "--to", "elan"]) == 0
+    assert len(read_events(tmp_path / "out").videos[0].events) == 2
+    twice = [{"video": "a.mp4", "fps": 25, "events": []}, {"video": "a.mp4", "fps": 50, "events": []}]
+    with pytest.raises(InputError, match="`a.mp4` is listed twice, with the `fps` 25.0 and 50.0"):
+        read_events(write_json(tmp_path / "twice.json", {"videos": twice}))
+
+
+def test_videos_are_found_whatever_the_case_of_their_ending(tmp_path):
+    write_video(tmp_path / "UP.mp4", 10, 5, height=32, width=32).rename(tmp_path / "UP.MP4")
+    assert find_video(tmp_path, "UP") == find_video(tmp_path, "UP", 1) == tmp_path / "UP.MP4"
+    write_video(tmp_path / "UP.mkv", 10, 5, height=32, width=32)
+    with pytest.raises(InputError, match="`UP` may be .*UP.MP4` or .*UP.mkv`; write the name with its ending"):
+        find_video(tmp_path, "UP")
+
+
+def test_a_rate_that_is_given_is_that_of_the_frames(tmp_path, capsys):
+    item = {"video": "a", "fps": 25, "num_frames": 1000, "num_events": 1, "events": [{"label": "x", "frame": 100}]}
+    write_json(tmp_path / "in.json", [item])
+    words = ["data", "convert", str(tmp_path / "in.json"), str(tmp_path / "out.json"), "--to", "json"]
+    for fps, time_s, duration_s in ((None, 4.0, 40.0), (50, 2.0, 20.0)):
+        assert main([*words, *(["--fps", str(fps)] if fps else [])]) == 0
+        [video] = json.loads((tmp_path / "out.json").read_text())["videos"]
+        assert (video["fps"], video["duration_s"]) == (fps or 25, duration_s)
+        assert video["events"][0]["time_s"] == time_s
+    assert main([*words, "--labels", "y"]) == 2
+    assert "has no 'y'; known: x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "output, says",
+    [("out", "is a folder; give the name of a file"), ("in.csv", "is an input, and would be overwritten")],
+)
+def test_outputs_that_cannot_be_written_are_told_before_the_work(tmp_path, capsys, output, says):
+    (tmp_path / "in.csv").write_text("video,label,time_s\na.mp4,x,1\n")
+    (tmp_path / "out").mkdir()
+    assert main(["data", "convert", str(tmp_path / "in.csv"), str(tmp_path / output), "--to", "csv"]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out"]
+    # in a place that is a file
+    assert main(["data", "convert", str(tmp_path / "in.csv"), str(tmp_path / "in.csv/o"), "--to", "soccernet"]) == 2
+    assert "give another name" in capsys.readouterr().err
+
+
+def test_a_label_of_soccernet_is_not_empty(tmp_path):
+    annotation = {"gameTime": "1 - 00:02", "label": " ", "position": "2000", "team": "home", "visibility": "visible"}
+    path = write_json(tmp_path / "match/Labels-v2.json", {"annotations": [annotation]})
+    with pytest.raises(InputError, match="`label` is empty"):
+        read_events(path)
+
+
+def test_events_of_a_video_named_like_a_split(tmp_path):
+    prediction = {"gameTime": "1 - 00:02", "label": "Goal", "position": "2000", "half": "1", "confidence": "0.5"}
+    write_json(tmp_path / "train.json", {"UrlLocal": "train.mp4", "predictions": [prediction]})
+    assert [video.name for video in read_events(tmp_path).videos] == ["train.mp4"]
 
 
 def test_the_command_converts_and_says_what_is_lost(tmp_path, capsys):

@@ -11,7 +11,7 @@ from comedian.errors import InputError
 from comedian.events import xml_files
 from comedian.events.events import Event, EventVideo, event_set
 from comedian.events.formats import ReadOptions, detect_format, lost_fields, read_events, write_events
-from comedian.events.frames import frame_of_timecode, timecode_of
+from comedian.events.frames import frame_of_timecode, position_ms_of_frame, timecode_of
 from comedian.events.one_video import media_name
 from video_factory import write_video
 
@@ -314,8 +314,32 @@ def test_what_is_written_for_resolve(tmp_path):
     write_events(event_set([video]), tmp_path / "a.edl", "edl", start_timecode="01:00:00:00")
     lines = (tmp_path / "a.edl").read_text().splitlines()
     assert lines[3:5] == RESOLVE.splitlines()[3:4] + ["header |C:ResolveColorBlue |M:Goal |D:1"]
-    with pytest.raises(InputError, match=re.escape("'a|b' has a `|` or several lines")):
-        write_events(event_set([EventVideo("a", fps=25, events=(Event("a|b", 0),))]), tmp_path / "b.edl", "edl")
+    for event in (Event("a|b", 0), Event("x", 0, comment="one\u2028two")):
+        with pytest.raises(InputError, match=re.escape("has a `|`, several lines or control characters")):
+            write_events(event_set([EventVideo("a", fps=25, events=(event,))]), tmp_path / "b.edl", "edl")
+
+
+@pytest.mark.parametrize("name, suffix", [("edl", ".edl"), ("premiere", ".csv")])
+def test_a_drop_frame_timeline_there_and_back(tmp_path, name, suffix):
+    fps = 30_000 / 1001
+    events = tuple(Event("Goal", position_ms_of_frame(frame, fps)) for frame in (0, 1799, 1800, 17_982, 107_892))
+    video, path = EventVideo("friday", fps=fps, events=events), tmp_path / f"friday{suffix}"
+    write_events(event_set([video]), path, name, start_timecode="01:00:00;00")
+    text = path.read_text()
+    # of the first minute 1800 numbers are counted, and the next begins with number 2
+    assert all(timecode in text for timecode in ("01:00:00;00", "01:00:59;29", "01:01:00;02", "01:10:00;00"))
+    assert ("FCM: DROP FRAME" in text) == (name == "edl")
+    assert read_one(path, fps=fps, options=ReadOptions(start_timecode="01:00:00;00"))[0].events == events
+
+
+def test_a_text_that_cannot_be_stored_leaves_no_file_of_the_others(tmp_path):
+    videos = [
+        EventVideo("a.mp4", events=(Event("x", 0),)),
+        EventVideo("b.mp4", events=(Event("x", 0, comment="\x01"),)),
+    ]
+    with pytest.raises(InputError):
+        write_events(event_set(videos), tmp_path / "out", "sportscode")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -343,6 +367,9 @@ def test_timecodes():
     for fps in (23.976, 24, 25, 29.97002997, 50, 59.94, 100):
         for frame in (0, 1, 1499, 107_892, 1_000_000):
             assert frame_of_timecode(timecode_of(frame, fps), fps) == frame
+    for fps in (29.97, 59.94):
+        for frame in range(0, 120_000, 7):
+            assert frame_of_timecode(timecode_of(frame, fps, drops=True), fps) == frame
     for text, fps in (("00:00:00:25", 25), ("00:01:00;01", 29.97), ("00:01:00;02", 25), ("0:0", 25)):
         with pytest.raises(ValueError):
             frame_of_timecode(text, fps)
@@ -433,6 +460,8 @@ def test_the_commands_take_what_a_file_does_not_say(tmp_path, capsys):
         ("https://example.org/v/friday.mp4?token=1", "friday.mp4"),
         ("s3://bucket/cup/friday.mp4", "friday.mp4"),
         ("cup/final/1", "cup/final/1"),
+        ("Final:2024.mp4", "Final:2024.mp4"),
+        ("cup/Final:2024.mp4", "cup/Final:2024.mp4"),
         ("", ""),
     ],
 )

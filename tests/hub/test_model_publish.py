@@ -499,6 +499,16 @@ def test_the_recipe_that_is_sent_can_be_run_elsewhere(stages, data):
     assert recipe["training"]["windows_per_half"] == 3 and "output_dir" not in recipe["training"]
 
 
+def test_the_recipe_that_is_sent_names_no_folder_of_this_machine(folder):
+    path = folder / "recipe.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["model"] |= {"config": "/secret/project/config.json", "checkpoint": None}
+    content["model"]["overrides"] = {"backbone": "/secret/project/resnet"}
+    path.write_text(yaml.safe_dump(content))
+    sent = files_to_publish(folder, REPO)["recipe.yaml"].decode()
+    assert "secret" not in sent and yaml.safe_load(sent)["model"]["config"] == "config.json"
+
+
 def test_a_trainer_pushes_each_save_and_the_end(hub, data, tmp_path, monkeypatch):
     """What is pushed in mid-training loads, and says that it is not finished."""
     pushes = []
@@ -529,6 +539,7 @@ def test_a_trainer_pushes_each_save_and_the_end(hub, data, tmp_path, monkeypatch
         model_publish.check_weights(folder)
         assert read_record(folder).stages[-1].epochs == epoch
     assert set(published(hub)) == SENT
+    assert TOKEN not in (tmp_path / "out" / "recipe.yaml").read_text()
     assert hub.repos["model", REPO].private
     final = json.loads(published(hub)["validation_scores.json"])
     assert ModelCard(published(hub)["README.md"].decode()).data.eval_results[0].metric_value == round(

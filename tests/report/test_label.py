@@ -1,6 +1,8 @@
 """The page of `comedian label`, opened as a file and used in a real browser."""
 
 import json
+import os
+import re
 
 import pytest
 from playwright.sync_api import expect
@@ -16,7 +18,7 @@ from comedian.report.label import LabelEvent, is_playable, write_label_page
 from comedian.training.base_trainer import build_processor
 from comedian.video.decoding import frames_at
 from testing_utils import tiny_config
-from video_factory import frame_number, write_video
+from video_factory import frame_number, numbered_from, write_video
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\">"
 LABELS = ["Goal", "Corner", HOSTILE]
@@ -73,6 +75,20 @@ def export(page, kind):
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Export {kind}").click()
     return download.value
+
+
+def test_a_video_of_another_content_has_another_copy_and_other_work(tmp_path):
+    identities, copies = [], []
+    for folder, first in (("thu", 0), ("fri", 100)):
+        video = write_video(tmp_path / folder / "clip.avi", 20, codec="mpeg4", draw=numbered_from(first))
+        # older than the copy of the other
+        os.utime(video, (0, 0))
+        copies += write_label_page(tmp_path / "p.html", {"clip.avi": video}, LABELS)
+        identities.append(re.search(r'"id": ?"(\w+)"', (tmp_path / "p.html").read_text())[1])
+    assert [frame_number(frame) for copy in copies for frame in frames_at(copy, [1.0])] == [10, 110]
+    assert len(set(identities)) == 2
+    assert write_label_page(tmp_path / "p.html", {"clip.avi": tmp_path / "thu/clip.avi"}, LABELS) == []
+    assert identities[0] in (tmp_path / "p.html").read_text()
 
 
 def test_ten_events_by_keys_three_corrected_exported_and_trained_on(pages, folder, tmp_path, capsys):

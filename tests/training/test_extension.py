@@ -186,3 +186,17 @@ def test_runs_are_compared_by_what_differs(tmp_path, capsys):
     assert second == "| b0 | 1 | 0.002 | 70.0 | 50.0 | 0 |"
     assert main(["compare", str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_runs_on_other_data_have_their_own_rows(tmp_path, capsys):
+    """The paths of the data say nothing: the same data may lie elsewhere, and other data at the same place."""
+    facts = {"train": ["one", "two"], "videos": {"one/1": "hash"}, "training": {}}
+    others = (facts, facts | {"training": {"seed": 1}}, facts | {"videos": {"one/1": "another"}})
+    runs = [write_run(tmp_path / f"r{seed}", seed, 0.5 + 0.1 * seed) for seed in range(3)]
+    for run, of_run in zip(runs, others, strict=True):
+        (run / "run.json").write_text(json.dumps(of_run))
+    assert main(["compare", *map(str, runs)]) == 0
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert head.startswith("| run | seeds | data | ")
+    assert first.startswith("| r0, r1 | 2 | ") and second.startswith("| r2 | 1 | ")
+    assert first.split(" | ")[2] != second.split(" | ")[2]

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers import ResNetConfig, ResNetModel
 
 from comedian.cli.main import main
 from comedian.features.bank import FeatureHeader, features_path, open_features, write_features
@@ -124,6 +125,79 @@ def test_what_differs_is_named_and_nothing_is_touched(change, finish, folder, ca
     assert "`output` holds a run with other inputs: " in error and "`--restart`" in error
     assert message in error, error
     assert state_of(folder / "output") == before
+
+
+SCHEDULE = "--training.lr_scheduler_kwargs"
+TRAINER = """\
+from comedian.training.spotting_trainer import SpottingTrainer
+
+
+class Trainer(SpottingTrainer):
+    pass
+"""
+DATASET = """\
+from comedian.samples.datasets import WindowDataset
+
+
+class Dataset(WindowDataset):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "words, more, message",
+    [
+        (
+            [SCHEDULE, "{min_lr_rate: 0.5}"],
+            [SCHEDULE, "{min_lr_rate: 0.5, num_cycles: 1.5}"],
+            "training.lr_scheduler_kwargs.num_cycles null -> 1.5",
+        ),
+        (
+            [SCHEDULE, "{min_lr_rate: 0.5, num_cycles: 1.5}"],
+            [SCHEDULE, "{min_lr_rate: 0.5}"],
+            "training.lr_scheduler_kwargs.num_cycles 1.5 -> null",
+        ),
+        (
+            ["--classes.trainer", "facts_trainer.Trainer"],
+            ["--classes.dataset", "facts_dataset.Dataset"],
+            "classes.dataset null -> facts_dataset.Dataset (",
+        ),
+        # as large together; the omitted and the last windows of an epoch are others
+        (
+            ["--training.per_device_train_batch_size", 8],
+            ["--training.per_device_train_batch_size", 1, "--training.gradient_accumulation_steps", 8],
+            "windows of an epoch 8 -> 12",
+        ),
+    ],
+)
+def test_what_only_one_side_has_is_a_difference(words, more, message, folder, capsys):
+    Path("facts_trainer.py").write_text(TRAINER)
+    Path("facts_dataset.py").write_text(DATASET)
+    words = [*words, "--training.output_dir", "second", "--training.max_steps", 1]
+    assert run(*words) == 0 and run(*words) == 0
+    assert run(*words, *more) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def save_image_model(seed: int) -> None:
+    torch.manual_seed(seed)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained("resnet")
+
+
+def test_other_weights_of_an_image_model_are_noticed(folder, capsys):
+    save_image_model(0)
+    config = json.loads(Path("config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("spatial_depths", "spatial_num_heads")}
+    config |= {"backbone": "resnet", "use_pretrained_backbone": True}
+    Path("image.json").write_text(json.dumps(config))
+    words = ["--model.config", "image.json", "--training.output_dir", "second", "--training.max_steps", 1]
+    assert run(*words) == 0 and run(*words) == 0
+    assert run(*words, "--model.overrides.use_pretrained_backbone", "false") == 2
+    assert "image model weights " in capsys.readouterr().err.splitlines()[-1]
+    save_image_model(1)
+    assert run(*words) == 2
+    assert "image model weights " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_every_difference_is_named(folder, capsys):
@@ -365,10 +439,10 @@ def test_a_run_that_ended_before_its_first_checkpoint_binds_nobody(tmp_path, mon
 def test_differences_are_short():
     before = {"videos": {f"m/{i}": "a" for i in range(20)}, "train": ["a", "b"], "training": {"x": 1, "gone": 2}}
     now = {"videos": {f"m/{i}": "b" for i in range(20)}, "train": ["b", "a"], "training": {"x": 1, "new": 2}}
-    before["model"] = {"head": {"sizes": [[1], [2]], "queue": 4}}
-    now["model"] = {"head": {"sizes": [[1], [3]], "queue": 4, "new": 1}}
+    before["model"] = {"contrastive_config": {"projector_sizes": [[1], [2]], "queue_size": 4}}
+    now["model"] = {"contrastive_config": {"projector_sizes": [[1], [3]], "queue_size": 4, "new": 1}}
     lines = differences(before, now)
-    assert lines.pop() == "model.head.sizes [[1], [2]] -> [[1], [3]]"
+    assert lines.pop() == "model.contrastive_config.projector_sizes [[1], [2]] -> [[1], [3]]"
     assert lines == [
         f"videos of {', '.join(f'`m/{i}`' for i in range(8))} and 12 more",
         'train ["a", "b"] -> ["b", "a"]',

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from comedian.cli.main import main
 from comedian.errors import InputError
@@ -170,6 +172,54 @@ def test_some_stages_and_fields_of_their_own(folders, trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "finetune", "scores.json"]
 
 
+@pytest.fixture(scope="module")
+def own_data(folders, tmp_path_factory):
+    """A recipe folder whose last stage names its labels and splits itself, and its run, without `--labels`."""
+    folder = tmp_path_factory.mktemp("own_data")
+    recipes, root = shutil.copytree(folders[0], folder / "recipes"), folders[1]
+    splits = {"train": ["league/one"], "validation": ["league/two"], "test": ["league/four"]}
+    (folder / "splits.json").write_text(json.dumps(splits))
+    path = recipes / "finetune.yaml"
+    data = {"labels": str(root / "labels.txt"), "splits": str(folder / "splits.json")}
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"data": data}))
+    words = ["train", str(recipes), "--data", str(root), "--stages", "finetune", "--output", str(folder / "run")]
+    assert main(words) == 0
+    return folder, words
+
+
+def test_labels_and_splits_of_a_stages_recipe_hold(own_data):
+    """They are what it is trained on, and what its model is scored with."""
+    output = own_data[0] / "run"
+    facts = json.loads((output / "finetune/run.json").read_text())
+    assert (facts["train"], facts["validation"]) == (["league/one"], ["league/two"])
+    scores = json.loads((output / "scores.json").read_text())
+    assert {split: len(of_split["tight"]["a_mAP_per_class"]) for split, of_split in scores.items()} == {
+        "validation": 2,
+        "test": 2,
+    }
+
+
+def test_no_test_score_stands_beside_a_model_unless_it_is_of_this_run(own_data, capsys):
+    folder, words = own_data
+    output, splits = folder / "run", folder / "splits.json"
+    model, before = output / "finetune", splits.read_text()
+    # without its frames the split cannot be scored
+    frames = output / "frames/league/four"
+    frames.rename(folder / "four")
+    # an existing store, which is not completed
+    assert main([*words, "--frames", str(output / "frames")]) == 2
+    assert "league/four" in capsys.readouterr().err and not (model / "test_scores.json").exists()
+    (folder / "four").rename(frames)
+    assert main(words) == 0 and (model / "test_scores.json").exists()
+    splits.write_text(json.dumps({name: found for name, found in json.loads(before).items() if name != "test"}))
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "no annotated halves in the split `test`: no score on it" in capsys.readouterr().out
+    assert not (model / "test_scores.json").exists() and not (model / "predictions_test.zip").exists()
+    assert json.loads((output / "scores.json").read_text()).keys() == {"validation"}
+    splits.write_text(before)
+
+
 def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp_path, capsys):
     """Whatever the change is: the first stage that it concerns is named, and none that it does not concern is trained."""
     recipes, root = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
@@ -217,6 +267,44 @@ def test_after_a_change_stages_are_refused_or_trained_anew(folders, trained, tmp
     plan.write_text(plan.read_text().replace("dim: 6", "dim: 5"))
     assert main(command((recipes, root), output, "--pretrain.training.seed", "9")) == 2
     assert f"`{output}/features` holds a run with other inputs: source.dim 6 -> 5" in capsys.readouterr().err
+
+
+def write_published(root: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for video in root.rglob("*_224p.mkv"):
+        features = rng.standard_normal((13, 8)).astype(np.float32)
+        np.save(video.with_name(f"{video.name[0]}_baidu_soccer_embeddings.npy"), features)
+
+
+@pytest.mark.parametrize("kind", ["model", "published"])
+def test_features_of_other_inputs_are_made_anew(kind, folders, trained, tmp_path, capsys):
+    recipes, root = (shutil.copytree(folder, tmp_path / folder.name) for folder in folders)
+    model, output = shutil.copytree(trained / "teacher", tmp_path / "model"), tmp_path / "run"
+    words = ["--frames", str(trained / "frames"), "--stages", "distill", "finetune"]
+    plan = recipes / "train.yaml"
+    content = yaml.safe_load(plan.read_text())
+
+    def plan_features(name: str) -> None:
+        plan.write_text(yaml.safe_dump(content | {"features": {kind: name, "dim": 6}}))
+
+    # a mistake before any feature is made does not bind the folder
+    plan_features("mistake")
+    assert main(command((recipes, root), output, *words)) == 2
+    assert "`mistake`" in capsys.readouterr().err
+    write_published(root, 0)
+    plan_features(str(model) if kind == "model" else "baidu")
+    assert main(command((recipes, root), output, *words)) == 0
+    # other content at the same paths
+    write_published(root, 1)
+    weights = load_file(model / "model.safetensors")
+    weights["comedian.temporal_encoder.norm.bias"] += 1
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert main(command((recipes, root), output, *words)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"`{output}/features` holds a run with other inputs: " in error and "`--restart`" in error, error
+    assert main(command((recipes, root), output, *words, "--restart")) == 0
+    assert main(command((recipes, root), output, *words)) == 0
 
 
 @pytest.mark.parametrize(

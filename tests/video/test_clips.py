@@ -209,6 +209,21 @@ def test_names_are_safe(label, end):
     assert clip_names([{"label": label, "timestamp_s": 754.9, "half": 2}]) == [f"{end}_h2_12m34s.mp4"]
 
 
+def test_halves_are_those_of_the_names_as_for_spot(tmp_path, capsys):
+    """Frames of half 2 are numbered from 100."""
+    first = write_video(tmp_path / "1_224p.mp4", 100)
+    second = write_video(tmp_path / "2_224p.mp4", 100, draw=numbered_from(100))
+    spots = [{"label": "Goal", "half": half, "timestamp_s": 2.0, "score": 1.0} for half in (1, 2)]
+    write_results(tmp_path / "events.json", "match", spots)
+    for videos in ((second, first), (first, second)):
+        words = [str(tmp_path / "events.json"), *map(str, videos), "--output", str(tmp_path / "out"), "--exact"]
+        assert main(["clips", *words]) == 0
+        numbers = [frames_of(tmp_path / f"out/Goal_h{half}_00m02s.mp4")[0][20] for half in (1, 2)]
+        assert numbers == [20, 120]
+    write_results(tmp_path / "events.json", "match", spots[1:])
+    assert main(["clips", str(tmp_path / "events.json"), str(second), "--output", str(tmp_path / "one")]) == 0
+
+
 def test_names_of_one_label_and_second_differ():
     spots = [{"label": label, "timestamp_s": time_s, "half": 1} for label, time_s in (("Goal", 3.1), ("goal", 3.9))]
     spots += [{"label": "Goal", "timestamp_s": 4.0, "half": 1}, {"label": "Goal", "timestamp_s": 3.1, "half": 2}]
@@ -217,13 +232,13 @@ def test_names_of_one_label_and_second_differ():
 
 
 def test_segments_stay_inside_the_video(tmp_path):
-    videos = [write_video(tmp_path / "1.mp4", 100)]
+    videos = {1: write_video(tmp_path / "1.mp4", 100)}
     for timestamp_s, expected in ((1.0, (0.0, 4.0)), (5.0, (3.0, 8.0)), (9.5, (7.5, 10.0))):
         segment = segment_of({"label": "Goal", "timestamp_s": timestamp_s, "half": 1}, videos, 2, 3)
         assert (segment.begin_s, segment.end_s) == expected
     with pytest.raises(InputError, match="ends at 10.0 s, before 'Goal' at 10.5 s"):
         segment_of({"label": "Goal", "timestamp_s": 10.5, "half": 1}, videos, 2, 3)
-    with pytest.raises(InputError, match="half 2, but 1 videos"):
+    with pytest.raises(InputError, match="half 2, but `.*1.mp4` is half 1; give one video per half"):
         segment_of({"label": "Goal", "timestamp_s": 1.0, "half": 2}, videos, 2, 3)
 
 
@@ -276,6 +291,22 @@ def cut(tmp_path, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+def test_clips_of_another_video_and_videos_themselves_are_not_replaced(cut, tmp_path, capsys):
+    assert cut()[0] == 0
+    contents = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("1.mkv", "2.mkv"):
+        write_video(tmp_path / "other" / name, 110)
+    words = ["clips", str(tmp_path / "events.json"), *(str(tmp_path / "other" / name) for name in ("1.mkv", "2.mkv"))]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "is a clip of" in capsys.readouterr().err
+    write_video(tmp_path / "m.mp4", 100).rename(tmp_path / "1.mp4")
+    words = ["clips", str(tmp_path / "events.json"), str(tmp_path / "1.mp4"), str(tmp_path / "2.mkv")]
+    assert main([*words, "--output", str(tmp_path / "new"), "--reel", str(tmp_path / "1.mp4")]) == 2
+    assert "1.mp4` is an input, and would be overwritten" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in contents.items())
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command(cut, tmp_path):

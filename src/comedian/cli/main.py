@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from comedian.cli.examples import example_epilog
-from comedian.errors import STORAGE_ERRORS, InputError
+from comedian.errors import NAME_ERRORS, STORAGE_ERRORS, InputError
 
 # name -> one-line help. `comedian.cli.commands.<name with _>` holds `EXAMPLE`, the end of its `--help`,
 # `add_arguments(parser)` and `run(args)`.
@@ -120,15 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"comedian {options.command}: {error}", file=sys.stderr)
         return BAD_INPUT_EXIT_CODE
     except OSError as error:
-        if error.errno not in STORAGE_ERRORS:
+        if error.errno not in STORAGE_ERRORS | NAME_ERRORS:
             raise
+        advice = "free some disk space, or choose a writable folder, and rerun the same command"
+        if error.errno in NAME_ERRORS:
+            advice = "give another name"
         # files are written under a temporary name, which the user does not know
         where = f"`{str(error.filename).removesuffix('.partial')}`: " if error.filename else ""
-        print(
-            f"comedian {options.command}: {where}{error.strerror}; free some disk space, or choose a writable "
-            "folder, and rerun the same command",
-            file=sys.stderr,
-        )
+        print(f"comedian {options.command}: {where}{error.strerror}; {advice}", file=sys.stderr)
         return BAD_INPUT_EXIT_CODE
     except KeyboardInterrupt:
         print(f"comedian {options.command}: interrupted; rerun the same command to continue", file=sys.stderr)

@@ -18,7 +18,7 @@ from comedian.events.soccernet_files import LABELS_FILE_NAME, events_of_half
 from comedian.files import comparable, read_json
 from comedian.soccernet.annotations import Annotation, half_and_clock_ms, read_annotations
 from comedian.soccernet.labels import read_label_list
-from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves, find_label_file, find_matches
+from comedian.soccernet.layout import LABEL_FILE_NAMES, find_halves, find_label_file, find_matches, find_videos
 from comedian.soccernet.splits import SPLITS_FILE_NAME
 from comedian.video.decoding import iter_frames, probe
 
@@ -314,7 +314,7 @@ def check_events(
             _check_length(check, part, source)
         if not video.events:
             check.tell("no event", f"`{source}` has no event of `{video.name}`; label it, unless there are none")
-    for file in sorted(path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+    for file in find_videos(videos):
         if file not in named:
             check.tell("video without labels", f"`{file}` is not listed in `{source}` and is omitted; add it")
     if labels is None:

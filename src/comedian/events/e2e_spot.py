@@ -45,7 +45,7 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
 
     Args:
         path: a file, or a folder with one file per split, named after it.
-        fps: frame rate of videos without one: FineDiving has `-1` throughout.
+        fps: frame rate; None takes that in the file, which FineDiving gives as `-1`.
         problem: called with a one-line description of each problem; raises by default.
 
     Raises:
@@ -66,14 +66,12 @@ def read_e2e_spot(path: str | Path, fps: float | None = None, problem: Problem =
         parse = partial(_e2e_video, reading=reading, fps=fps)
         videos += [replace(video, split=split) for video in reading.each(read_json(file), "", parse)]
     classes = (path if path.is_dir() else path.parent) / CLASSES_FILE_NAME
-    return event_set(videos, read_label_list(classes) if classes.is_file() else (), unread, classes)
+    return event_set(videos, read_label_list(classes) if classes.is_file() else (), unread, path)
 
 
 def _e2e_video(item: dict[str, Any], place: str, reading: Reading, fps: float | None) -> EventVideo:
     reading.ignore(item, "video", "num_frames", "num_events", "events", "fps")
-    if not isinstance(rate := item.get("fps"), int | float) or not 0 < rate < MAX_SIZE:
-        rate = fps
-    if rate is None:
+    if (rate := fps or item.get("fps")) is None or not isinstance(rate, int | float) or not 0 < rate < MAX_SIZE:
         raise ValueError(f"`fps` is {item.get('fps')!r}; set `--fps`, the frame rate of the events")
 
     def event(fields: dict[str, Any], place: str) -> Event:
@@ -105,7 +103,7 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
                 f"the frame rate or duration of `{video.name}` is unknown; give the folder of the videos with `--videos`"
             )
         split = {"validation": "val", None: "train"}.get(video.split, video.split)
-        file = path if path.suffix == ".json" else inside(path, f"{split}.json")
+        file = path if path.suffix.lower() == ".json" else inside(path, f"{split}.json")
         listed = [
             {"frame": frame_of(event.position_ms, video.fps), "comment": ""} | fields_of(event)
             for event in video.events
@@ -119,7 +117,7 @@ def write_e2e_spot(events: EventSet, path: str | Path) -> None:
                 "fps": video.fps,
             }
         )
-    classes = (path.parent if path.suffix == ".json" else path) / CLASSES_FILE_NAME
+    classes = (path.parent if path.suffix.lower() == ".json" else path) / CLASSES_FILE_NAME
     labels = read_label_list(classes) if classes.exists() else events.labels
     if unlisted := set(events.labels).difference(labels):
         raise InputError(f"`{classes}` exists and lacks {sorted(unlisted)[0]!r}; add it or choose another output")

@@ -17,9 +17,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from comedian.errors import InputError
+from comedian.errors import CONTROL, InputError
 from comedian.events.events import Event, EventSet, EventVideo, Problem, Reading, parse_event, refuse
-from comedian.events.frames import START_TIMECODE, frame_of, frame_of_timecode, position_ms_of_frame, timecode_of
+from comedian.events.frames import (
+    START_TIMECODE,
+    frame_of,
+    frame_of_timecode,
+    is_drop_frame,
+    position_ms_of_frame,
+    timecode_of,
+)
 from comedian.events.one_video import rate_of, read_one_video_files, write_one_video_files
 from comedian.files import atomic_write_text, read_text
 
@@ -106,8 +113,9 @@ def position_after_start(frame: int, timecode: str, start_timecode: str, fps: fl
 
 
 def write_edl(events: EventSet, path: str | Path, start_timecode: str = START_TIMECODE) -> None:
-    """Write an EDL of markers with non-drop-frame timecodes; several videos are written as a folder with one file
-    per video.
+    """Write an EDL of markers; several videos are written as a folder with one file per video.
+
+    Timecodes are drop-frame if `start_timecode` is, with a semicolon before its frames.
 
     Raises:
         InputError: a frame rate is unknown, there are several videos for one file, a text contains characters that an
@@ -116,18 +124,21 @@ def write_edl(events: EventSet, path: str | Path, start_timecode: str = START_TI
     for video in events.videos:
         rate_of(video)
         for event in video.events:
-            if found := next((text for text in (event.label, event.comment) if re.search(r"[|\n\r]", text)), None):
-                raise InputError(f"{found[:60]!r} has a `|` or several lines, which an EDL cannot store; change it")
+            texts = (event.label, event.comment)
+            if found := next((text for text in texts if "|" in text or CONTROL.search(text)), None):
+                raise InputError(
+                    f"{found[:60]!r} has a `|`, several lines or control characters, which an EDL cannot store; change it"
+                )
     write_one_video_files(events, path, SUFFIX, partial(_write_file, start_timecode=start_timecode))
 
 
 def _write_file(video: EventVideo, path: Path, name: str, start_timecode: str) -> None:
     fps = rate_of(video)
-    first = first_frame(start_timecode, fps)
-    lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
+    first, drops = first_frame(start_timecode, fps), is_drop_frame(start_timecode)
+    lines = [f"TITLE: {name}", f"FCM: {'DROP' if drops else 'NON-DROP'} FRAME", ""]
     for number, event in enumerate(video.events, 1):
         frame = first + frame_of(event.position_ms, fps)
-        times = f"{timecode_of(frame, fps)} {timecode_of(frame + 1, fps)}"
+        times = f"{timecode_of(frame, fps, drops)} {timecode_of(frame + 1, fps, drops)}"
         lines.append(f"{number:03d}  001      V     C        {times} {times}")
         lines += [f"{event.comment} |C:ResolveColorBlue |M:{event.label} |D:1", ""]
     atomic_write_text(path, "\n".join(lines) + "\n")

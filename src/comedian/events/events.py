@@ -124,17 +124,35 @@ def refuse(message: str) -> None:
 def event_set(
     videos: Iterable[EventVideo], labels: Sequence[str] = (), unread: Iterable[str] = (), source: str | Path = ""
 ) -> EventSet:
-    """Sort events by time, and complete the labels by those that occur and are not listed.
+    """Join the entries of each video, sort events by time, and complete the labels by those that are not listed.
 
     Raises:
-        InputError: a label is listed twice; `source` names the file.
+        InputError: a label is listed twice, or a video with two splits, rates or durations; `source` names the file.
     """
     check_label_list(labels, f"`{source}`")
+    joined: dict[tuple[str, int | None], EventVideo] = {}
+    for video in videos:
+        part = video.name, video.half
+        joined[part] = _join(joined[part], video, source) if part in joined else video
     by_time = tuple(
-        replace(video, events=tuple(sorted(video.events, key=lambda event: event.position_ms))) for video in videos
+        replace(video, events=tuple(sorted(video.events, key=lambda event: event.position_ms)))
+        for video in joined.values()
     )
     unlisted = {event.label for video in by_time for event in video.events}.difference(labels)
     return EventSet(by_time, (*labels, *sorted(unlisted)), frozenset(unread))
+
+
+def _join(first: EventVideo, second: EventVideo, source: str | Path) -> EventVideo:
+    """Return one video for two entries of it."""
+    told: dict[str, Any] = {}
+    for name in ("split", "fps", "duration_s"):
+        values = {value for video in (first, second) if (value := getattr(video, name)) is not None}
+        if len(values) > 1:
+            where = f"`{source}`: " if source else ""
+            found = " and ".join(sorted(map(str, values)))
+            raise InputError(f"{where}`{first.name}` is listed twice, with the `{name}` {found}; correct one of them")
+        told[name] = values.pop() if values else None
+    return replace(first, **told, events=first.events + second.events)
 
 
 def keep_labels(events: EventSet, labels: Sequence[str]) -> EventSet:
@@ -539,11 +557,22 @@ def find_video(folder: str | Path, name: str, half: int | None = None) -> Path |
         half: which part; None if there is only one.
 
     Raises:
-        InputError: `name` leads out of `folder`, or a part has several files that are ambiguous.
+        InputError: `name` leads out of `folder`, or could be one of several files.
     """
     path = existing(folder, name)
     if path.is_dir():
         parts = find_halves(path)
         return parts.get(half) if half else next(iter(parts.values())) if len(parts) == 1 else None
-    endings = ("", *sorted(VIDEO_SUFFIXES)) if half in (None, 1) else ()
-    return next((found for ending in endings if (found := existing(folder, name + ending)).is_file()), None)
+    if half not in (None, 1):
+        return None
+    if path.is_file() or not path.parent.is_dir():
+        return path if path.is_file() else None
+    # cameras write endings in capital letters
+    found = [
+        file
+        for file in sorted(path.parent.iterdir())
+        if comparable(file.stem) == comparable(path.name) and file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
+    ]
+    if len(found) > 1:
+        raise InputError(f"`{name}` may be `{found[0]}` or `{found[1]}`; write the name with its ending")
+    return found[0] if found else None

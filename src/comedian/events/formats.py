@@ -127,7 +127,9 @@ def detect_format(path: str | Path) -> str:
 
 
 def _format_of_folder(path: Path) -> str:
-    if any((path / f"{split}.json").is_file() for split in SPLIT_NAMES):
+    splits = (path / f"{split}.json" for split in SPLIT_NAMES)
+    # `comedian spot` may have written the events of a video `train.mp4`
+    if any(isinstance(read_json(file), list) for file in splits if file.is_file()):
         return "e2e-spot"
     if not find_matches(path):
         files = sorted(file for suffix in {*ONE_VIDEO.values()} for file in files_under(path, suffix))
@@ -146,7 +148,7 @@ def _read_csvs(path: str | Path, problem: Problem) -> EventSet:
         raise InputError(f"`{path}` has no file that ends in `.csv`; give another folder")
     found = [read_csv(file, problem, file.relative_to(path).with_suffix("").as_posix()) for file in files]
     unread = {name for events in found for name in events.unread}
-    return event_set([video for events in found for video in events.videos], unread=unread)
+    return event_set([video for events in found for video in events.videos], unread=unread, source=path)
 
 
 def _format_of_table(path: Path) -> str:
@@ -198,7 +200,7 @@ def read_events(
     Args:
         path: the file or folder.
         name: one of `READ_FORMATS`; None detects it from the content.
-        fps: frames per second if events are given in frames and the file has no rate.
+        fps: frames per second if events are given in frames; None takes the rate in the file.
         options: options for what the file does not contain.
         problem: called with a one-line description of each invalid entry, which is then skipped; raises by default.
 
@@ -315,13 +317,19 @@ def lost_fields(events: EventSet, name: str, path: str | Path | None = None) -> 
         used |= {key for key, is_told in told.items() if is_told}
     if list(events.labels) != sorted({event.label for video in events.videos for event in video.events}):
         used.add("labels")
-    path = None if path is None else Path(path)
-    suffix = path.suffix.lower() if path is not None else ""
-    is_one_file = suffix == ONE_VIDEO.get(name, ".json" if name == "e2e-spot" else None)
+    is_one_file = path is not None and name in {*ONE_VIDEO, "e2e-spot"} and is_file_of(name, path)
     lost = sorted(used - (HOLDS[name] - ({"split"} if name == "e2e-spot" and is_one_file else set())))
     if path is not None and name in _WITHOUT_NAME and is_one_file:
-        lost += _lost_names(events.videos, path)
+        lost += _lost_names(events.videos, Path(path))
     return sorted(events.unread) + lost + list(_lost_times(events, name))
+
+
+def is_file_of(name: str, path: str | Path) -> bool:
+    """Whether events in a format are written to one file of that name, rather than to a folder."""
+    if name in ("soccernet", "soccernet-ball"):
+        return False
+    suffix = ONE_VIDEO.get(name, ".json" if name == "e2e-spot" else None)
+    return suffix is None or Path(path).suffix.lower() == suffix
 
 
 def _lost_names(videos: Sequence[EventVideo], path: Path) -> list[str]:

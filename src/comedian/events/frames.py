@@ -10,6 +10,8 @@ START_TIMECODE = "00:00:00:00"
 _TIMECODE = re.compile(r"([0-9]{1,2})[:;]([0-5][0-9])[:;]([0-5][0-9])([:;.,])([0-9]{2,3})")
 # frame rates with drop-frame timecodes, which skip numbers to stay in sync with the clock
 _DROPPING_RATES = (30, 60)
+# they skip this share of a second's numbers each minute, but for every tenth
+_RATE_OVER_DROPPED = 15
 
 
 def frame_of(position_ms: int, fps: float) -> int:
@@ -59,20 +61,32 @@ def frame_of_timecode(text: str, fps: float, drops: bool = False) -> int:
         )
     minutes += 60 * hours
     number = rate * (60 * minutes + seconds) + frames
-    if not (drops or match[4] in ";,"):
+    if not (drops or is_drop_frame(text)):
         return number
     if rate not in _DROPPING_RATES:
         raise ValueError(f"{text!r} is a drop-frame timecode, which {fps:g} fps does not have; correct `--fps`")
-    dropped = rate // 15
+    dropped = rate // _RATE_OVER_DROPPED
     if seconds == 0 and frames < dropped and minutes % 10:
         raise ValueError(f"the timecode {text!r} does not exist; drop-frame timecodes skip its number")
     return number - dropped * (minutes - minutes // 10)
 
 
-def timecode_of(frame: int, fps: float) -> str:
-    """Return the non-drop-frame timecode `HH:MM:SS:FF` of a frame."""
-    seconds, frames = divmod(frame, _rate_of_timecode(fps))
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
+def is_drop_frame(timecode: str) -> bool:
+    """Whether a timecode is a drop-frame one, with a semicolon or comma before its frames."""
+    match = _TIMECODE.fullmatch(timecode.strip())
+    return match is not None and match[4] in ";,"
+
+
+def timecode_of(frame: int, fps: float, drops: bool = False) -> str:
+    """Return the timecode of a frame: `HH:MM:SS:FF`, or `HH:MM:SS;FF` if it is a drop-frame one."""
+    rate = _rate_of_timecode(fps)
+    if drops:
+        dropped = rate // _RATE_OVER_DROPPED
+        tens, rest = divmod(frame, 600 * rate - 9 * dropped)
+        frame += dropped * (9 * tens + max(rest - dropped, 0) // (60 * rate - dropped))
+    seconds, frames = divmod(frame, rate)
+    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"{clock}{';' if drops else ':'}{frames:02d}"
 
 
 def _rate_of_timecode(fps: float) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from comedian.errors import InputError
 from comedian.events.events import (
     Event,
     EventSet,
@@ -33,7 +32,7 @@ from comedian.events.events import (
     refuse,
 )
 from comedian.events.frames import frame_of, parse_frame, position_ms_of_frame
-from comedian.events.one_video import media_name, note_ends, position_in_clip
+from comedian.events.one_video import media_name, note_ends, position_in_clip, rate_of
 from comedian.events.soccernet_files import part_name, split_part_name, to_json
 from comedian.files import atomic_write_text, read_json
 
@@ -50,7 +49,7 @@ def read_label_studio(
 
     Args:
         path: the file.
-        fps: frame rate of tasks without one, in `data` or by the `framesCount` and `duration` of a region.
+        fps: frame rate; None takes that in `data`, or by the `framesCount` and `duration` of a region.
         lead_s: seconds from a range's start to its event.
         problem: called with a one-line description of each problem; raises by default.
 
@@ -69,7 +68,7 @@ def _task(item: dict[str, Any], place: str, reading: Reading, fps: float | None,
         raise ValueError("`data` is missing; export as JSON, not as JSON-MIN")
     name, half = _name_of(data)
     results, key = _results(item, reading)
-    rate = parse_size(data, "fps") or _rate_of(results) or fps
+    rate = fps or parse_size(data, "fps") or _rate_of(results)
     clips: list[tuple[int, int | None]] = []
 
     def region(found: dict[str, Any], place: str) -> Event | None:
@@ -181,12 +180,9 @@ def write_label_studio(events: EventSet, path: str | Path) -> None:
     """
     tasks = []
     for video in events.videos:
-        if video.fps is None:
-            raise InputError(
-                f"the frame rate of `{video.name}` is unknown; give the folder of the videos with `--videos`"
-            )
-        data = {"video": part_name(video), "fps": video.fps} | ({"split": video.split} if video.split else {})
-        results = [_result(event, number, video.fps) for number, event in enumerate(video.events, 1)]
+        fps = rate_of(video)
+        data = {"video": part_name(video), "fps": fps} | ({"split": video.split} if video.split else {})
+        results = [_result(event, number, fps) for number, event in enumerate(video.events, 1)]
         if any(event.score is not None for event in video.events):
             tasks.append({"data": data, "predictions": [{"model_version": "comedian", "result": results}]})
         else:

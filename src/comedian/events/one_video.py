@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from comedian.errors import InputError
@@ -69,9 +70,16 @@ def write_one_video_files(
     """
     path = Path(path)
     if path.suffix.lower() != suffix:
-        for video in events.videos:
-            file = inside(path, part_name(video) + suffix)
-            write(video, file, file.name.removesuffix(suffix))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a text that one file cannot store leaves none behind
+        with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as scratch:
+            for video in events.videos:
+                file = inside(scratch, part_name(video) + suffix)
+                write(video, file, file.name.removesuffix(suffix))
+            for video in events.videos:
+                file = inside(path, part_name(video) + suffix)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                inside(scratch, part_name(video) + suffix).replace(file)
     elif len(events.videos) == 1:
         write(events.videos[0], path, part_name(events.videos[0]))
     else:
@@ -98,7 +106,7 @@ def media_name(address: str) -> str:
     A relative path that stays in its folder is kept; for others, only the last component is kept.
     """
     path = address.strip().replace("\\", "/")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):  # not the letter of a drive
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|file:", path):  # other names may have colons
         path = unquote(urlsplit(path).path)
         path = path.removeprefix("/./") if path.startswith("/./") else PurePosixPath(path).name
     parts = PurePosixPath(path).parts

@@ -30,7 +30,7 @@ from comedian.events.formats import ReadOptions, read_events
 from comedian.events.soccernet_files import LABELS_FILE_NAME, by_match, label_file, match_of, to_json
 from comedian.files import atomic_path, atomic_write_text, existing
 from comedian.soccernet.annotations import Annotation
-from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves
+from comedian.soccernet.layout import LABEL_FILE_NAMES, VIDEO_SUFFIXES, find_halves, find_videos
 from comedian.soccernet.splits import SPLITS_FILE_NAME
 from comedian.video.decoding import VideoInfo, probe
 
@@ -323,9 +323,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _video_names(videos: Path, output: Path | None = None) -> set[str]:
     """Return all videos of the folder, without those of `output`, which may be inside it."""
-    found = (path for path in videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
     return {
         path.relative_to(videos).as_posix()
-        for path in found
+        for path in find_videos(videos)
         if output is None or not path.resolve().is_relative_to(output.resolve())
     }

@@ -16,7 +16,7 @@ from typing import Any
 from comedian.errors import InputError
 from comedian.events.edl import first_frame, position_after_start
 from comedian.events.events import Event, EventSet, EventVideo, Problem, Reading, parse_event, refuse
-from comedian.events.frames import START_TIMECODE, frame_of, frame_of_timecode, timecode_of
+from comedian.events.frames import START_TIMECODE, frame_of, frame_of_timecode, is_drop_frame, timecode_of
 from comedian.events.one_video import rate_of, read_one_video_files, write_one_video_files
 from comedian.events.tables import read_table
 from comedian.files import atomic_write_text
@@ -75,6 +75,8 @@ def _parse_file(
 def write_premiere(events: EventSet, path: str | Path, start_timecode: str = START_TIMECODE) -> None:
     """Write Premiere's CSV of markers; several videos are written as a folder with one file per video.
 
+    Timecodes are drop-frame if `start_timecode` is, with a semicolon before its frames.
+
     Raises:
         InputError: a frame rate is unknown, there are several videos for one file, or `start_timecode` is not a timecode.
     """
@@ -85,10 +87,10 @@ def write_premiere(events: EventSet, path: str | Path, start_timecode: str = STA
 
 def _write_file(video: EventVideo, path: Path, name: str, start_timecode: str) -> None:
     fps = rate_of(video)
-    first, text = first_frame(start_timecode, fps), io.StringIO()
+    first, drops, text = first_frame(start_timecode, fps), is_drop_frame(start_timecode), io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(_HEADER)
     for event in video.events:
-        timecode = timecode_of(first + frame_of(event.position_ms, fps), fps)
-        writer.writerow([event.label, event.comment, timecode, timecode, timecode_of(0, fps), "Comment"])
+        timecode = timecode_of(first + frame_of(event.position_ms, fps), fps, drops)
+        writer.writerow([event.label, event.comment, timecode, timecode, timecode_of(0, fps, drops), "Comment"])
     atomic_write_text(path, text.getvalue())

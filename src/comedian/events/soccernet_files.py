@@ -93,7 +93,7 @@ def read_soccernet(path: str | Path, file_name: str | None = None, problem: Prob
         for half in sorted({annotation.half for annotation in annotations} | set(halves)) or [1]:
             videos.append(EventVideo(video_id, half, splits.get(video_id), events=events_of_half(annotations, half)))
     labels = path / LABELS_FILE_NAME
-    return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, labels)
+    return event_set(videos, read_label_list(labels) if labels.is_file() else (), reading.unread, path)
 
 
 def _read_predictions(path: Path, reading: Reading) -> EventSet:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from comedian.errors import InputError
+from comedian.errors import InputError, suggest
 from comedian.features.bank import FeatureHeader, FeatureJob, FillReport, fill_bank
 from comedian.soccernet.layout import PUBLISHED, find_halves, find_matches
 from comedian.video.decoding import probe
@@ -40,20 +40,33 @@ def import_features(
         InputError: there are no such files, one cannot be read or contains NaN or infinite values, or the bank
             contains features of another kind.
     """
-    published = PUBLISHED[kind]
     root = Path(root)
     jobs = []
     for video_id in find_matches(root) if video_ids is None else video_ids:
-        found = {int(path.name.split("_")[0]): path for path in (root / video_id).glob(f"[1-9]*_{published.suffix}")}
+        found = find_published(root / video_id, kind)
         if not found:
-            logger.warning("`%s` has no *_%s: skipped", root / video_id, published.suffix)
+            logger.warning("`%s` has no *_%s: skipped", root / video_id, PUBLISHED[kind].suffix)
         videos = find_halves(root / video_id) if found else {}
-        for half, path in sorted(found.items()):
+        for half, path in found.items():
             header = _header(path, kind, videos.get(half))
             jobs.append(FeatureJob(video_id, half, header, partial(_read_checked, path)))
     if not jobs:
-        raise InputError(f"no match under `{root}` has a file such as `1_{published.suffix}`; download them first")
+        raise InputError(
+            f"no match under `{root}` has a file such as `1_{PUBLISHED[kind].suffix}`; download them first"
+        )
     return fill_bank(bank, jobs, dtype, progress=progress)
+
+
+def find_published(match_dir: Path, kind: str) -> dict[int, Path]:
+    """Return half -> file of published features in a match folder.
+
+    Raises:
+        InputError: unknown kind.
+    """
+    if kind not in PUBLISHED:
+        raise InputError(f"unknown published features `{kind}`; {suggest(kind, PUBLISHED)}")
+    paths = match_dir.glob(f"[1-9]*_{PUBLISHED[kind].suffix}")
+    return dict(sorted((int(path.name.split("_")[0]), path) for path in paths))
 
 
 def _header(path: Path, kind: str, video: Path | None) -> FeatureHeader:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -208,9 +209,19 @@ def _portable_recipe(path: Path) -> str:
         checkpoint = recipe["model"].get("checkpoint")
         if checkpoint is not None and (Path(checkpoint).exists() or checkpoint.count("/") != 1):
             recipe["model"]["checkpoint"] = None
+        recipe = _without_folders(recipe)
     except (AttributeError, KeyError, TypeError):
         raise InputError(f"`{path}` is not a recipe of comedian; remove it") from None
     return yaml.safe_dump(recipe, sort_keys=False)
+
+
+def _without_folders(value: Any) -> Any:
+    """Shorten absolute paths, such as of `model.config`, to their last names."""
+    if isinstance(value, Mapping):
+        return {name: _without_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _is_replaced(name: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 from comedian.errors import InputError
@@ -22,10 +23,15 @@ def describe(name: str, model: PreTrainedModel, preprocessing: str) -> str:
     location."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_HASHED}
     digest = hashlib.sha256((json.dumps(config, sort_keys=True, default=str) + preprocessing).encode())
-    for key, tensor in sorted(model.state_dict().items()):
+    hash_tensors(digest, model)
+    return name_with_hash(name, digest.hexdigest())
+
+
+def hash_tensors(digest: "hashlib._Hash", module: nn.Module) -> None:
+    """Add a module's weights and buffers, with their names, to a hash."""
+    for key, tensor in sorted(module.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return name_with_hash(name, digest.hexdigest())
 
 
 def name_with_hash(name: str, digest: str) -> str:

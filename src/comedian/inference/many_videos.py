@@ -15,12 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from comedian.errors import InputError, printable
-from comedian.files import atomic_write_text, read_json, walk
+from comedian.files import atomic_write_text, inside, read_json
 from comedian.inference.score_files import check_owners, score_matches
 from comedian.inference.spotter import ActionSpotter, spots_of_match
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.soccernet.annotations import write_results
-from comedian.soccernet.layout import VIDEO_SUFFIXES
 from comedian.video.decoding import probe
 from comedian.video.frame_store import source_of
 
@@ -69,16 +68,6 @@ class Spotted:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """Return the videos of a folder, at any depth, by their endings; hidden folders are passed over."""
-    return sorted(
-        directory / name
-        for directory, names in walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-    )
-
-
 def name_videos(paths: Sequence[Path], folder: Path | None = None) -> dict[str, Path]:
     """Return name -> video; the names are relative to the folder that holds all of them, as `--videos FOLDER` takes them.
 
@@ -101,12 +90,20 @@ def name_videos(paths: Sequence[Path], folder: Path | None = None) -> dict[str, 
 
 
 def event_files(names: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Return name of a video -> its file: `friday.json`, or `friday.mp4.json` where there is a `friday.mov` too."""
-    stems = Counter(str(PurePosixPath(name).with_suffix("")).casefold() for name in names)
+    """Return name of a video -> its file: `friday.json`, or `friday.mp4.json` where `friday.json` has another meaning.
+
+    Raises:
+        InputError: a video without an ending has the name of the record.
+    """
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    taken = Counter(text.casefold() for text in (*stems.values(), *names, PurePosixPath(RECORD_FILE_NAME).stem))
     files = {}
-    for name in names:
-        stem = str(PurePosixPath(name).with_suffix(""))
-        files[name] = folder / f"{stem if stems[stem.casefold()] == 1 else name}.json"
+    for name, stem in stems.items():
+        # a name without an ending is its own stem
+        is_own = taken[stem.casefold()] == 1 + (stem == name)
+        files[name] = folder / f"{stem if is_own else name}.json"
+        if files[name] == folder / RECORD_FILE_NAME:
+            raise InputError(f"`{name}`: its events would replace the record `{files[name]}`; rename the video")
     return files
 
 
@@ -178,6 +175,7 @@ def spot_videos(
                 continue
             events = spots_of_match(scores[name], config, keep_all=run.keep_all, threshold=run.threshold)
             file = spotted.files[name]
+            _remove_events(run.folder, record["videos"].get(name, {}))
             write_results(file, name, events)
             record["videos"][name] = {
                 "video": source_of(run.videos[name]),
@@ -189,6 +187,12 @@ def spot_videos(
             bar.update(round(durations_s[name]))
             tqdm.write(f"{file}: {len(events)} events in {printable(name)}")
     return spotted
+
+
+def _remove_events(folder: Path, recorded: Mapping[str, Any]) -> None:
+    """Delete the file of a video's earlier events, which may have another name than now."""
+    if recorded.get("events"):
+        inside(folder, recorded["events"]).unlink(missing_ok=True)
 
 
 def _name_in(folder: Path, file: Path) -> str:
@@ -225,6 +229,8 @@ def _read_record(folder: Path, settings: Mapping[str, Any], restart: bool) -> di
     if not changed:
         return record
     if restart:
+        for recorded in record["videos"].values():
+            _remove_events(folder, recorded)
         return empty
     raise InputError(
         f"`{folder}` holds events of other settings ({', '.join(changed)}); give another `--output`, or spot all videos "

@@ -15,11 +15,14 @@ from comedian.report.page import render_page
 from comedian.report.spots import relative_url
 from comedian.video.clips import write_copy
 from comedian.video.decoding import open_video, probe, timing_of, video_stream
+from comedian.video.frame_store import source_of
 
 # containers and codecs that every current browser plays; Chromium plays H.264 in Matroska too
 PLAYED_FORMATS = ("mov,mp4", "matroska,webm")
 PLAYED_CODECS = ("h264", "vp8", "vp9", "av1")
 PLAYED_PIXELS = ("yuv420p", "yuvj420p")
+# of a video's name in that of its copy
+MAX_STEM_LETTERS = 50
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def write_label_page(
     """Write one self-contained page on which the events of videos are added, corrected and exported.
 
     Videos are not part of the page but named by their path from it. A video that browsers do not play gets a small copy in
-    the folder `<page>_videos` beside the page; a copy that is there already and newer than its video is kept.
+    the folder `<page>_videos` beside the page, named after its content; a copy that is there already is kept.
 
     Args:
         path: the page, written atomically.
@@ -81,20 +84,19 @@ def write_label_page(
     for name, video in videos.items():
         info, shown = probe(video), video
         if not is_playable(video):
-            shown = path.with_name(f"{path.stem}_videos") / f"{len(described) + 1}_{video.stem}.mp4"
-            if not shown.is_file() or shown.stat().st_mtime_ns < video.stat().st_mtime_ns:
+            content = source_of(video)["blocks_sha256"]
+            shown = path.with_name(f"{path.stem}_videos") / f"{video.stem[:MAX_STEM_LETTERS]}_{content[:12]}.mp4"
+            if not shown.is_file():
                 shown.parent.mkdir(parents=True, exist_ok=True)
                 write_copy(shown, video, progress(name, info.duration_s))
                 copies.append(shown)
-        timing = timing_of(shown)
         described.append(
             {
                 "name": name,
                 "src": relative_url(shown, path),
                 "duration_s": info.duration_s,
                 "fps": info.fps,
-                # a player's clock begins with the first stream, which may be the sound
-                "begin_s": round(max(timing.first_s - timing.player_s, 0.0), 6),
+                "begin_s": timing_of(shown).player_offset_s,
             }
         )
     content = {
@@ -104,7 +106,8 @@ def write_label_page(
         "moments": [asdict(moment) for moment in moments],
     }
     # work that is kept in the browser belongs to these videos and these first events
-    content["id"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    sources = [source_of(video) for video in videos.values()]
+    content["id"] = hashlib.sha256(json.dumps([content, sources], sort_keys=True).encode()).hexdigest()[:16]
     name = next(iter(videos)) if len(videos) == 1 else f"{len(videos)} videos"
     subtitle = f"{len(events)} events to begin with" if events else "no events yet"
     atomic_write_text(path, render_page("label.html", title=f"Label {name}", subtitle=subtitle, data=content))

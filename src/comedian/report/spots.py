@@ -148,13 +148,12 @@ def _fps(video: Path) -> float:
 
 
 def _offset_s(video: Path) -> float:
-    """When players show the first frame: their clock begins with the first stream, which may be the sound."""
+    """When players show the first frame."""
     try:
-        timing = timing_of(video)
+        return timing_of(video).player_offset_s
     except InputError as error:
         logger.warning("the times of the player are those of the page: %s", error)
         return 0.0
-    return round(max(timing.first_s - timing.player_s, 0.0), 6)
 
 
 def relative_url(video: Path, page: Path) -> str:

@@ -212,7 +212,9 @@ def _text(item: Mapping[str, Any], key: str) -> str:
 
 
 def _label(item: dict[str, Any]) -> str:
-    if CONTROL.search(label := _text(item, "label")):
+    if not (label := _text(item, "label")).strip():
+        raise ValueError("`label` is empty; write what happened")
+    if CONTROL.search(label):
         raise ValueError(f"`label` is {label!r}; a label is one line without control characters")
     return label
 

@@ -55,6 +55,16 @@ def find_matches(root: str | Path) -> list[str]:
     return matches
 
 
+def find_videos(folder: Path) -> list[Path]:
+    """Return the videos of a folder, at any depth, by their endings; hidden files and folders are passed over."""
+    return sorted(
+        directory / name
+        for directory, names in walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    )
+
+
 def find_label_file(match_dir: str | Path, name: str | None = None) -> Path | None:
     """Return a match's label file, or None for a match without labels.
 

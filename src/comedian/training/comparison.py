@@ -11,10 +11,13 @@ from comedian.files import read_json
 from comedian.hub.model_card import SCORES_SUFFIX
 from comedian.hub.model_record import read_record
 from comedian.training.recipe import read_sections
+from comedian.training.run_facts import RUN_FILE_NAME, hash_of, read_facts
 
 SEED = "training.seed"
 # paths, which may differ between runs of one kind
 PLACES = ("training.output_dir", "data.root", "data.frames", "data.features")
+# facts of run.json on the data, which are independent of paths
+DATA_FACTS = ("train", "validation", "videos", "annotations", "labels", "frames")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class ComparedRun:
 
     Attributes:
         folder: of the run.
-        settings: dotted name -> value, of its recipe.
+        settings: dotted name -> value, of its recipe; `data` is a hash of what it was trained on, where its `run.json` is
+            there.
         scores: `split metric`, such as `validation tight`, -> average-mAP in percent.
         minutes: of training, all stages that led to the weights.
     """
@@ -54,14 +58,18 @@ def read_run(folder: str | Path) -> ComparedRun:
     }
     record = read_record(folder)
     minutes = sum(stage.train_time_s for stage in record.stages) / 60 if record else 0.0
-    return ComparedRun(folder, dict(_flat(read_sections(folder / "recipe.yaml"))), scores, minutes)
+    sections = read_sections(folder / "recipe.yaml")
+    if (folder / RUN_FILE_NAME).is_file():
+        facts = read_facts(folder)
+        sections["data"] = hash_of({name: facts.get(name) for name in DATA_FACTS})[:8]
+    return ComparedRun(folder, dict(_flat(sections)), scores, minutes)
 
 
 def compare_runs(runs: Sequence[ComparedRun]) -> str:
-    """Return a Markdown table: one row for each set of runs that differ in nothing but their seed.
+    """Return a Markdown table: one row for each set of runs that differ in nothing but their seed and where files are.
 
-    Columns are the settings in which the rows differ, the scores that any run has, as mean ± standard deviation over
-    seeds, and the minutes of training.
+    Columns are the settings in which the rows differ, `data` where they were trained on other data, the scores that any run
+    has, as mean ± standard deviation over seeds, and the minutes of training.
     """
     names = sorted({name for run in runs for name in run.settings if name not in (SEED, *PLACES)})
     groups: dict[tuple[str, ...], list[ComparedRun]] = {}

@@ -1,10 +1,7 @@
 """Stage 2 from a recipe: windows with a teacher's features, the backbone that stage 3 starts from."""
 
-from pathlib import Path
-
 from comedian.errors import InputError
 from comedian.features.bank import FeatureBank
-from comedian.files import read_json
 from comedian.models import ComedianForFeatureDistillation
 from comedian.samples.datasets import DistillationDataset, WindowShape
 from comedian.training.base_trainer import build_processor
@@ -12,7 +9,7 @@ from comedian.training.distillation_config import DistillationConfig
 from comedian.training.distillation_trainer import DistillationTrainer
 from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, load_halves, read_settings, save_backbone, train
+from comedian.training.stage import build_model, load_halves, read_log_history, read_settings, save_backbone, train
 
 
 def distill(
@@ -57,6 +54,6 @@ def distill(
         processing_class=build_processor(config),
     )
     if not train(trainer, recipe, resume):
-        return read_json(Path(args.output_dir) / "trainer_state.json")["log_history"]
+        return read_log_history(args.output_dir)
     save_backbone(trainer, recipe, parts=["spatial_encoder", "temporal_encoder"])
     return trainer.state.log_history

@@ -24,7 +24,15 @@ from comedian.soccernet.prepare import prepare
 from comedian.soccernet.splits import SPLITS_FILE_NAME, matches_of_splits
 from comedian.training.finetune import finetune
 from comedian.training.recipe import ModelSection, Recipe, make_recipe, parse_overrides, start_of
-from comedian.training.run_facts import RunChanged, content_of, find_changes, hash_of, hash_start, write_facts
+from comedian.training.run_facts import (
+    RUN_FILE_NAME,
+    RunChanged,
+    content_of,
+    find_changes,
+    hash_of,
+    hash_start,
+    write_facts,
+)
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.stage import effective_config, load_config, load_halves, make_settings, read_labels
 from comedian.training.train_all import on_main_process
@@ -123,7 +131,8 @@ def _prepare(run: VideoRun, config: ComedianConfig, resume: bool, tell: Callable
     height, width = config.image_size
     settings = StoreSettings(config.fps, height, width, quality=24)
     facts = _facts(run, settings, config.sound)
-    found = find_changes(run.output, facts)
+    # written once the data set is imported
+    found = find_changes(run.output, facts, [RUN_FILE_NAME])
     if found and resume:
         more = f"to go on with added labels, give a new `--output` and `--continue-from {run.output}`"
         raise RunChanged(run.output, found, f"{more}; or train anew in this one with `--restart`")

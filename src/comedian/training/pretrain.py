@@ -1,8 +1,5 @@
 """Stage 1 from a recipe: clips, contrastive model, the spatial encoder that stages 2 and 3 start from."""
 
-from pathlib import Path
-
-from comedian.files import read_json
 from comedian.models import ComedianForContrastivePretraining
 from comedian.samples.datasets import ClipDataset
 from comedian.training.base_trainer import build_processor
@@ -10,7 +7,15 @@ from comedian.training.contrastive_config import ContrastiveConfig
 from comedian.training.contrastive_trainer import ContrastiveTrainer
 from comedian.training.extension import chosen_class
 from comedian.training.recipe import Recipe
-from comedian.training.stage import build_model, load_halves, read_settings, refuse_features, save_backbone, train
+from comedian.training.stage import (
+    build_model,
+    load_halves,
+    read_log_history,
+    read_settings,
+    refuse_features,
+    save_backbone,
+    train,
+)
 
 
 def pretrain(
@@ -54,6 +59,6 @@ def pretrain(
         processing_class=build_processor(model.config),
     )
     if not train(trainer, recipe, resume):
-        return read_json(Path(args.output_dir) / "trainer_state.json")["log_history"]
+        return read_log_history(args.output_dir)
     save_backbone(trainer, recipe, parts=["spatial_encoder"])
     return trainer.state.log_history

@@ -125,8 +125,9 @@ class Recipe:
     classes: ClassesSection = ClassesSection()
 
     def save(self, path: Path) -> None:
-        """Write the effective recipe beside the model it made."""
-        sections = {"model": _plain(self.model), "data": _plain(self.data), "training": dict(self.training)}
+        """Write the effective recipe beside the model it made, without the token of the Hub."""
+        training = {name: value for name, value in self.training.items() if name != "hub_token"}
+        sections = {"model": _plain(self.model), "data": _plain(self.data), "training": training}
         if self.classes != ClassesSection():
             sections["classes"] = _plain(self.classes)
         atomic_write_text(path, yaml.safe_dump(sections, sort_keys=False))

@@ -14,12 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from comedian.errors import InputError
 from comedian.files import atomic_write_text, read_json
 from comedian.hub.model_record import hash_weights
+from comedian.inference.loading import hash_tensors
 from comedian.inference.model_names import demo_or_name
+from comedian.models import ComedianConfig
 from comedian.models.settings_comedian import CHOSEN_ON_VALIDATION
 from comedian.samples.datasets import HalfDataset
 from comedian.training.base_trainer import StageTrainer
@@ -49,7 +52,10 @@ SAVING = ("save_strategy", "save_steps")
 FREE_FIELDS = {"_name_or_path", "transformers_version", "dtype", "architectures", "id2label", "label2id"}
 FREE_FIELDS |= set(CHOSEN_ON_VALIDATION)
 # facts that are hashes, one per match or half: differences list only the names
-HASHED = ("annotations", "videos", "events", "sound", "features of halves")
+HASHED = ("annotations", "videos", "events", "sound", "features of halves", "published files")
+# complete dumps of settings, to which versions of the package and of transformers add fields: only the fields that both
+# sides have are compared. All other facts are compared whole.
+DUMPS = {"training", "model", *(f"model.{name}" for name in ComedianConfig.sub_configs)}
 # limits of one message: number of differences, length of a value
 MAX_NAMED, MAX_VALUE = 8, 80
 # what a stage writes into its folder, without the code, which has no state
@@ -97,18 +103,17 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
             name: value for name, value in settings.items() if name in kept or not name.startswith(FREE_SETTINGS)
         },
         "batch": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "windows of an epoch": windows_of_epoch(trainer),
         "model": {name: value for name, value in config.to_dict().items() if name not in FREE_FIELDS},
         "start weights": recipe.model.checkpoint and hash_start(recipe.model.checkpoint)[:16],
+        "image model weights": hash_image_model(trainer.model) if starts_from_image_model(recipe) else None,
         "frames": asdict(FrameStore(folder_of(recipe.data, "frames")).settings),
+        "classes": {
+            "model": source_of_class(type(trainer.model)),
+            "trainer": source_of_class(type(trainer)),
+            "dataset": source_of_class(type(trainer.train_dataset)),
+        },
     }
-    parts = {"model": trainer.model, "trainer": trainer, "dataset": trainer.train_dataset}
-    # custom classes only: the package's version identifies its own, and PEFT's wrappers are not trained
-    own = {
-        kind: type(part)
-        for kind, part in parts.items()
-        if not type(part).__module__.startswith(("comedian.", "peft."))
-    }
-    facts |= {"classes": {kind: source_of_class(found) for kind, found in own.items()}} if own else {}
     splits = trainer.recorded_halves()
     facts |= {split: list(dict.fromkeys(row["video_id"] for row in halves.rows)) for split, halves in splits.items()}
     facts["videos"] = _of_rows(splits, lambda row: content_of(Path(row["video_path"])))
@@ -132,8 +137,41 @@ def facts_of_stage(trainer: StageTrainer, recipe: Recipe) -> dict[str, Any]:
     return facts
 
 
-def source_of_class(found: type) -> str:
-    """Return what distinguishes a class from others: its name and a hash of the file that defines it."""
+def windows_of_epoch(trainer: StageTrainer) -> int:
+    """Return the number of windows, or clips, that an epoch trains on.
+
+    Together with the total batch, it determines the optimizer steps: the windows that `dataloader_drop_last` omits depend
+    on how the batch is divided into accumulated ones.
+    """
+    args, windows = trainer.args, len(trainer.train_dataset)
+    return windows - windows % (args.train_batch_size * args.world_size) if args.dataloader_drop_last else windows
+
+
+def starts_from_image_model(recipe: Recipe) -> bool:
+    """Return whether training starts from the weights of an image model.
+
+    Computed from the recipe: the configuration of the model sets the field to `False` once the weights are loaded.
+    """
+    if recipe.model.config is None:
+        return False
+    asked = read_json(recipe.folder / recipe.model.config) | recipe.model.overrides
+    return bool(asked.get("use_pretrained_backbone"))
+
+
+def hash_image_model(model: PreTrainedModel) -> str:
+    """Hash the image model that is the spatial encoder, before it is trained."""
+    digest = hashlib.sha256()
+    hash_tensors(digest, model.comedian.spatial_encoder.backbone)
+    return digest.hexdigest()[:16]
+
+
+def source_of_class(found: type) -> str | None:
+    """Return what distinguishes a custom class from others: its name and a hash of the file that defines it.
+
+    The version of the package identifies its own classes, and PEFT's wrappers are not trained: `None`.
+    """
+    if found.__module__.startswith(("comedian.", "peft.")):
+        return None
     path = inspect.getsourcefile(found)
     source = b"" if path is None or not Path(path).is_file() else Path(path).read_bytes()
     return f"{found.__module__}.{found.__name__} ({hashlib.sha256(source).hexdigest()[:12]})"
@@ -185,26 +223,50 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _differences_of_value(name: str, old: Any, new: Any) -> list[str]:
-    """List the fields that differ; a field that only one side has is not a difference."""
+    """List the fields that differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        shared = [key for key in old if key in new]
-        return [line for key in shared for line in _differences_of_value(f"{name}.{key}", old[key], new[key])]
+        keys = [key for key in old if key in new] if name in DUMPS else dict.fromkeys([*old, *new])
+        return [line for key in keys for line in _differences_of_value(f"{name}.{key}", old.get(key), new.get(key))]
     return [] if old == new else [f"{name} {_short(old)} -> {_short(new)}"]
 
 
-def find_changes(folder: Path, facts: Mapping[str, Any]) -> str | None:
+def find_changes(folder: Path, facts: Mapping[str, Any], patterns: Sequence[str]) -> str | None:
     """Compare the run in a folder with these facts.
 
+    Args:
+        folder: folder of the run.
+        facts: what the run would be made from now.
+        patterns: what a run writes. Until some of it is there, such as when a run ended before its first checkpoint, it may
+            be rerun with other inputs.
+
     Returns:
-        The differences in one line, empty if there are none; `None` if the folder contains no run.
+        The differences in one line, empty if there are none; `None` if no run has written anything.
+
+    Raises:
+        InputError: the folder contains such files of something else.
+    """
+    written = find_written(folder, patterns)
+    if written is None:
+        return None
+    if not (folder / RUN_FILE_NAME).is_file():
+        raise InputError(
+            f"`{folder}` holds `{written.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another output "
+            "folder, or delete this one"
+        )
+    return _some(differences(read_facts(folder), json.loads(_dump(facts))))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read the facts of a run from its folder.
+
+    Raises:
+        InputError: the file cannot be read or does not hold facts.
     """
     path = folder / RUN_FILE_NAME
-    if not path.is_file():
-        return None
-    before = read_json(path)
-    if not isinstance(before, dict):
+    facts = read_json(path)
+    if not isinstance(facts, dict):
         raise InputError(f"`{path}` is not the record of a run; give another folder")
-    return _some(differences(before, json.loads(_dump(facts))))
+    return facts
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.trainer_callback import TrainerState
 
 from comedian.errors import InputError, suggest
-from comedian.files import atomic_path
+from comedian.files import atomic_path, read_json
 from comedian.hub.model_record import RECORD_FILE_NAME, hash_weights, read_record
 from comedian.inference.loading import LOADING_ERRORS
 from comedian.inference.model_names import find_model
@@ -239,7 +239,7 @@ def effective_config(stored: ComedianConfig, section: ModelSection, **fields_of_
     try:
         return ComedianConfig.from_dict(stored.to_dict(), **(fields_of_data | dict(section.overrides)))
     except StrictDataclassError as error:
-        raise InputError(f"the recipe's section `model`: {' '.join(str(error).split())}") from None
+        raise _section_error(error) from None
 
 
 def load_config(checkpoint: str) -> PreTrainedConfig:
@@ -267,6 +267,23 @@ def refuse_features(data: DataSection) -> None:
         raise InputError(f"`data.features` is `{data.features}`, which stage 2 alone uses; remove it")
 
 
+def read_matches(data: DataSection) -> SoccerNet:
+    """Read which matches a data set has, in which splits, with which events.
+
+    Raises:
+        InputError: the folder is missing, or a label file or a video cannot be read.
+    """
+    builder = SoccerNet(data_dir=folder_of(data, "root"), labels=list(read_labels(data)), splits=data.splits)
+    builder.download_and_prepare()
+    return builder
+
+
+def is_annotated(data: DataSection, split: str) -> bool:
+    """Return whether a data set has the split and a label file for at least one half of it."""
+    builder = read_matches(data)
+    return split in builder.info.splits and any(builder.as_dataset(split=split)["annotated"])
+
+
 def load_halves(
     data: DataSection, config: ComedianConfig, splits: Sequence[str], annotated: bool = True
 ) -> list[HalfDataset]:
@@ -278,9 +295,7 @@ def load_halves(
     """
     root, frames = folder_of(data, "root"), folder_of(data, "frames")
     store, labels = FrameStore(frames), read_labels(data)
-    builder = SoccerNet(data_dir=root, labels=list(labels), splits=data.splits)
-    builder.download_and_prepare()
-    halves = []
+    builder, halves = read_matches(data), []
     for split in splits:
         if split not in builder.info.splits:
             raise InputError(f"`{data.root}` has no split `{split}`; it has {', '.join(builder.info.splits)}")
@@ -387,19 +402,11 @@ def begin_run(trainer: StageTrainer, recipe: Recipe, resume: bool) -> bool:
     if start is not None and Path(start).is_dir() and Path(start).resolve().is_relative_to(output.resolve()):
         raise InputError(f"`model.checkpoint` `{start}` lies in `training.output_dir`; give another output folder")
     facts = facts_of_stage(trainer, recipe)
-    written = find_written(output, STAGE_FILES)
-    foreign = None if (output / RUN_FILE_NAME).is_file() else written
-    # a run that ended before its first checkpoint, such as out of memory, may be rerun with other settings
-    found = None if written is None else find_changes(output, facts)
+    found = find_changes(output, facts, STAGE_FILES)
     finished = resume and found == "" and (output / "recipe.yaml").is_file()
     record = read_record(output) if finished else None
     # no process may write before all have read
     PartialState().wait_for_everyone()
-    if foreign is not None:
-        raise InputError(
-            f"`{output}` holds `{foreign.name}` without the {RUN_FILE_NAME} of the run that wrote it; give another "
-            "`training.output_dir`, or delete the folder"
-        )
     if found and resume:
         raise RunChanged(
             output, found, "give another `training.output_dir`, or train again in this one with `--restart`"
@@ -444,6 +451,11 @@ def _is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError, TypeError):
         return False
     return True
+
+
+def read_log_history(output: str | Path) -> list[dict]:
+    """Return what a finished run logged."""
+    return read_json(Path(output) / "trainer_state.json")["log_history"]
 
 
 def save_backbone(trainer: StageTrainer, recipe: Recipe, parts: Sequence[str]) -> None:

@@ -12,10 +12,10 @@ from accelerate import PartialState
 from comedian.errors import InputError, suggest
 from comedian.evaluation.spotting_evaluator import average_map_of, score_halves_together, spots_of_halves
 from comedian.features.extraction import extract_features, load_extractor
-from comedian.features.published import import_features
+from comedian.features.published import find_published, import_features
 from comedian.features.reduction import reduce_features
 from comedian.files import atomic_write_text, read_json
-from comedian.hub.model_record import hash_weights
+from comedian.hub.model_card import SCORES_SUFFIX
 from comedian.inference.torch_model import TorchModel, load_model
 from comedian.soccernet.layout import find_halves
 from comedian.soccernet.prepare import prepare
@@ -39,17 +39,15 @@ from comedian.training.recipe import (
 )
 from comedian.training.recipe_names import find_recipe
 from comedian.training.run_facts import (
-    RUN_FILE_NAME,
     RunChanged,
     content_of,
     delete_owned,
     find_changes,
-    find_written,
     write_facts,
 )
 from comedian.training.spotting_config import SpottingConfig
 from comedian.training.spotting_trainer import write_scores
-from comedian.training.stage import load_halves, make_settings
+from comedian.training.stage import is_annotated, load_halves, make_settings
 from comedian.video.frame_store import StoreSettings
 
 # what a recipe folder may hold, in the order of training; each stage starts from the model of the one before
@@ -68,6 +66,8 @@ PURPOSES = {
 }
 TEACHER = "teacher"
 SETTINGS: dict[str, type[StageConfig]] = {"pretrain": ContrastiveConfig, "distill": DistillationConfig}
+# of a feature bank, and of the reduction beside it
+FEATURE_FILES = ["**/*.safetensors"]
 RESTART = (
     "repeat the command with `--restart` to make it anew, with all that follows from it, or give another `--output`"
 )
@@ -120,7 +120,7 @@ class Run:
     Attributes:
         folder: the recipe folder, or the name of a shipped one, such as `gfspot-viswin-nano`.
         output: output folder.
-        data: root, frames, labels and splits for every stage.
+        data: root, frames, labels and splits for every stage; a field with its default leaves the recipes' own.
         overrides: stage -> dotted name of a field -> value, from `overrides_of_stages`.
         restart: train the stages again whose settings, data or start have changed since they began.
     """
@@ -258,51 +258,50 @@ def bank_of(run: Run, source: FeatureSource | None) -> Path:
 
 def make_features(run: Run, source: FeatureSource) -> None:
     """Make the feature bank of the training split, and reduce it; all processes share the halves."""
-    root, model = folder_of(run.data, "root"), source.model
+    data, model = _load_recipe(run, "distill", None).data, source.model
+    root = folder_of(data, "root")
     if source.teacher is not None:
         model = str(run.output / TEACHER)
         start = None if source.teacher_start is None else run.output / source.teacher_start
         PartialState().print(f"-- the teacher of `distill`, a model of short windows -> {model}")
         run_stage(run, TEACHER, finetune, start, source.teacher)
-    bank, reduced = run.output / "features", run.output / "features_reduced"
-    video_ids = matches_of_splits(Path(root), ["train"], run.data.splits)
+    bank = run.output / "features"
+    video_ids = matches_of_splits(Path(root), ["train"], data.splits)
 
     PartialState().print(f"-- features for `distill` -> {bank}")
-
-    def begin() -> None:
-        facts = {
-            "source": asdict(source),
-            "teacher": source.teacher and hash_weights(run.output / TEACHER),
-            "train": video_ids,
-        }
-        facts["videos"] = {
-            f"{video_id}/{half}": content_of(video)
-            for video_id in video_ids
-            for half, video in find_halves(Path(root) / video_id).items()
-        }
-        _begin_features(run, bank, facts)
-
-    on_main_process(begin)
+    facts: dict[str, Any] = {"source": asdict(source), "train": video_ids}
+    facts["videos"] = _contents(root, video_ids, find_halves)
     if source.published is not None:
+        facts["published files"] = _contents(root, video_ids, partial(find_published, kind=source.published))
+        on_main_process(partial(_begin_features, run, bank, facts))
         import_features(root, bank, source.published, video_ids=video_ids)
     else:
         extractor = load_extractor(str(model), clip_s=source.clip_s, fps=source.fps, hop_s=source.hop_s)
+        on_main_process(partial(_begin_features, run, bank, facts | {"extractor": extractor.source}))
         extract_features(root, bank, extractor, video_ids=video_ids)
     if source.dim is not None:
-        reduce_features(bank, reduced, source.dim, video_ids)
+        reduce_features(bank, run.output / "features_reduced", source.dim, video_ids)
     PartialState().wait_for_everyone()
+
+
+def _contents(root: str, video_ids: Sequence[str], find: Callable[[Path], Mapping[int, Path]]) -> dict[str, Any]:
+    """Return what identifies the content of one file a half."""
+    return {
+        f"{video_id}/{half}": content_of(path)
+        for video_id in video_ids
+        for half, path in find(Path(root) / video_id).items()
+    }
 
 
 def _begin_features(run: Run, bank: Path, facts: Mapping[str, Any]) -> None:
     """Record what a bank is made from, or compare it with what it was begun with."""
-    found, patterns = find_changes(bank, facts), ["**/*.safetensors"]
-    if find_written(bank, patterns) and not (bank / RUN_FILE_NAME).is_file():
-        raise InputError(f"`{bank}` holds features, and no {RUN_FILE_NAME} that says of what; delete it")
+    found = find_changes(bank, facts, FEATURE_FILES)
     if found and not run.restart:
         raise RunChanged(bank, found, RESTART)
-    if found:
+    if found != "":
+        # with a bank that is begun, also the reduction of an earlier one
         for folder in (bank, run.output / "features_reduced"):
-            delete_owned(folder, patterns)
+            delete_owned(folder, FEATURE_FILES)
     write_facts(bank, facts)
 
 
@@ -321,7 +320,7 @@ def run_stage(
     Raises:
         RunChanged: its folder holds a run of other settings, data or start, and `run.restart` is not set.
     """
-    recipe = _load_recipe(run, stage, checkpoint, file_name or f"{stage}.yaml")
+    recipe = _load_recipe(run, stage, checkpoint, file_name)
     try:
         train(recipe)
     except RunChanged as changed:
@@ -331,31 +330,39 @@ def run_stage(
     PartialState().wait_for_everyone()
 
 
-def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str) -> Recipe:
+def _load_recipe(run: Run, stage: str, checkpoint: Path | None, file_name: str | None = None) -> Recipe:
+    """Return the recipe that a stage runs; the arguments are those of [`run_stage`]."""
     data = run.data if stage == "distill" else replace(run.data, features=None)
-    values: dict[str, Any] = {f"data.{name}": value for name, value in vars(data).items() if value is not None}
+    given = {name: value for name, value in vars(data).items() if value != getattr(DataSection, name)}
+    values: dict[str, Any] = {f"data.{name}": value for name, value in given.items()}
     values["training.output_dir"] = str(run.output / stage)
     values["model.config"] = "config.json" if checkpoint is None else None
     values["model.checkpoint"] = None if checkpoint is None else str(checkpoint)
     values |= run.overrides.get(stage, {})
-    path = find_recipe(run.folder / file_name)
+    path = find_recipe(run.folder / (file_name or f"{stage}.yaml"))
     return make_recipe(read_sections(path), path.parent, values.items())
 
 
 def report(run: Run, stages: Sequence[str]) -> dict[str, dict]:
-    """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`."""
-    folder = run.output / "finetune"
+    """Collect the last model's scores on validation and test, and draw the learning curve; `scores.json`, `curves.svg`.
+
+    Raises:
+        InputError: a split with labels cannot be scored, such as without its frames.
+    """
+    folder, data = run.output / "finetune", _load_recipe(run, "finetune", None).data
     model = TorchModel(*load_model(str(folder), PartialState().device))
     scores = {}
     # the stage has scored validation itself, unless `comedian tune` has removed what its settings changed
     if (folder / "validation_scores.json").is_file():
         scores["validation"] = read_json(folder / "validation_scores.json")
     for split in [split for split in ("validation", "test") if split not in scores]:
-        try:
-            (halves,) = load_halves(run.data, model.config, [split])
-        except InputError:
-            # no test split, or one without labels
+        # an earlier run may have had other matches
+        stale = [f"{split}{SCORES_SUFFIX}", f"predictions_{split}.zip"]
+        on_main_process(partial(delete_owned, folder, stale))
+        if not is_annotated(data, split):
+            PartialState().print(f"`{data.root}` has no annotated halves in the split `{split}`: no score on it")
             continue
+        (halves,) = load_halves(data, model.config, [split])
         spots = spots_of_halves(score_halves_together(model, halves), halves, model.config)
         scores[split] = average_map_of(spots, halves)
         on_main_process(partial(write_scores, folder, split, scores[split], spots, halves))

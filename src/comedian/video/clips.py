@@ -11,6 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, count
@@ -29,7 +30,7 @@ from comedian.files import atomic_path, atomic_write_text, read_json
 from comedian.models.frames_comedian import pixel_aspect, quarter_turns
 from comedian.models.timeline_comedian import Timeline, frame_rate
 from comedian.video.decoding import Timing, open_video, probe, seek_places, timing_of, video_stream
-from comedian.video.frame_store import source_of
+from comedian.video.frame_store import same_source, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,23 +66,22 @@ class _NotCopyable(Exception):
     """The packets cannot be copied."""
 
 
-def segment_of(spot: Mapping[str, Any], videos: Sequence[Path], before_s: float, after_s: float) -> Segment:
+def segment_of(spot: Mapping[str, Any], halves: Mapping[int, Path], before_s: float, after_s: float) -> Segment:
     """Return the segment around a spot, clipped to the duration of the half's video.
 
     Args:
         spot: `label`, `timestamp_s` and `half`.
-        videos: of half 1, half 2 and so on.
+        halves: half -> video, see [`match_of_videos`].
         before_s: seconds before the spot.
         after_s: seconds after it.
 
     Raises:
         InputError: the half has no video, or the video ends before the spot.
     """
-    if spot["half"] > len(videos):
-        raise InputError(
-            f"an event is in half {spot['half']}, but {len(videos)} videos were given; give one video per half"
-        )
-    video = videos[spot["half"] - 1]
+    video = halves.get(spot["half"])
+    if video is None:
+        given = ", ".join(f"`{path}` is half {half}" for half, path in sorted(halves.items()))
+        raise InputError(f"an event is in half {spot['half']}, but {given}; give one video per half")
     duration_s = probe(video).duration_s
     if spot["timestamp_s"] >= duration_s:
         raise InputError(
@@ -131,12 +131,15 @@ def write_clips(
         File name -> `video`, `begin_s`, `end_s`, `exact`, and `first_frame_s`, the actual start of the clip in the video.
 
     Raises:
-        InputError: a video cannot be read or its frames cannot be encoded; raised after the other clips are written.
+        InputError: the folder has a clip of that name of another video; or a video cannot be read or its frames cannot be
+            encoded, which is raised after the other clips are written.
     """
     record_path = Path(folder) / RECORD_NAME
     record = read_json(record_path) if record_path.exists() else {}
     if not isinstance(record, dict):
         raise InputError(f"`{record_path}` is not a valid record of clips; remove it or choose another folder")
+    for name, segment in segments.items():
+        _check_owner(Path(folder) / name, record.get(name), segment.video)
     failures = []
     for name in progress(segments):
         segment, path = segments[name], Path(folder) / name
@@ -155,6 +158,16 @@ def write_clips(
             f"{len(failures)} of {len(segments)} clips cannot be written; the first error is {failures[0]}"
         )
     return {name: record[name] for name in segments}
+
+
+def _check_owner(path: Path, known: Any, video: Path) -> None:
+    """Raise `InputError` if a clip that exists is of another video; one that was renamed or replaced is the same."""
+    if not isinstance(known, dict) or not path.exists() or known.get("video") == str(video):
+        return
+    if not same_source(known.get("source") or {}, source_of(video)):
+        raise InputError(
+            f"`{path}` is a clip of `{known.get('video')}`, not of `{video}`; give another folder for these clips"
+        )
 
 
 def write_reel(path: str | Path, segments: Sequence[Segment], *, exact: bool = False) -> list[Segment]:
@@ -205,14 +218,8 @@ def write_segments(path: str | Path, segments: Sequence[Segment], *, exact: bool
                 return _write(partial, segments, _copy)
             except (_NotCopyable, av.error.FFmpegError, ValueError) as error:
                 logger.info("`%s` is encoded, as its packets cannot be copied: %s", path, error)
-        try:
+        with _encoding(path, segments[0].video):
             return _write(partial, segments, _encode)
-        except av.error.FFmpegError as error:
-            if error.errno in STORAGE_ERRORS:  # the video itself could be opened
-                raise OSError(error.errno, error.strerror, str(path)) from error
-            raise InputError(
-                f"`{segments[0].video}` cannot be cut: {error.strerror}; check that the file is complete"
-            ) from error
 
 
 def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] = lambda time_s: None) -> None:
@@ -227,15 +234,19 @@ def write_copy(path: str | Path, video: Path, progress: Callable[[float], None] 
         InputError: the video cannot be read or its frames not be encoded.
     """
     segment = Segment(video, 0.0, probe(video).duration_s)
-    with atomic_path(path) as partial:
-        try:
-            _write(partial, [segment], _encode, max_height=COPY_HEIGHT, progress=progress)
-        except av.error.FFmpegError as error:
-            if error.errno in STORAGE_ERRORS:
-                raise OSError(error.errno, error.strerror, str(path)) from error
-            raise InputError(
-                f"`{video}` cannot be copied: {error.strerror}; check that the file is complete"
-            ) from error
+    with atomic_path(path) as partial, _encoding(path, video):
+        _write(partial, [segment], _encode, max_height=COPY_HEIGHT, progress=progress)
+
+
+@contextmanager
+def _encoding(path: str | Path, video: Path) -> Iterator[None]:
+    """Turn FFmpeg's errors into those of the file that is written, or of the video."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if error.errno in STORAGE_ERRORS:  # the video itself could be opened
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise InputError(f"`{video}` cannot be encoded: {error.strerror}; check that the file is complete") from error
 
 
 # ---- one output, many segments ----

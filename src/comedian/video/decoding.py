@@ -132,6 +132,11 @@ class Timing:
         """Seconds from the first shown frame to the end of the last one."""
         return self.end_s - self.first_s
 
+    @property
+    def player_offset_s(self) -> float:
+        """When a player shows the first frame, by its own clock."""
+        return round(max(self.first_s - self.player_s, 0.0), 6)
+
 
 def timing_of(path: str | Path) -> Timing:
     """Return when the pictures of a video are shown.

@@ -1,14 +1,15 @@
 """Cut clips around events out of videos.
 
-EVENTS is the output of `comedian spot`; VIDEO is the video, or the halves of the match in order. Packets are copied without
-encoding if a key frame is at most one second before the start of the clip; an edit list hides the earlier frames. Otherwise,
-and with --exact, the clip is encoded. Rerun the same command after an interruption.
+EVENTS is the output of `comedian spot`; VIDEO is the video, or the halves of the match, in order or with SoccerNet's names.
+Packets are copied without encoding if a key frame is at most one second before the start of the clip; an edit list hides the
+earlier frames. Otherwise, and with --exact, the clip is encoded. Rerun the same command after an interruption.
 """
 
 import argparse
 from pathlib import Path
 
 from comedian.errors import InputError
+from comedian.files import check_outputs
 
 EXAMPLE = (
     "comedian clips events.json match.mp4 --labels Goal Penalty --before 8 --after 4 --output clips --reel goals.mp4"
@@ -18,7 +19,7 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `comedian clips`."""
     parser.add_argument("events", metavar="EVENTS", type=Path, help="a results_spotting.json, such as events.json")
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos: half 1, half 2, ...")
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="videos, as given to `comedian spot`")
     selection = parser.add_argument_group("selection of events")
     selection.add_argument("--labels", nargs="+", metavar="LABEL", help="only these labels; default: all labels")
     selection.add_argument(
@@ -50,27 +51,27 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--before {args.before:g} --after {args.after:g}: give seconds, 0 or more, not both 0")
     if args.reel and args.reel.suffix != ".mp4":
         raise InputError(f"--reel {args.reel}: give a name that ends in .mp4")
-    for path, is_right in ((args.output, args.output.is_dir()), (args.reel, args.reel and not args.reel.is_dir())):
-        if path and path.exists() and not is_right:
-            raise InputError(f"`{path}` is {'a folder' if path.is_dir() else 'a file'}; give another name")
 
     from tqdm import tqdm
 
     from comedian.soccernet.annotations import read_results
+    from comedian.soccernet.layout import match_of_videos
     from comedian.video.clips import clip_names, segment_of, write_clips, write_reel
 
     spots = sorted(read_results(args.events), key=lambda spot: (spot["half"], spot["timestamp_s"]))
     if unknown := set(args.labels or ()) - {spot["label"] for spot in spots}:
         known = ", ".join(sorted({spot["label"] for spot in spots}))
         raise InputError(f"--labels: `{args.events}` has no {sorted(unknown)[0]!r}; it has {known}")
+    halves = match_of_videos(args.videos)[1]
     # named before the choice, so that an event's clip has one name
     segments = {
-        name: segment_of(spot, args.videos, args.before, args.after)
+        name: segment_of(spot, halves, args.before, args.after)
         for name, spot in zip(clip_names(spots), spots, strict=True)
         if spot["score"] >= args.min_score and (not args.labels or spot["label"] in args.labels)
     }
     if not segments:
         raise InputError(f"`{args.events}` contains no such event; lower --min-score, or remove --labels")
+    check_outputs([args.reel, *(args.output / name for name in segments)], [args.events, *args.videos])
     record = write_clips(
         args.output, segments, exact=args.exact, progress=lambda names: tqdm(names, "clips", unit="clip")
     )

@@ -1,7 +1,7 @@
 """Compare finished runs of stage 3: settings that differ, scores, spread over seeds.
 
-Runs that differ only in their seed share a row, with the mean and the standard deviation of their scores (average-mAP, in
-percent).
+Runs on the same data that differ only in their seed share a row, with the mean and the standard deviation of their scores
+(average-mAP, in percent).
 """
 
 import argparse

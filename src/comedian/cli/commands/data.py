@@ -144,8 +144,8 @@ def _add_reading(parser: argparse.ArgumentParser, file: str) -> None:
         "--fps",
         metavar="FPS",
         type=float,
-        help="frames per second, such as 25; required if events are given in frames and the file has no rate; default: "
-        "the rate in the file",
+        help="frames per second, such as 25, for reading and writing events in frames; required if neither the file nor a "
+        "video has them; default: the rate in the file",
     )
     reading.add_argument(
         "--min-score",
@@ -199,8 +199,9 @@ def check_data(args: argparse.Namespace) -> int:
     from comedian.errors import InputError
     from comedian.events.check import check_events, check_layout
     from comedian.events.formats import ReadOptions
-    from comedian.files import atomic_write_text
+    from comedian.files import atomic_write_text, check_outputs
 
+    check_outputs([args.output], [*filter(None, [args.events])])
     if args.events and args.splits != "auto":
         raise InputError(
             "`--splits` and `--events` are mutually exclusive; remove `--splits`, as a file of events has its own splits"
@@ -236,19 +237,33 @@ def convert_events(args: argparse.Namespace) -> None:
     """Write the events in the other format, and print a summary and the omitted fields."""
     from pathlib import Path
 
-    from comedian.errors import InputError
+    from comedian.errors import InputError, suggest
     from comedian.events.events import keep_labels, keep_scores, score_note
-    from comedian.events.formats import BY_FRAME, detect_format, lost_fields, measure, read_events, write_events
+    from comedian.events.formats import (
+        BY_FRAME,
+        detect_format,
+        is_file_of,
+        lost_fields,
+        measure,
+        read_events,
+        write_events,
+    )
+    from comedian.files import check_outputs
 
     to = args.to or FORMAT_OF_SUFFIX.get(Path(args.output).suffix.lower())
     if to is None:
         raise InputError(f"`--to` is missing; the name `{args.output}` does not determine the format")
+    if is_file_of(to, args.output):
+        check_outputs([args.output], [args.input])
     options = _options(args)
     source = args.source or detect_format(args.input)
     events = read_events(args.input, source, fps=args.fps, options=options)
     note = args.min_score is not None and score_note(events, args.min_score)
     if note:
         events = keep_scores(events, args.min_score)
+    for label in args.labels or ():
+        if label not in events.labels:
+            raise InputError(f"`--labels`: `{args.input}` has no {label!r}; {suggest(label, events.labels)}")
     if args.labels:
         events = keep_labels(events, args.labels)
     is_folder_of_matches = source.startswith("soccernet") and Path(args.input).is_dir()

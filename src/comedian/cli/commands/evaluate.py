@@ -24,7 +24,7 @@ from comedian.evaluation.match_files import (
     matches_without_labels,
     mixed_names,
 )
-from comedian.files import atomic_write_text
+from comedian.files import atomic_write_text, check_outputs
 from comedian.soccernet.annotations import NOT_SHOWN
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 
@@ -137,13 +137,15 @@ def run(args: argparse.Namespace) -> None:
         except MalformedEventError as error:
             malformed = (list(label_files.values()) if error.kind == "references" else files)[error.match]
             raise InputError(f"{malformed}, event {error.event + 1}: {error.reason}; fix or remove it") from error
+        except ValueError as error:
+            raise InputError(f"--framerate: {error}") from error
         if args.report:
             diagnoses[name] = _diagnose(args, references, events, labels)
     if args.report:
-        _write(args.report, "--report", _page(args, diagnoses, labels, list(label_files)))
+        atomic_write_text(args.report, _page(args, diagnoses, labels, list(label_files)))
     if args.output:
         content = scores if len(names) > 1 else scores[names[0]]
-        _write(args.output, "--output", json.dumps(content, indent=2) + "\n")
+        atomic_write_text(args.output, json.dumps(content, indent=2) + "\n")
     for note in _notes(args, label_files):
         print(note, file=sys.stderr)
     limits = ", official limits" if args.official else ""
@@ -169,6 +171,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--tolerance {args.tolerance:g}: give seconds above 0, at most {MAX_TOLERANCE_S}")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold {args.threshold:g}: give a score from 0 to 1")
+    check_outputs((args.report, args.output), [args.labels_root, *args.predictions_roots])
 
 
 def _names(roots: Sequence[Path], given: Sequence[str] | None) -> list[str]:
@@ -217,13 +220,6 @@ def _notes(args: argparse.Namespace, label_files: Mapping[str, MatchFile]) -> It
         for root in args.predictions_roots:
             if unscored := matches_without_labels(root, label_files):
                 yield f"not scored, as `{args.labels_root}` has no labels for them: {', '.join(unscored)}"
-
-
-def _write(path: Path, option: str, text: str) -> None:
-    try:
-        atomic_write_text(path, text)
-    except OSError as error:
-        raise InputError(f"{option} {path}: {error.strerror}; name a file that can be written") from error
 
 
 def _table_lines(

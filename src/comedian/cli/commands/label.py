@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from comedian.errors import InputError
+from comedian.files import check_outputs
 
 EXAMPLE = """\
 comedian label friday.mp4 --labels labels.txt --output friday.html
@@ -54,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
     """Collect the events to start with, and write the page."""
     if args.output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output {args.output}: give a name that ends in .html")
-    if args.output.is_dir():
-        raise InputError(f"`{args.output}` is a folder; give another name for the page")
+    check_outputs([args.output])
     if args.suggest is not None and args.suggest < 1:
         raise InputError(f"--suggest {args.suggest}: give a number of moments, 1 or more")
     if args.suggest is not None and args.model is None:

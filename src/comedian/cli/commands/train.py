@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, metavar="ROOT", help="folder of the matches in SoccerNet's layout")
     data.add_argument(
-        "--labels", metavar="FILE", help="label list, one label per line; default: the 17 labels of SoccerNet-v2"
+        "--labels",
+        metavar="FILE",
+        help="label list, one label per line; default: the recipes', else the 17 labels of SoccerNet-v2",
     )
     data.add_argument(
         "--splits",
         metavar="FILE",
-        default="auto",
-        help="JSON file that lists the matches of each split; default: auto, found in ROOT",
+        help="JSON file that lists the matches of each split; default: the recipes', else auto: found in ROOT",
     )
     data.add_argument("--frames", metavar="STORE", help="an existing frame store; default: created in DIR/frames")
     parser.add_argument_group("output").add_argument(
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
     from comedian.training.train_all import Run, overrides_of_stages, train_all
 
     hide_short_bars()
-    data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=args.splits)
+    splits = args.splits or DataSection.splits
+    data = DataSection(root=args.data, frames=args.frames, labels=args.labels, splits=splits)
     overrides = overrides_of_stages(args.overrides, args.seed)
     scores = train_all(Run(args.recipe_dir, args.output, data, overrides, args.restart), args.stages)
     for split, metrics in scores.items():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comedian.errors import InputError
-from comedian.files import make_folder
+from comedian.files import check_outputs
 
 EXAMPLE = """\
 comedian spot data/SoccerNet --split validation --model MODEL --save-scores scores --save-windows 8
@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
     from comedian.inference.settings import write_settings, write_settings_into
     from comedian.inference.spotter import ActionSpotter, merge_configs
 
-    if args.output:
-        make_folder(args.output.parent)
+    check_outputs([args.output])
     files, config = find_scores(args.scores)
     if args.model:
         merge_configs([read_config(args.model), config], [str(args.model), str(args.scores[0])])
@@ -100,6 +99,10 @@ def run(args: argparse.Namespace) -> None:
     except MalformedEventError as error:
         match = list(references)[error.match]
         raise InputError(f"labels of `{match}`, event {error.event + 1}: {error.reason}; fix or remove it") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"--framerate: {error}") from error
     stride = stride_of_windows(scored)
     tuned = tuner.tune(mergings_to_try(config, stride) if stride else [], args.tolerance)
     if args.model:

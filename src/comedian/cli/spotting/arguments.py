@@ -179,6 +179,8 @@ def check_options(args: argparse.Namespace) -> None:
     check_threshold(args.threshold)
     if args.save_windows is not None and not args.save_scores:
         raise InputError(f"--save-windows {args.save_windows:g}: requires --save-scores FOLDER; add it")
+    if args.save_windows is not None and not 0 < args.save_windows < float("inf"):
+        raise InputError(f"--save-windows {args.save_windows:g}: give seconds above 0")
 
 
 def check_threshold(threshold: float | str | None) -> None:

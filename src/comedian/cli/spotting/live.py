@@ -14,7 +14,7 @@ from tqdm import tqdm
 from comedian.cli.spotting.arguments import check_threshold
 from comedian.cli.spotting.models import load_models, print_quality, print_unreachable, with_suppression
 from comedian.errors import InputError
-from comedian.files import make_folder
+from comedian.files import check_outputs
 from comedian.inference.outputs import write_csv
 from comedian.inference.spotter import BAR_FORMAT_WITHOUT_TOTAL
 from comedian.inference.streaming import StreamingSpotter
@@ -37,8 +37,9 @@ def run_live(args: argparse.Namespace) -> None:
     if len(args.videos) != 1 or Path(args.videos[0]).is_dir():
         raise InputError("--live needs one file, one address or -; give it before --model")
     check_threshold(args.threshold)
-    for path in filter(None, (args.output, args.csv)):
-        make_folder(path.parent)
+    if args.output and args.output.suffix != ".json":
+        raise InputError(f"--output {args.output}: give a name that ends in .json")
+    check_outputs((args.output, args.csv), args.videos)
 
     models = load_models(args)
     models.config = with_suppression(models.config, args.nms_type, args.nms_window)

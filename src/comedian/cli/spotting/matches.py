@@ -9,7 +9,7 @@ from comedian.cli.spotting.arguments import check_options
 from comedian.cli.spotting.models import load_models, print_quality, print_unreachable, with_suppression
 from comedian.cli.spotting.videos import matches_of_folder
 from comedian.errors import InputError
-from comedian.files import make_folder
+from comedian.files import check_outputs, make_folder
 
 
 def spot_matches(args: argparse.Namespace, is_folder: bool) -> None:
@@ -31,6 +31,7 @@ def spot_matches(args: argparse.Namespace, is_folder: bool) -> None:
         from comedian.inference.score_files import load_score_folders
 
         scores, config = load_score_folders(args.scores, args.settings)
+        config = with_suppression(config, args.nms_type, args.nms_window)
         print_unreachable(args.threshold, config)
     else:
         scores, config = _score(args, is_folder)
@@ -43,7 +44,6 @@ def spot_matches(args: argparse.Namespace, is_folder: bool) -> None:
             return
     if not is_main_process():
         return
-    config = with_suppression(config, args.nms_type, args.nms_window)
     if output.suffix == ".zip":
         _write_zip(args, scores, config, output)
     else:
@@ -77,12 +77,13 @@ def _write_match(args: argparse.Namespace, scores: dict, config, annotations, ou
     if len(scores) > 1:
         raise InputError(f"the scores are for {len(scores)} matches; give --output FILE.zip")
     [(video_id, halves)] = scores.items()
+    videos = _videos_of_halves(args.videos, halves)
     events = spots_of_match(halves, config, keep_all=args.keep_all, threshold=args.threshold)
     write_results(output, video_id, events)
     if args.csv:
         write_csv(args.csv, events)
     if args.report:
-        _write_report(args, video_id, halves, events, config, annotations)
+        _write_report(args, video_id, halves, videos, events, config, annotations)
     print("\n".join(_table_lines(events)))
     print_quality(args, config)
     print(f"{output}: {len(events)} events", file=sys.stderr)
@@ -117,10 +118,7 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError(f"--csv {args.csv}: a table is for one match; remove --csv for a .zip")
     if args.report and output.suffix == ".zip":
         raise InputError(f"--report {args.report}: a page is for one match; remove --report for a .zip")
-    for path in filter(None, (output, args.csv, args.report)):
-        if path.is_dir():
-            raise InputError(f"`{path}` is a folder; give the name of a file")
-        make_folder(path.parent)
+    check_outputs((output, args.csv, args.report), [*args.videos, *filter(None, [args.report_labels])])
     if args.save_scores:
         make_folder(args.save_scores)
 
@@ -141,11 +139,13 @@ def _score(args: argparse.Namespace, is_folder: bool):
     if args.save_scores:
         check_owners(args.save_scores, matches)
     spotter = load_models(args)
-    print_unreachable(args.threshold, spotter.config)
+    # before the work, as these raise too
+    config = with_suppression(spotter.config, args.nms_type, args.nms_window)
+    print_unreachable(args.threshold, config)
     scores = score_matches(
         spotter, matches, args.save_scores, progress=True, window_stride_s=args.save_windows, shard=shard
     )
-    return scores, spotter.config
+    return scores, config
 
 
 def _annotations(path: Path | None):
@@ -155,17 +155,32 @@ def _annotations(path: Path | None):
     return read_annotations(path) if path else None
 
 
+def _videos_of_halves(videos: Sequence[Path], halves) -> dict[int, Path]:
+    """Return half -> video, by the names of halves if the videos have them, else in order; none without videos.
+
+    Raises:
+        InputError: the videos are not those of the halves.
+    """
+    from comedian.soccernet.layout import are_named_halves, match_of_videos
+
+    if videos and len(videos) != len(halves):
+        raise InputError(f"{len(videos)} videos for {len(halves)} halves; give one video per half, or none")
+    if not videos or not are_named_halves(videos):
+        return dict(zip(sorted(halves), videos))
+    named = match_of_videos(videos)[1]
+    if named.keys() != halves.keys():
+        found, wanted = (", ".join(map(str, sorted(keys))) for keys in (named, halves))
+        raise InputError(
+            f"the videos are named as half {found}, and the scores are of half {wanted}; give their videos"
+        )
+    return named
+
+
 def _write_report(
-    args: argparse.Namespace, video_id: str, halves, events: Sequence[dict], config, annotations
+    args: argparse.Namespace, video_id: str, halves, videos, events: Sequence[dict], config, annotations
 ) -> None:
     from comedian.report.spots import write_spots_report
-    from comedian.soccernet.layout import match_of_videos
 
-    if args.videos and len(args.videos) != len(halves):
-        raise InputError(f"{len(args.videos)} videos for {len(halves)} halves; give one video per half, or none")
-    videos = match_of_videos(args.videos)[1] if args.videos else {}
-    if videos.keys() != halves.keys():
-        videos = dict(zip(sorted(halves), args.videos))
     write_spots_report(
         args.report,
         video_id,

@@ -28,8 +28,8 @@ def expand_patterns(words: Sequence[str]) -> list[Path]:
 
 def separate_videos(args: argparse.Namespace, is_folder: bool) -> dict[str, Path] | None:
     """Return name -> video, for videos that are spotted one by one; None for one match or a folder of matches."""
-    from comedian.inference.many_videos import find_videos, name_videos
-    from comedian.soccernet.layout import are_named_halves, find_label_file, find_matches
+    from comedian.inference.many_videos import name_videos
+    from comedian.soccernet.layout import are_named_halves, find_label_file, find_matches, find_videos
 
     if is_folder:
         root, matches = args.videos[0], find_matches(args.videos[0])
