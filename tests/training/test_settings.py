@@ -186,6 +186,7 @@ def data(tmp_path_factory):
         (["optim=adamw_bnb_8bit", "layer_decay=0.5"], "invalid `optim` or `optim_args`: You need to install"),
         (["optim_args=foo"], "invalid `optim` or `optim_args`"),
         (["lr_scheduler_type=warmup_stable_decay"], "invalid `lr_scheduler_type` or `lr_scheduler_kwargs`: "),
+        (["log_level=nope"], "invalid training settings: 'nope'"),
         (["deepspeed=nope.json"], "deepspeed"),
         (["accelerator_config=nope.json"], "No such file or directory: 'nope.json'"),
         (["fsdp=true"], "fsdp only works in distributed training"),

@@ -71,8 +71,9 @@ RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("between 0 and 4294967295", lambda value: 0 <= value < 2**32, ("seed",)),
 )
 
-# what transformers raises for a setting: TypeError for missing `lr_scheduler_kwargs`, the last two for a file of settings
-SETTING_ERRORS = (ValueError, TypeError, ImportError, RuntimeError, FileNotFoundError, NotADirectoryError)
+# what transformers raises for a setting: TypeError for missing `lr_scheduler_kwargs`, KeyError for an unknown `log_level`,
+# the last two for a file of settings
+SETTING_ERRORS = (ValueError, TypeError, KeyError, ImportError, RuntimeError, FileNotFoundError, NotADirectoryError)
 # of the optimizer, for a message
 OPTIMIZER_SETTINGS = "`optim` or `optim_args`"
 

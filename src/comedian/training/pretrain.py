@@ -48,7 +48,7 @@ def pretrain(
     model_class = chosen_class(recipe, "model", model_class, ComedianForContrastivePretraining)
     model = build_model(model_class, recipe.model, recipe.folder)
     (train_halves,) = load_halves(recipe.data, model.config, ["train"], annotated=False)
-    probed = args.eval_strategy != "no"
+    probed = args.eval_strategy != "no" or args.eval_on_start
     trainer_class = chosen_class(recipe, "trainer", trainer_class, ContrastiveTrainer)
     dataset_class = chosen_class(recipe, "dataset", dataset_class, ClipDataset)
     trainer = trainer_class(
