@@ -330,6 +330,16 @@ def test_options_that_do_not_fit(roots, capsys, words, found):
     assert found in failure(capsys, *roots, *words)
 
 
+def test_scores_beside_a_model_are_in_the_order_of_its_labels(roots, tmp_path, capsys):
+    write(tmp_path / "labels.txt", "Goal\nCorner\n")
+    for order, code in (({"0": "Corner", "1": "Goal"}, 2), ({"0": "Goal", "1": "Corner"}, 0)):
+        write(tmp_path / "model/config.json", {"id2label": order})
+        words = (*roots, "--labels", tmp_path / "labels.txt", "--output", tmp_path / "model/test_scores.json")
+        assert evaluate(*words) == code
+        assert ("has other labels, or in another order" in capsys.readouterr().err) == (code == 2)
+        assert (tmp_path / "model/test_scores.json").exists() == (code == 0)
+
+
 def test_a_split_that_is_not_there(roots, capsys):
     write(roots[0] / "splits.json", {"train": [MATCHES[0]], "test": []})
     assert "no matches for the split `dev`; it has train, test" in failure(capsys, *roots, "--split", "dev")

@@ -11,6 +11,7 @@ import torch
 from comedian.cli.main import main
 from comedian.evaluation.soccernet_average_map.soccernet_average_map import average_map
 from comedian.inference import score_files, spotter
+from comedian.inference.settings import write_settings
 from comedian.models import ComedianForActionSpotting, ComedianVideoProcessor
 from testing_utils import tiny_config
 from video_factory import write_video
@@ -253,6 +254,35 @@ def test_scores_of_matches_of_one_layout_are_kept_apart(spot, shared, tmp_path):
             found = json.loads(one.read(f"{match}/results_spotting.json"))["predictions"]
             wanted = json.loads(whole.read(f"league/2024/{match}/results_spotting.json"))["predictions"]
             assert found == wanted != []
+
+
+def test_halves_of_a_later_folder_are_not_dropped(spot, shared, tmp_path):
+    assert spot(shared / "root", "--save-scores", "both", "--output", "r.zip")[0] == 0
+    assert spot(shared / "root", "--split", "test", "--save-scores", "one", "--output", "s.zip")[0] == 0
+    for folders in (("one", "both"), ("both", "one")):
+        code, _, err = spot("--scores", *folders, "--output", "e.zip", model=None)
+        assert code == 2 and "do not hold the same halves" in err and not (tmp_path / "e.zip").exists()
+
+
+def test_saved_scores_have_the_settings_that_they_were_asked_for_with(spot, shared, videos, tmp_path, monkeypatch):
+    weights = spotter.ActionSpotter.from_pretrained(str(shared / "model"), device="cpu").weights_fingerprint
+    write_settings(tmp_path / "s.json", {"nms_type": "hard", "nms_window_s": 20.0}, LABELS, weights)
+    assert spot(videos[0], "--save-scores", "scores", "--keep-all")[0] == 0
+    assert (
+        spot(videos[1], "--settings", "s.json", "--save-scores", "other", "--keep-all", "--output", "o.json")[0] == 0
+    )
+    shutil.copytree(tmp_path / "other", tmp_path / "scores", dirs_exist_ok=True)
+    code, _, err = spot("--scores", "scores", "--keep-all", model=None)
+    assert code == 2 and "different models or settings" in err
+    # nothing is scored again, and the settings hold
+    saved = [path.read_bytes() for path in sorted((tmp_path / "scores").rglob("*.safetensors"))]
+    words = (*videos, "--settings", "s.json", "--save-scores", "scores", "--keep-all", "--output", "direct.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(spotter.ActionSpotter, "score", None)
+        assert spot(*words)[0] == 0
+    assert [path.read_bytes() for path in sorted((tmp_path / "scores").rglob("*.safetensors"))] != saved
+    assert spot("--scores", "scores", "--keep-all", "--output", "again.json", model=None)[0] == 0
+    assert predictions(tmp_path / "again.json") == predictions(tmp_path / "direct.json") != []
 
 
 def test_scores_of_another_video_are_not_lost(spot, shared, videos, tmp_path):

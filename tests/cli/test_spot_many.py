@@ -161,6 +161,48 @@ def test_the_longest_name_of_a_video(spot, folder, tmp_path):
     assert files_of(tmp_path / "events") == ["a.json", "spot.json", "x" * 247 + ".json"]
 
 
+def test_events_of_another_video_are_not_replaced_or_taken(spot, folder, tmp_path):
+    for place, names in (("x", ("a.mp4", "b.mkv")), ("y", ("a.mkv", "b.mp4"))):
+        (tmp_path / place).mkdir()
+        for name in names:
+            source = "a.mkv" if place == "x" else "b.mp4"
+            shutil.copy(folder / "videos" / source, tmp_path / place / name)
+    assert spot("x")[0] == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "events").iterdir()}
+    code, printed, _ = spot("y")
+    assert code == 2 and "a.json` has the events of `" in printed and "give another `--output`" in printed
+    assert {path.name: path.read_bytes() for path in (tmp_path / "events").iterdir()} == before
+    # a video that was moved, or renamed, or replaced
+    (tmp_path / "x").rename(tmp_path / "z")
+    (tmp_path / "z/a.mp4").rename(tmp_path / "z/a.mkv")
+    shutil.copy(folder / "videos/b.mp4", tmp_path / "z/b.mkv")
+    code, printed, decoded = spot("z")
+    assert code == 2 and "b.json` has the events of" in printed
+    (tmp_path / "z").rename(tmp_path / "x")
+    code, printed, decoded = spot("x")
+    assert code == 0 and decoded == ["a.mkv", "b.mkv"]
+    assert results(tmp_path / "events/a.json")["UrlLocal"] == "a.mkv"
+    assert list(results(tmp_path / "events/spot.json")["videos"]) == ["a.mkv", "b.mkv"]
+
+
+def test_a_video_that_is_still_being_copied_is_done_again(spot, folder, tmp_path, monkeypatch):
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mkv", "b.mkv"):
+        shutil.copy(folder / "videos/a.mkv", tmp_path / "videos" / name)
+    score = spotter.ActionSpotter.score
+
+    def and_copy(self, video, **options):
+        scores = score(self, video, **options)
+        shutil.copy(folder / "videos/b.mp4", tmp_path / "videos/b.mkv")
+        return scores
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spotter.ActionSpotter, "score", and_copy)
+        assert spot("videos/b.mkv", "videos/a.mkv", "--save-scores", "scores")[0] == 0
+    code, _, decoded = spot("videos/b.mkv", "videos/a.mkv", "--save-scores", "scores")
+    assert code == 0 and "b.mkv" in decoded and "a.mkv" not in decoded
+
+
 def test_videos_of_one_name_and_raw_scores(spot, folder, tmp_path):
     (tmp_path / "videos").mkdir()
     for suffix in (".mkv", ".ts"):

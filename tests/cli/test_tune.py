@@ -174,6 +174,27 @@ def test_settings_in_the_model(comedian, shared, tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
+def test_files_of_what_the_model_reported_before_are_removed(comedian, shared, tmp_path):
+    shutil.copytree(shared / "model", tmp_path / "model")
+    words = ["tune", shared / "root", shared / "windows", "--model", "model"]
+    of_candidates, of_reports = ("test_scores.json", "predictions_test.zip"), "validation_reported.json"
+    # the second time only thresholds change; the third, the model has what the second chose and scores were saved before
+    for options, changes in (
+        (("--min-events", 2), True),
+        (("--min-events", 3), False),
+        (("--min-events", 1000), True),
+    ):
+        before = json.loads((tmp_path / "model/config.json").read_text())
+        for name in (*of_candidates, of_reports):
+            (tmp_path / "model" / name).write_text("{}")
+        assert comedian(*words, *options)[0] == 0
+        after = json.loads((tmp_path / "model/config.json").read_text())
+        fields = (*MERGING, "nms_type", "nms_window_s")
+        assert any(after[name] != before[name] for name in fields) == changes
+        assert [(tmp_path / "model" / name).exists() for name in of_candidates] == [not changes] * 2
+        assert not (tmp_path / "model" / of_reports).exists()
+
+
 def test_settings_that_do_not_fit_leave_the_model_as_it_is(shared, tmp_path):
     shutil.copy(shared / "model/config.json", tmp_path)
     before = (tmp_path / "config.json").read_bytes()

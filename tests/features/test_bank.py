@@ -334,6 +334,13 @@ def test_published_features(published, tmp_path, kind, fps, offset_s, dim, caplo
     assert import_features(published, tmp_path / "bank", kind, progress=False).skipped == report.done
 
 
+def test_files_of_other_names_are_no_published_features(published, tmp_path):
+    for name in ("1st_ResNET_TF2.npy", "123_ResNET_TF2.npy"):
+        np.save(published / "league/one" / name, np.zeros((3, 4), np.float32))
+    report = import_features(published, tmp_path / "bank", "resnet", progress=False)
+    assert [half for video_id, half in report.done if video_id == "league/one"] == [1, 2]
+
+
 def test_published_features_of_a_split_and_without_a_video(published, tmp_path):
     (published / "league/three/1_224p.mkv").unlink()
     write_video(published / "league/three/2_224p.mkv", num_frames=20, fps=4, height=32, width=32)

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from comedian.models import ComedianForActionSpotting, ComedianModel, ComedianVi
 from comedian.video.decoding import iter_frames
 from match_factory import write_matches
 from testing_utils import compute_in_float32, tiny_config
-from video_factory import write_video
+from video_factory import note_turn, write_video
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 VIT = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -210,6 +211,21 @@ def test_dinov2_crops_the_centre(tmp_path, video):
     with torch.no_grad():
         expected = model(frames).pooler_output
     np.testing.assert_allclose(load_extractor(name, clip_s=0.5)(video), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_frames_of_a_telephone_and_of_wide_pixels_keep_their_shape(tmp_path, monkeypatch):
+    model = ViTModel(ViTConfig(**SMALL), add_pooling_layer=False)
+    name = save(model, tmp_path / "vit", image_processor_type="CLIPImageProcessor", **CROPPED)
+    upright = note_turn(write_video(tmp_path / "upright.mp4", 20, height=32, width=64), 1)
+    wide = write_video(tmp_path / "wide.mp4", 20, height=64, width=64, pixel_aspect=Fraction(2, 1))
+    asked = []
+    frames_of_size = pretrained_extractor.iter_frames
+    monkeypatch.setattr(
+        pretrained_extractor, "iter_frames", lambda *words: asked.append(words[2:]) or frames_of_size(*words)
+    )
+    for video in (upright, wide):
+        load_extractor(name, clip_s=0.5)(video)
+    assert asked == [((40, 20),), ((20, 40),)]
 
 
 def test_a_convolutional_network(tmp_path, video):

@@ -1,5 +1,7 @@
 """A pushed data set comes back from the stand-in of the Hub as it was, without videos and paths."""
 
+import re
+
 import datasets
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from comedian.errors import InputError
 from comedian.features.bank import FeatureHeader, features_path, write_features
 from comedian.hub import dataset_push
 from comedian.hub.dataset_push import push_dataset
+from comedian.hub.model_card import cell
 from comedian.soccernet.builder import SoccerNet
 from hub_stand_in import USER
 from match_factory import write_matches
@@ -79,6 +82,15 @@ def test_the_card(hub, builder, bank):
     assert {"video_id", "events", "features"} <= {feature["name"] for feature in info["features"]}
     assert "| train | 4 | 0.0 | 8 |" in card.text and "| red flash | 6 |" in card.text
     assert "videos are not included" in card.text and "of a teacher" in card.text
+
+
+def test_names_are_text_and_no_markup():
+    name = "Goal | <img src=x onerror=alert(1)> [win](http://evil) ![t](http://track/p.png) `code` *b* _i_"
+    shown = cell(name)
+    assert "<" not in shown and all(f"\\{char}" in shown for char in "|[]`*_")
+    assert re.sub(r"(?<!\\)[|\[\]`*_]", "", shown) == shown
+    rows = datasets.Dataset.from_list([{"duration_s": 1.0, "events": [{"label": name}]}])
+    assert f"| {shown} | 1 |" in dataset_push._text("user/name", {"train": rows}, None)
 
 
 def test_pushed_again_in_shards_without_what_was_there(hub, builder, monkeypatch):

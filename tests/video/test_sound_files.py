@@ -1,5 +1,7 @@
 """`comedian prepare --sound`: spectrograms beside the frames, and windows of them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from comedian.models.sound_comedian import read_sound, sound_of_tokens
 from comedian.samples.datasets import HalfDataset, TargetSettings, WindowDataset, WindowKey, WindowShape
 from comedian.soccernet import prepare as prepare_module
 from comedian.soccernet.prepare import prepare
+from comedian.video.decoding import probe
 from comedian.video.frame_store import FrameStore, StoreSettings
 from comedian.video.sound_files import open_sound, sound_path
 from video_factory import write_video
@@ -32,6 +35,23 @@ def root(tmp_path):
 
 def prepared(root, store, **options):
     return prepare(root, store, SETTINGS, workers=1, progress=False, **options)
+
+
+def test_codecs_that_ffmpeg_does_not_know(root, tmp_path, capsys):
+    """Pictures: the video is left out; sound: none."""
+    path = root / "match/1_224p.mkv"
+    content = path.read_bytes()
+    codec = re.search(rb"A_[A-Z0-9/_]+", content)[0]
+    path.write_bytes(content.replace(codec, b"A_XYZ" + b"Z" * (len(codec) - 5)))
+    assert read_sound(str(path)) is None
+    assert len(prepared(root, tmp_path / "store", sound=True).done) == 2
+    path.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_XPEG9/ISO/XYZ"))
+    with pytest.raises(InputError, match="has pictures of a codec that FFmpeg does not know"):
+        probe(path)
+    words = ["prepare", str(root), str(tmp_path / "other"), "--fps", "4", "--height", "16", "--skip-bad"]
+    assert main(words) == 1
+    assert "of a codec that FFmpeg does not know" in capsys.readouterr().err
+    assert [found.name for found in (tmp_path / "other").rglob("2.frames")] == ["2.frames"]
 
 
 def files_of(store) -> dict[str, int]:

@@ -49,11 +49,13 @@ def read_sound(path: str) -> np.ndarray | None:
 
     Returns:
         `np.ndarray` of shape `(num_mel_frames, NUM_MELS)`, float16, to the end of the audio stream: what is cut off or
-        missing against the pictures is the reader's to fill (see [`sound_of_tokens`]). `None` without an audio stream.
+        missing against the pictures is the reader's to fill (see [`sound_of_tokens`]). `None` without an audio stream that
+        FFmpeg decodes.
     """
     with open_video(path) as container:
         stream = container.streams.best("audio")
-        if stream is None:
+        # of a codec that FFmpeg does not know
+        if stream is None or stream.codec_context is None:
             return None
         timeline = Timeline(container, video_stream(container, path))
         chunks = _chunks(_frames(timeline, stream), _first_picture_s(path))

@@ -27,7 +27,7 @@ from comedian.inference.torch_model import map_batches
 from comedian.models.pipeline_comedian import autocast
 from comedian.models.video_processing_comedian import normalize_frames
 from comedian.models.windows_comedian import batches_of
-from comedian.video.decoding import iter_frames, probe
+from comedian.video.decoding import iter_frames, shown_size
 
 DEFAULT_FPS = 2.0
 _KNOWN_STEPS = {"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_sample_frames"}
@@ -127,8 +127,7 @@ class PretrainedExtractor:
         Raises:
             InputError: the video cannot be decoded, or the model does not accept its frames.
         """
-        info = probe(video)
-        size = self.preprocessing.decoded_size(info.height, info.width)
+        size = self.preprocessing.decoded_size(*shown_size(video))
         if self.preprocessing.crop and (size[0] < self.preprocessing.crop[0] or size[1] < self.preprocessing.crop[1]):
             raise InputError(
                 f"`{video}`: frames of {size} are too small for `{self.name}`, which crops them to "

@@ -10,7 +10,7 @@ import numpy as np
 
 from comedian.errors import InputError, suggest
 from comedian.features.bank import FeatureHeader, FeatureJob, FillReport, fill_bank
-from comedian.soccernet.layout import PUBLISHED, find_halves, find_matches
+from comedian.soccernet.layout import MAX_HALVES, PUBLISHED, find_halves, find_matches
 from comedian.video.decoding import probe
 from comedian.video.frame_store import source_of
 
@@ -65,8 +65,9 @@ def find_published(match_dir: Path, kind: str) -> dict[int, Path]:
     """
     if kind not in PUBLISHED:
         raise InputError(f"unknown published features `{kind}`; {suggest(kind, PUBLISHED)}")
-    paths = match_dir.glob(f"[1-9]*_{PUBLISHED[kind].suffix}")
-    return dict(sorted((int(path.name.split("_")[0]), path) for path in paths))
+    ending = f"_{PUBLISHED[kind].suffix}"
+    named = ((half, match_dir / f"{half}{ending}") for half in range(1, MAX_HALVES + 1))
+    return {half: path for half, path in named if path.is_file()}
 
 
 def _header(path: Path, kind: str, video: Path | None) -> FeatureHeader:

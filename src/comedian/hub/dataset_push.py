@@ -15,6 +15,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 
 from comedian.features.bank import FeatureBank
+from comedian.hub.model_card import cell
 from comedian.hub_errors import hub_errors, hub_url
 from comedian.soccernet.builder import SoccerNet
 
@@ -130,7 +131,7 @@ def _text(repo_id: str, splits: dict[str, datasets.Dataset], bank: FeatureBank |
         for name, rows in splits.items()
     )
     labels = Counter(event["label"] for rows in splits.values() for events in rows["events"] for event in events)
-    counts = "\n".join(f"| {label} | {count} |" for label, count in labels.most_common())
+    counts = "\n".join(f"| {cell(label)} | {count} |" for label, count in labels.most_common())
     features = (
         f"`features` `(num_features, {bank.first.dim})`, of {bank.first.source}: feature `i` stands for "
         "`feature_offset_s + i / feature_fps` seconds from the first video frame."

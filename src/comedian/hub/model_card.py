@@ -181,7 +181,7 @@ def render_card(
         million_weights=f"{_count_weights(config, folder) / 1e6:.1f}",
         has_weights=any(folder.glob(WEIGHT_FILES)),
         config=config,
-        labels=[_cell(label) for label in config.label_names],
+        labels=[cell(label) for label in config.label_names],
         config_changes=_config_changes(config),
         dataset=facts.dataset,
         scores=_score_table(scores),
@@ -305,7 +305,7 @@ def _told(stage: StageRecord) -> dict[str, Any]:
     """The fields of a stage as the card shows them."""
     hours, minutes = divmod(round(stage.train_time_s / 60), 60)
     rows = [
-        [_cell(split), of["matches"], of["halves"], f"{of['hours']:.2f}", of["events"]]
+        [cell(split), of["matches"], of["halves"], f"{of['hours']:.2f}", of["events"]]
         for split, of in stage.data.items()
     ]
     return vars(stage) | {
@@ -342,7 +342,7 @@ def _config_changes(config: ComedianConfig) -> str:
 
 def _score_table(scores: Mapping[str, Mapping[str, dict]]) -> str:
     metrics = list(dict.fromkeys(metric for of_split in scores.values() for metric in of_split))
-    rows = [[_cell(split), *(_percent(of_split, metric) for metric in metrics)] for split, of_split in scores.items()]
+    rows = [[cell(split), *(_percent(of_split, metric) for metric in metrics)] for split, of_split in scores.items()]
     return _table(["split", *metrics], rows) if rows else ""
 
 
@@ -355,7 +355,7 @@ def _label_table(scores: Mapping[str, Mapping[str, dict]], labels: Sequence[str]
         f"{split} {metric}": of["labels"] for split, of_split in scores.items() for metric, of in of_split.items()
     }
     rows = [
-        [_cell(label), *(f"{100 * column[index]:.1f}" for column in columns.values())]
+        [cell(label), *(f"{100 * column[index]:.1f}" for column in columns.values())]
         for index, label in enumerate(labels)
     ]
     return _table(["label", *columns], rows) if columns else ""
@@ -382,6 +382,6 @@ def _yaml(values: Mapping[str, Any]) -> str:
     return text.strip().replace("```", "'''") if values else ""
 
 
-def _cell(text: str) -> str:
-    """A name from a file as text of a table: no markup of its own."""
-    return html.escape(" ".join(str(text).split())).replace("|", "\\|")
+def cell(text: str) -> str:
+    """Return a name from a file as text of a page or table: no HTML and no Markdown of its own."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(str(text).split())))

@@ -21,7 +21,7 @@ from comedian.inference.spotter import ActionSpotter, spots_of_match
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.soccernet.annotations import write_results
 from comedian.video.decoding import probe
-from comedian.video.frame_store import source_of
+from comedian.video.frame_store import same_source, source_of
 
 RECORD_FILE_NAME = "spot.json"
 # fields of a configuration that decide which events are reported
@@ -136,7 +136,8 @@ def spot_videos(
         restart: spot all videos anew where an earlier run had other settings.
 
     Raises:
-        InputError: the folder holds events of other settings and `restart` is not set, or other things.
+        InputError: the folder holds events of other settings and `restart` is not set, events of other videos under the
+            same names, or other things.
     """
     check_folder(run.folder)
     matches = {name: {1: video} for name, video in run.videos.items()}
@@ -145,6 +146,8 @@ def spot_videos(
     settings = _settings(run, spotter, config)
     record = _read_record(run.folder, settings, restart)
     spotted = Spotted(event_files(list(run.videos), run.folder))
+    for name, video in run.videos.items():
+        _check_owner(run.folder, record, spotted.files[name], video)
     pending = []
     for name, video in run.videos.items():
         before = record["videos"].get(name, {})
@@ -164,6 +167,8 @@ def spot_videos(
     )
     with bar:
         for name in pending:
+            # before it is read: a file that is still being written has other contents afterwards
+            source = source_of(run.videos[name])
             try:
                 scores = score_matches(
                     spotter, {name: matches[name]}, run.save_scores, progress=True, window_stride_s=run.window_stride_s
@@ -175,18 +180,35 @@ def spot_videos(
                 continue
             events = spots_of_match(scores[name], config, keep_all=run.keep_all, threshold=run.threshold)
             file = spotted.files[name]
-            _remove_events(run.folder, record["videos"].get(name, {}))
+            _remove_events(run.folder, record["videos"].pop(name, {}))
             write_results(file, name, events)
-            record["videos"][name] = {
-                "video": source_of(run.videos[name]),
-                "events": _name_in(run.folder, file),
-                "num_events": len(events),
+            place = _name_in(run.folder, file)
+            # the same video may have had another name
+            others = {other: entry for other, entry in record["videos"].items() if entry.get("events") != place}
+            record["videos"] = others | {
+                name: {
+                    "video": source,
+                    "path": str(run.videos[name].absolute()),
+                    "events": place,
+                    "num_events": len(events),
+                }
             }
             atomic_write_text(run.folder / RECORD_FILE_NAME, json.dumps(record, indent=1) + "\n")
             spotted.num_found += len(events)
             bar.update(round(durations_s[name]))
             tqdm.write(f"{file}: {len(events)} events in {printable(name)}")
     return spotted
+
+
+def _check_owner(folder: Path, record: Mapping[str, Any], file: Path, video: Path) -> None:
+    """Raise `InputError` if a file holds the events of another video, with another path and content."""
+    for entry in record["videos"].values():
+        is_its_file = entry.get("events") == _name_in(folder, file) and file.is_file()
+        is_it = entry.get("path") == str(video.absolute()) or same_source(entry.get("video", {}), source_of(video))
+        if is_its_file and not is_it:
+            raise InputError(
+                f"`{file}` has the events of `{entry.get('path')}`, not of `{video}`; give another `--output`"
+            )
 
 
 def _remove_events(folder: Path, recorded: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ for a model that predicts offsets, `window_offsets_s`; see `WindowScores`.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from comedian.errors import InputError
 from comedian.files import atomic_write_tensors, comparable, inside
 from comedian.inference.inference_config import InferenceConfig
 from comedian.inference.scoring import WindowScores
-from comedian.inference.settings import MERGING, read_settings, same_merging, with_settings
+from comedian.inference.settings import MERGING, SETTINGS, read_settings, same_merging, with_settings
 from comedian.inference.spotter import ActionSpotter, merge_configs
 from comedian.models.settings_comedian import ComedianSettings
 from comedian.sharing import Shard, SharedWork, is_main_process, length_of_video, num_launched
@@ -213,10 +213,12 @@ def find_scores(folders: Sequence[str | Path]) -> tuple[dict[tuple[str, int], li
     all_halves = [_load_folder(folder) for folder in folders]
     config = merge_configs([config for _, config in all_halves], list(map(str, folders)))
     files: dict[tuple[str, int], list[Path]] = {}
-    for key, (_, length) in all_halves[0][0].items():
-        for (halves, _), folder in zip(all_halves, folders, strict=True):
-            path, its_length = halves.get(key, (Path(folder), None))
-            if its_length != length:
+    for key in sorted({key for halves, _ in all_halves for key in halves}):
+        found = [
+            halves.get(key, (Path(folder), None)) for (halves, _), folder in zip(all_halves, folders, strict=True)
+        ]
+        for (path, length), folder in zip(found, folders, strict=True):
+            if length != found[0][1]:
                 raise InputError(
                     f"`{folder}` and `{folders[0]}` do not hold the same halves: see {key[0]}, half {key[1]}"
                 )
@@ -260,7 +262,8 @@ def _load_folder(folder: str | Path) -> tuple[dict[tuple[str, int], tuple[Path, 
             )
         halves[key] = path, len(scored.scores)
         merge_configs([first.config, scored.config], [str(paths[0]), str(path)])
-        if scored.fingerprint.get("models") != first.fingerprint.get("models"):
+        have_other_settings = _settings_of(scored.config) != _settings_of(first.config)
+        if have_other_settings or scored.fingerprint.get("models") != first.fingerprint.get("models"):
             raise InputError(
                 f"`{paths[0]}` and `{path}` hold scores of different models or settings; give each its own folder, or "
                 "rerun the same `comedian spot --save-scores` for all of them"
@@ -353,6 +356,8 @@ def _score_each(
     bar = tqdm(work, "halves", len(pending), unit="half", disable=not (progress and several))
     for video_id, half, path in bar:
         bar_of_half, windows = progress and not several, None
+        # before it is read: a file that is still being written has other contents afterwards
+        fingerprint = {} if folder is None else _fingerprint(spotter, path, window_stride_s)
         if window_stride_s is None:
             scores = spotter.score(path, progress=bar_of_half)
         else:
@@ -360,7 +365,6 @@ def _score_each(
             scores = windows.merge(spotter.config)
         found[video_id, half] = scores
         if folder is not None:
-            fingerprint = _fingerprint(spotter, path, window_stride_s)
             place = str(Path(path).absolute())
             scored = ScoredHalf(video_id, half, scores, spotter.config, spotter.names, fingerprint, windows, place)
             save_scores(folder, scored)
@@ -376,15 +380,26 @@ def _fingerprint(spotter: ActionSpotter, path: Path, window_stride_s: float | No
 def _saved(
     spotter: ActionSpotter, entry: tuple[str, int, Path], folder: str | Path, window_stride_s: float | None
 ) -> np.ndarray | None:
-    """The saved scores of a half, if scoring it again would give the same; otherwise None."""
+    """The saved scores of a half, if scoring it again would give the same; otherwise None.
+
+    Their file gets the settings of the models, such as of `--settings`, which do not change scores.
+    """
     video_id, half, path = entry
     try:
-        scored = load_scores(score_path(folder, video_id, half))
+        scored = load_scores(score_path(folder, video_id, half), with_windows=True)
         # a file that also has the scores of windows fits, too
         fits = scored.fingerprint | _fingerprint(spotter, path, window_stride_s) == scored.fingerprint
     except (InputError, FileNotFoundError):
         return None
-    return scored.scores if fits else None
+    if not fits:
+        return None
+    if _settings_of(scored.config) != _settings_of(spotter.config):
+        save_scores(folder, replace(scored, config=spotter.config))
+    return scored.scores
+
+
+def _settings_of(config: ComedianSettings) -> list[Any]:
+    return [getattr(config, name) for name in SETTINGS]
 
 
 def check_owners(folder: str | Path, matches: Matches) -> None:

@@ -79,11 +79,13 @@ def video_stream(container: Any, path: str | os.PathLike) -> Any:
     """Return the video stream of an open container.
 
     Raises:
-        VideoError: `path` has none.
+        VideoError: `path` has none, or of a codec that FFmpeg does not know.
     """
     for stream in container.streams.video:
         # FFmpeg reports cover art as a video stream, and any text file as a terminal recording.
         if not stream.disposition & av.stream.Disposition.attached_pic and container.format.name != "tty":
+            if stream.codec_context is None:
+                raise VideoError(f"`{path}` has pictures of a codec that FFmpeg does not know; encode it as H.264")
             return stream
     raise VideoError(f"`{path}` contains no video stream; give a video file")
 

@@ -281,8 +281,9 @@ def _write(
 
 
 def _sources(source: InputContainer, segment: Segment) -> dict[str, Stream]:
-    """The video stream, and the audio stream if there is one."""
-    return {"video": video_stream(source, segment.video)} | dict(zip(["audio"], source.streams.audio))
+    """The video stream, and the first audio stream of a codec that FFmpeg knows, if there is one."""
+    heard = (stream for stream in source.streams.audio if stream.codec_context is not None)
+    return {"video": video_stream(source, segment.video)} | dict(zip(["audio"], heard))
 
 
 def _ticks(stream: Stream, time_s: float | Fraction) -> int:

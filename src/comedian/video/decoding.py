@@ -218,6 +218,20 @@ def probe(path: str | Path) -> VideoInfo:
     return info
 
 
+def shown_size(path: str | Path) -> tuple[int, int]:
+    """Return `(height, width)` in pixels as players show a video: upright, with square pixels.
+
+    Raises:
+        InputError: no frame can be decoded.
+    """
+    _, frame = next(iter_frames(path, fps=1))
+    with open_video(path) as container:
+        is_square = pixel_aspect(video_stream(container, path)) == 1
+    if not is_square:
+        _, frame = next(iter_frames(path, 1, frame.shape[0]))
+    return frame.shape[:2]
+
+
 def frames_at(
     path: str | Path, timestamps_s: Iterable[float], size: int | tuple[int, int] | None = None
 ) -> Iterator[np.ndarray]:

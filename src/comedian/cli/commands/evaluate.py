@@ -24,7 +24,7 @@ from comedian.evaluation.match_files import (
     matches_without_labels,
     mixed_names,
 )
-from comedian.files import atomic_write_text, check_outputs
+from comedian.files import atomic_write_text, check_outputs, read_json
 from comedian.soccernet.annotations import NOT_SHOWN
 from comedian.soccernet.labels import SOCCERNET_V2_LABELS, read_label_list
 
@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     names = _names(args.predictions_roots, args.names)
     labels = read_label_list(args.labels) if args.labels else SOCCERNET_V2_LABELS
+    if args.output:
+        _check_order(args.output, labels)
     label_files = find_label_files(args.labels_root, args.split, args.splits)
     prediction_files = [find_prediction_files(root, label_files) for root in args.predictions_roots]
     references = [file.read_events("annotations") for file in label_files.values()]
@@ -172,6 +174,18 @@ def _check(args: argparse.Namespace) -> None:
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise InputError(f"--threshold {args.threshold:g}: give a score from 0 to 1")
     check_outputs((args.report, args.output), [args.labels_root, *args.predictions_roots])
+
+
+def _check_order(output: Path, labels: Sequence[str]) -> None:
+    """Refuse scores beside a model whose labels have another order, in which its card would read them."""
+    path = output.parent / "config.json"
+    config = read_json(path) if path.is_file() else None
+    of_model = config.get("id2label") if isinstance(config, dict) else None
+    if of_model and [of_model.get(str(index)) for index in range(len(of_model))] != list(labels):
+        raise InputError(
+            f"--output {output}: the model in that folder has other labels, or in another order; give its labels with "
+            "--labels, or another folder"
+        )
 
 
 def _names(roots: Sequence[Path], given: Sequence[str] | None) -> list[str]:

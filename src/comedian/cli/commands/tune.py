@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
     from comedian.evaluation.saved_scores import read_references, read_scores, stride_of_windows
     from comedian.evaluation.soccernet_average_map.soccernet_average_map import MalformedEventError
-    from comedian.evaluation.tuning import Tuner, mergings_to_try
+    from comedian.evaluation.tuning import Choice, Tuner, mergings_to_try
     from comedian.hub.model_card import read_config
     from comedian.inference.score_files import check_weights_of, find_scores, weights_of
     from comedian.inference.settings import write_settings, write_settings_into
@@ -106,20 +106,21 @@ def run(args: argparse.Namespace) -> None:
     stride = stride_of_windows(scored)
     tuned = tuner.tune(mergings_to_try(config, stride) if stride else [], args.tolerance)
     if args.model:
+        before = Choice.of(read_config(args.model))
         write_settings_into(args.model, tuned.settings)
     else:
         write_settings(args.output, tuned.settings, config.label_names, weights_of(scored))
     print(f"{len(references)} matches, average-mAP {args.metric} in percent\n")
     print("\n".join(_lines(tuned, config.label_names)))
-    if args.model and tuned.choice != tuned.default:
-        for path in _outdated(args.model):
+    if args.model:
+        for path in _outdated(args.model, tuned.choice != before):
             path.unlink()
             print(f"removed {path}, which was made with the previous settings")
 
 
-def _outdated(folder: Path) -> list[Path]:
-    """Scores, counts and predictions beside a model, of other settings than it has now."""
-    patterns = ("*_scores.json", "*_reported.json", "predictions_*.zip")
+def _outdated(folder: Path, finds_others: bool) -> list[Path]:
+    """Counts of what a model reported before, and scores and predictions if it finds other candidates now."""
+    patterns = ("*_reported.json", *(("*_scores.json", "predictions_*.zip") if finds_others else ()))
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
