@@ -180,20 +180,11 @@ def spot_videos(
                 continue
             events = spots_of_match(scores[name], config, keep_all=run.keep_all, threshold=run.threshold)
             file = spotted.files[name]
-            _remove_events(run.folder, record["videos"].pop(name, {}))
+            _remove_events(run.folder, record["videos"].get(name, {}))
             write_results(file, name, events)
-            place = _name_in(run.folder, file)
-            # the same video may have had another name
-            others = {other: entry for other, entry in record["videos"].items() if entry.get("events") != place}
-            record["videos"] = others | {
-                name: {
-                    "video": source,
-                    "path": str(run.videos[name].absolute()),
-                    "events": place,
-                    "num_events": len(events),
-                }
-            }
-            atomic_write_text(run.folder / RECORD_FILE_NAME, json.dumps(record, indent=1) + "\n")
+            place, path = _name_in(run.folder, file), str(run.videos[name].absolute())
+            entry = {"video": source, "path": path, "events": place, "num_events": len(events)}
+            _write_record(run.folder, record, name, entry)
             spotted.num_found += len(events)
             bar.update(round(durations_s[name]))
             tqdm.write(f"{file}: {len(events)} events in {printable(name)}")
@@ -209,6 +200,14 @@ def _check_owner(folder: Path, record: Mapping[str, Any], file: Path, video: Pat
             raise InputError(
                 f"`{file}` has the events of `{entry.get('path')}`, not of `{video}`; give another `--output`"
             )
+
+
+def _write_record(folder: Path, record: dict[str, Any], name: str, entry: Mapping[str, Any]) -> None:
+    """Record the events of a video, which may have had another name."""
+    videos = record["videos"]
+    others = {other: videos[other] for other in videos if videos[other].get("events") != entry["events"]}
+    record["videos"] = others | {name: entry}
+    atomic_write_text(folder / RECORD_FILE_NAME, json.dumps(record, indent=1) + "\n")
 
 
 def _remove_events(folder: Path, recorded: Mapping[str, Any]) -> None:
