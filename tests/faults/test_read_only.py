@@ -108,7 +108,7 @@ def make(folder: Path) -> None:
         path = write_recipe(folder / "recipes" / stage, root, store, num_train_epochs=1)
         content = yaml.safe_load(path.read_text())
         content["model"]["overrides"] = overrides
-        content["data"]["features"] = str(bank)
+        content["data"]["features"] = str(bank) if stage == "distill" else None
         if stage == "pretrain":
             del content["training"]["windows_per_half"]
         path.write_text(yaml.safe_dump(content))

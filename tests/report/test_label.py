@@ -238,7 +238,7 @@ def test_what_browsers_do_not_play_gets_a_copy_with_the_same_times(pages, folder
         path, {"c.avi": video}, LABELS, progress=lambda name, duration_s: lambda time_s: reached.append(time_s)
     )
     assert (
-        copy == folder / "copy_videos/1_c.mp4"
+        (copy.parent, copy.name[:2]) == (folder / "copy_videos", "c_")
         and is_playable(copy)
         and reached == sorted(reached)
         and reached[-1] > 4.5

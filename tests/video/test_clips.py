@@ -305,6 +305,10 @@ def test_clips_of_another_video_and_videos_themselves_are_not_replaced(cut, tmp_
     words = ["clips", str(tmp_path / "events.json"), str(tmp_path / "1.mp4"), str(tmp_path / "2.mkv")]
     assert main([*words, "--output", str(tmp_path / "new"), "--reel", str(tmp_path / "1.mp4")]) == 2
     assert "1.mp4` is an input, and would be overwritten" in capsys.readouterr().err
+    write_video(tmp_path / "Goal_h1_00m03s.mp4", 100)
+    words = ["clips", str(tmp_path / "events.json"), str(tmp_path / "Goal_h1_00m03s.mp4"), str(tmp_path / "2.mkv")]
+    assert main([*words, "--output", str(tmp_path)]) == 2
+    assert "is a video, which its clip would replace" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in contents.items())
     assert not (tmp_path / "new").exists()
 

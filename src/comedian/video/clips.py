@@ -161,7 +161,10 @@ def write_clips(
 
 
 def _check_owner(path: Path, known: Any, video: Path) -> None:
-    """Raise `InputError` if a clip that exists is of another video; one that was renamed or replaced is the same."""
+    """Raise `InputError` if a file that exists is the video, or a clip of another one; a renamed or replaced one is the
+    same."""
+    if path.exists() and path.samefile(video):
+        raise InputError(f"`{path}` is a video, which its clip would replace; give another folder for the clips")
     if not isinstance(known, dict) or not path.exists() or known.get("video") == str(video):
         return
     if not same_source(known.get("source") or {}, source_of(video)):

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     }
     if not segments:
         raise InputError(f"`{args.events}` contains no such event; lower --min-score, or remove --labels")
-    check_outputs([args.reel, *(args.output / name for name in segments)], [args.events, *args.videos])
+    check_outputs([args.reel], [args.events, *args.videos, *(args.output / name for name in segments)])
     record = write_clips(
         args.output, segments, exact=args.exact, progress=lambda names: tqdm(names, "clips", unit="clip")
     )
