@@ -84,17 +84,17 @@ def make_folder(folder: str | Path) -> None:
         raise InputError(f"`{folder}` cannot be written: {error.strerror}; name another folder") from error
 
 
-def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path] = ()) -> None:
+def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path | None] = ()) -> None:
     """Check the files that a command is going to write, before any work, and create their folders.
 
     Args:
-        outputs: the files; None is passed over.
+        outputs: the files; None is passed over, here and in `inputs`.
         inputs: files that the command reads.
 
     Raises:
         InputError: an output is a folder, an input or another output, or its folder cannot be created or written.
     """
-    read, written = {os.path.realpath(path) for path in inputs}, set()
+    read, written = {os.path.realpath(path) for path in inputs if path is not None}, set()
     for path in outputs:
         if path is None:
             continue

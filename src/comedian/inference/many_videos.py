@@ -146,8 +146,7 @@ def spot_videos(
     settings = _settings(run, spotter, config)
     record = _read_record(run.folder, settings, restart)
     spotted = Spotted(event_files(list(run.videos), run.folder))
-    for name, video in run.videos.items():
-        _check_owner(run.folder, record, spotted.files[name], video)
+    _check_owners(run, record, spotted.files)
     pending = []
     for name, video in run.videos.items():
         before = record["videos"].get(name, {})
@@ -191,14 +190,16 @@ def spot_videos(
     return spotted
 
 
-def _check_owner(folder: Path, record: Mapping[str, Any], file: Path, video: Path) -> None:
+def _check_owners(run: ManyVideos, record: Mapping[str, Any], files: Mapping[str, Path]) -> None:
     """Raise `InputError` if a file holds the events of another video, with another path and content."""
-    for entry in record["videos"].values():
-        is_its_file = entry.get("events") == _name_in(folder, file) and file.is_file()
-        is_it = entry.get("path") == str(video.absolute()) or same_source(entry.get("video", {}), source_of(video))
-        if is_its_file and not is_it:
+    owners = {entry.get("events"): entry for entry in record["videos"].values()}
+    for name, video in run.videos.items():
+        owner = owners.get(_name_in(run.folder, files[name]))
+        if owner is None or not files[name].is_file() or owner.get("path") == str(video.absolute()):
+            continue
+        if not same_source(owner.get("video", {}), source_of(video)):
             raise InputError(
-                f"`{file}` has the events of `{entry.get('path')}`, not of `{video}`; give another `--output`"
+                f"`{files[name]}` has the events of `{owner.get('path')}`, not of `{video}`; give another `--output`"
             )
 
 

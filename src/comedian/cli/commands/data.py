@@ -201,7 +201,7 @@ def check_data(args: argparse.Namespace) -> int:
     from comedian.events.formats import ReadOptions
     from comedian.files import atomic_write_text, check_outputs
 
-    check_outputs([args.output], [*filter(None, [args.events])])
+    check_outputs([args.output], [args.events])
     if args.events and args.splits != "auto":
         raise InputError(
             "`--splits` and `--events` are mutually exclusive; remove `--splits`, as a file of events has its own splits"

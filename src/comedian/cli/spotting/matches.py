@@ -118,7 +118,7 @@ def _check(args: argparse.Namespace, is_folder: bool, output: Path) -> None:
         raise InputError(f"--csv {args.csv}: a table is for one match; remove --csv for a .zip")
     if args.report and output.suffix == ".zip":
         raise InputError(f"--report {args.report}: a page is for one match; remove --report for a .zip")
-    check_outputs((output, args.csv, args.report), [*args.videos, *filter(None, [args.report_labels])])
+    check_outputs((output, args.csv, args.report), [*args.videos, args.report_labels])
     if args.save_scores:
         make_folder(args.save_scores)
 
